@@ -1,1 +1,2 @@
-fn main(){}
+//! Not built yet.
+fn main() {}

@@ -1,0 +1,262 @@
+//! The configuration: raw TOML in, validated types out. What is here has been checked and needs no further check.
+//!
+//! `raw` mirrors the file as INTERFACE §3 gives it; [`load`] reads, resolves secrets and defaults, and validates. An error
+//! names file, line, key and what is allowed.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::proto::{Mechanism, Protocol};
+use crate::secret::SecretString;
+
+/// The whole configuration in effect.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it came from, if any.
+    pub source: Option<PathBuf>,
+    /// `[server]`
+    pub server: Server,
+    /// `[store]`
+    pub store: StoreSettings,
+    /// `[secrets]`
+    pub secrets: SecretsSettings,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `metrics.listen`; `None` where it is turned off.
+    pub metrics_listen: Option<SocketAddr>,
+    /// `[log]`
+    pub log: Log,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[[listener]]`
+    pub listeners: Vec<Listener>,
+    /// `[certificate.*]`
+    pub certificates: BTreeMap<String, Certificate>,
+    /// `[provider.*]`, and the presets that need no app of the administrator's (icloud).
+    pub providers: BTreeMap<String, Arc<Provider>>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// The name in greetings.
+    pub hostname: String,
+    /// Where the store, the master key and generated certificates are.
+    pub state_dir: PathBuf,
+    /// How long live sessions may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// Worker threads of the runtime; `None`: one for each core.
+    pub worker_threads: Option<usize>,
+}
+
+/// `[store]`
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Age at which usage events are swept.
+    pub usage_retention: Duration,
+    /// Number of usage events above which the oldest are swept.
+    pub usage_events_max: u64,
+}
+
+/// `[secrets]`
+#[derive(Debug, Clone)]
+pub struct SecretsSettings {
+    /// The master key's file; `None`: generated under the state directory.
+    pub master_key_file: Option<PathBuf>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// The Unix socket's path.
+    pub socket: PathBuf,
+    /// Its mode bits.
+    pub socket_mode: u32,
+    /// TCP addresses that serve the same API, always with a bearer token.
+    pub listen: Vec<SocketAddr>,
+    /// A root token from a file.
+    pub root_token: Option<SecretString>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// A level, or a filter in the syntax of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+    /// The output's form.
+    pub format: LogFormat,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// An object per line.
+    Json,
+}
+
+/// `[limits]`, with the meanings and defaults of INTERFACE §3.
+#[derive(Debug, Clone)]
+#[expect(
+    missing_docs,
+    reason = "each key is documented in INTERFACE §3 and docs/operations.md under the same name"
+)]
+pub struct Limits {
+    pub sessions_max: usize,
+    pub sessions_per_ip_max: usize,
+    pub sessions_per_account_max: usize,
+    pub pre_auth_timeout: Duration,
+    pub login_timeout: Duration,
+    pub upstream_connect_timeout: Duration,
+    pub token_request_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub command_line_bytes_max: usize,
+    pub literal_bytes_max: usize,
+    pub bad_commands_max: u32,
+    pub auth_failures_max: u32,
+    pub auth_failure_delay: Duration,
+}
+
+/// One `[[listener]]`.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Where; each is bound on its own.
+    pub addresses: Vec<SocketAddr>,
+    /// TLS towards clients.
+    pub tls: ListenerTls,
+    /// The certificates to choose from by SNI, by name; the first is the default.
+    pub certificates: Vec<String>,
+    /// Whether a client may log in without TLS.
+    pub plaintext_auth: PlaintextAuth,
+}
+
+/// `listener.tls`; STARTTLS comes with the protocols that need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerTls {
+    /// In clear.
+    Off,
+    /// TLS from the first byte.
+    Implicit,
+}
+
+/// `listener.plaintext_auth`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlaintextAuth {
+    /// Never.
+    Never,
+    /// For clients on a loopback address.
+    Loopback,
+    /// For every client.
+    Always,
+}
+
+/// One `[certificate.*]`.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// A PEM chain, leaf first.
+    pub cert_file: PathBuf,
+    /// Its PEM key.
+    pub key_file: PathBuf,
+}
+
+/// One provider: a preset, completed by its table, or an administrator's own.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// Its name, as accounts and metrics use it.
+    pub name: String,
+    /// Its OAuth app; `None` for a provider that takes passwords only.
+    pub oauth: Option<OAuthApp>,
+    /// OAuth mechanisms in order of preference.
+    pub sasl: Vec<Mechanism>,
+    /// Its IMAP endpoint.
+    pub imap: Option<Endpoint>,
+    /// Its SMTP endpoint.
+    pub smtp: Option<Endpoint>,
+    /// Its POP3 endpoint.
+    pub pop3: Option<Endpoint>,
+    /// Trust anchors beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Its own limit, where it differs from `limits.sessions_per_account_max`.
+    pub sessions_per_account_max: Option<usize>,
+    /// E-mail domains by which `account add` recognises it.
+    pub domains: Vec<String>,
+}
+
+/// The OAuth app of a provider.
+#[derive(Debug, Clone)]
+pub struct OAuthApp {
+    /// Where tokens are refreshed, if it was given or is a preset's; else `issuer` tells.
+    pub token_url: Option<Url>,
+    /// The issuer whose discovery document tells the endpoints (OpenID Connect Discovery 1.0 §4).
+    pub issuer: Option<Url>,
+    /// The app's id.
+    pub client_id: String,
+    /// The app's secret, for a confidential client.
+    pub client_secret: Option<SecretString>,
+    /// How the app authenticates.
+    pub client_auth: ClientAuth,
+    /// The scopes to ask for when refreshing.
+    pub scopes: Vec<String>,
+    /// Whether plain HTTP beyond loopback was allowed.
+    pub allow_insecure: bool,
+}
+
+/// `provider.client_auth`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// Id and secret in the body (RFC 6749 §2.3.1).
+    Post,
+    /// HTTP Basic (RFC 6749 §2.3.1).
+    Basic,
+    /// A public client: the id alone, in the body.
+    None,
+}
+
+/// Where one protocol of a provider is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// How it is protected.
+    pub tls: UpstreamTls,
+}
+
+/// How an upstream endpoint is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamTls {
+    /// TLS from the first byte.
+    Implicit,
+    /// STARTTLS, which must succeed.
+    Starttls,
+    /// In clear; for loopback hosts.
+    Off,
+}
+
+impl Provider {
+    /// The endpoint for `protocol`, if the provider has one.
+    pub fn endpoint(&self, protocol: Protocol) -> Option<&Endpoint> {
+        match protocol {
+            Protocol::Imap => self.imap.as_ref(),
+            Protocol::Smtp => self.smtp.as_ref(),
+            Protocol::Pop3 => self.pop3.as_ref(),
+        }
+    }
+}

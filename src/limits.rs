@@ -1,0 +1,92 @@
+//! Every fixed bound of the program, once, with where it comes from.
+//!
+//! What an administrator may tune is in [`crate::config::Limits`]; what stands here is either given by a standard or
+//! protects the program from a peer and has no reason to differ between installations.
+
+use std::time::Duration;
+
+/// Bytes of an access token before hex: 256 bits, so that guessing is hopeless without any delay.
+pub const ACCESS_TOKEN_BYTES: usize = 32;
+
+/// Characters of an account id (INTERFACE §1).
+pub const ACCOUNT_ID_CHARS_MAX: usize = 256;
+
+/// Characters of a description, a name or an e-mail address in the admin API.
+pub const LABEL_CHARS_MAX: usize = 1024;
+
+/// Bytes of a token's metadata, serialised: it is the administrator's own note, not a data store.
+pub const TOKEN_METADATA_BYTES_MAX: usize = 16 * 1024;
+
+/// Address ranges in one token's restrictions.
+pub const TOKEN_ADDRESSES_MAX: usize = 64;
+
+/// Bytes of an answer of a token endpoint. Real ones are below 8 KiB (Microsoft's tokens are about 3 KiB).
+pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a refresh token, an OAuth access token or a password that the admin API accepts.
+pub const CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Life of an OAuth access token whose answer does not tell (`expires_in` absent, RFC 6749 §5.1).
+pub const OAUTH_TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// Longest wait that a token endpoint's `Retry-After` can ask of us.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// First and longest wait between refresh attempts that failed for now.
+pub const REFRESH_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// See [`REFRESH_BACKOFF_MIN`].
+pub const REFRESH_BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// A token that an upstream refused is replaced ahead of its time at most this often for each account.
+pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Bytes of one line of an upstream before the session is handed over. Gmail's longest capability line is below 1 KiB.
+pub const UPSTREAM_LINE_BYTES_MAX: usize = 8192;
+
+/// Bytes, in all, that an upstream may send around its login and that are passed on to the client.
+pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that a client may pipeline behind its login; beyond that its leg is not read until the relay begins.
+pub const PIPELINED_BYTES_MAX: usize = 64 * 1024;
+
+/// Nesting of parentheses in a client's command before login: `ID` needs one level.
+pub const PARENTHESES_DEPTH_MAX: usize = 4;
+
+/// Pairs in a client's `ID` command (RFC 2971 §3.3: at most 30).
+pub const ID_PAIRS_MAX: usize = 30;
+
+/// Octets of a field name in a client's `ID` command (RFC 2971 §3.3).
+pub const ID_FIELD_BYTES_MAX: usize = 30;
+
+/// Octets of a value in a client's `ID` command (RFC 2971 §3.3).
+pub const ID_VALUE_BYTES_MAX: usize = 1024;
+
+/// Characters of an upstream's own text that a client or a log line gets to see.
+pub const UPSTREAM_TEXT_CHARS_MAX: usize = 512;
+
+/// How long a socket is drained after a fatal refusal was sent and it was half-closed.
+pub const CLOSE_DRAIN: Duration = Duration::from_secs(1);
+
+/// How long one leg may go on after the other has ended.
+pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(10);
+
+/// TLS handshakes with clients in progress at once; more wait in the kernel's backlog.
+pub const HANDSHAKES_MAX: usize = 256;
+
+/// Bytes of the buffer that a worker thread lends to whichever session has something to move
+/// (facts/PERFORMANCE: 64 KiB is where throughput levels off).
+pub const RELAY_SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes of a request body at the admin API.
+pub const ADMIN_BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// Entries of one page in the admin API.
+pub const PAGE_SIZE_MAX: usize = 1000;
+/// Entries of one page where the caller does not say.
+pub const PAGE_SIZE_DEFAULT: usize = 20;
+
+/// Orders that may wait for the store's writer thread before senders wait too.
+pub const STORE_QUEUE: usize = 4096;
+
+/// Descriptors kept for the store, the admin socket, logs and token requests when sessions are admitted (INTERFACE §3).
+pub const DESCRIPTORS_RESERVED: u64 = 200;

@@ -1,0 +1,86 @@
+//! The protocols, without I/O: bytes and facts in, actions out.
+//!
+//! Nothing here meets a socket, a clock, an actor, the store or TLS; the same inputs give the same actions, so that a whole
+//! session can be tested as a table. [`session::Session`] is the machine that every protocol runs on; a protocol is one
+//! folder that implements the traits of [`dialogue`], one variant of [`Protocol`], and one row in `docs/protocols.md`.
+
+pub mod dialogue;
+pub mod framing;
+pub mod imap;
+pub mod sasl;
+pub mod session;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::SecretString;
+
+/// A mail protocol that clients may speak to a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// IMAP4rev1 and IMAP4rev2 (RFC 3501, RFC 9051).
+    Imap,
+    /// Message submission (RFC 6409).
+    Smtp,
+    /// POP3 (RFC 1939).
+    Pop3,
+}
+
+impl Protocol {
+    /// The name in configuration, metrics and the admin API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Imap => "imap",
+            Self::Smtp => "smtp",
+            Self::Pop3 => "pop3",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A SASL mechanism that this proxy speaks, towards clients or upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mechanism {
+    /// RFC 4616.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// draft-murchison-sasl-login.
+    #[serde(rename = "LOGIN")]
+    Login,
+    /// RFC 7628.
+    #[serde(rename = "OAUTHBEARER")]
+    OAuthBearer,
+    /// Google's, before RFC 7628.
+    #[serde(rename = "XOAUTH2")]
+    XOAuth2,
+}
+
+/// What a mailbox's owner, represented by the proxy, presents to an upstream.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// The login name at the upstream.
+    pub user: String,
+    /// The secret that goes with it.
+    pub secret: CredentialSecret,
+}
+
+/// The secret half of a [`Credential`].
+#[derive(Debug, Clone)]
+pub enum CredentialSecret {
+    /// An OAuth access token.
+    OAuth {
+        /// The token.
+        token: SecretString,
+        /// Which of the account's tokens it is, counted up with each refresh, so that a refusal can be matched to it.
+        generation: u64,
+    },
+    /// A password.
+    Password(SecretString),
+}

@@ -1,0 +1,184 @@
+//! One client session as a typed state machine: `Greeting → Auth → UpstreamConnect → Relay`, or `Closed` from anywhere.
+//!
+//! **The driving contract.** Feed one [`Input`] with [`Session::handle`], then take actions with [`Session::poll_action`]
+//! until it returns `None`, carrying them out in order; only then feed the next input. Wake the session with
+//! [`Input::DeadlinePassed`] when [`Session::deadline`] has passed. While [`Session::wants_client_bytes`] is false, do not
+//! read from the client: that is the backpressure on what it may pipeline.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Credential, Mechanism, Protocol};
+use crate::fault::Fault;
+use crate::secret::SecretString;
+
+/// What is known of a session when its client has been accepted.
+#[derive(Debug, Clone)]
+pub struct SessionContext {
+    /// The protocol of the listener.
+    pub protocol: Protocol,
+    /// The client's address, IPv4-mapped ones already made IPv4.
+    pub remote_address: IpAddr,
+    /// The name in greetings.
+    pub hostname: Arc<str>,
+    /// Whether a login may be given as the connection is now: inside TLS, or in clear where that is allowed.
+    pub login_allowed: bool,
+    /// Bounds on what the client may send and how long it may take.
+    pub limits: SessionLimits,
+}
+
+/// The configured bounds that concern the phases before the relay.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// From accept to the end of login's input.
+    pub pre_auth_timeout: Duration,
+    /// From the client's credentials to their answer.
+    pub login_timeout: Duration,
+    /// Bytes of a command line.
+    pub command_line_bytes_max: usize,
+    /// Bytes of a literal before login.
+    pub literal_bytes_max: usize,
+    /// Malformed commands before the session is ended.
+    pub bad_commands_max: u32,
+    /// Refused logins before the session is ended.
+    pub auth_failures_max: u32,
+}
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The connection is open (and TLS established where the listener begins with it).
+    Opened,
+    /// The client sent bytes.
+    ClientBytes(&'a [u8]),
+    /// The client will send no more.
+    ClientEof,
+    /// The answer to [`Action::CheckLogin`].
+    LoginChecked(Result<Admission, Fault>),
+    /// The answer to [`Action::ConnectUpstream`]: the leg is open, with TLS where the endpoint begins with it.
+    UpstreamConnected(Result<UpstreamReady, Fault>),
+    /// The upstream sent bytes.
+    UpstreamBytes(&'a [u8]),
+    /// The upstream will send no more.
+    UpstreamEof,
+    /// The answer to [`Action::SecureUpstream`].
+    UpstreamSecured(Result<(), Fault>),
+    /// The moment of [`Session::deadline`] has passed.
+    DeadlinePassed,
+    /// The session is to end before it is relayed: the client hears `text` as a farewell.
+    Goodbye(Goodbye),
+}
+
+/// Why a session that did nothing wrong is ended by the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goodbye {
+    /// The access token was deleted or rotated away.
+    TokenDeleted,
+    /// The account was deleted or disabled.
+    AccountDeleted,
+    /// An administrator closed the session.
+    ClosedByAdmin,
+    /// The proxy shuts down.
+    ShuttingDown,
+    /// Nothing moved for the idle time-out.
+    Idle,
+}
+
+/// What a session wants done. Carried out in the order given.
+#[derive(Debug)]
+pub enum Action {
+    /// Write to the client.
+    SendClient(Bytes),
+    /// Check the credentials that the client gave; answer with [`Input::LoginChecked`].
+    CheckLogin(LoginRequest),
+    /// Obtain the admitted account's credential and open the upstream leg; answer with [`Input::UpstreamConnected`]. An
+    /// upstream leg that is still open is dropped first.
+    ConnectUpstream {
+        /// The generation of the OAuth token that an upstream has just refused, so that a fresh one is obtained.
+        refused: Option<u64>,
+    },
+    /// Write to the upstream.
+    SendUpstream(Bytes),
+    /// Do the TLS handshake on the upstream leg; answer with [`Input::UpstreamSecured`].
+    SecureUpstream,
+    /// Something an operator or a metric wants to know.
+    Report(Report),
+    /// Hand over: write these bytes, then move bytes between the legs until one ends. The last action.
+    BeginRelay {
+        /// Bytes for the client that come before the upstream's next ones.
+        to_client: Bytes,
+        /// Bytes that the client pipelined behind its login.
+        to_upstream: Bytes,
+    },
+    /// Write what is due, half-close, drain for at most [`crate::limits::CLOSE_DRAIN`], close. The last action.
+    Close,
+}
+
+/// The credentials of a client's login attempt.
+#[derive(Debug)]
+pub struct LoginRequest {
+    /// The login name. `None` where OAUTHBEARER leaves it to the token (RFC 7628 §3.1).
+    pub user: Option<String>,
+    /// What was given as password or bearer.
+    pub secret: SecretString,
+    /// How it was given; `None` for the protocol's own login command.
+    pub mechanism: Option<Mechanism>,
+}
+
+/// An admitted login.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The account's id, as it is named in the reply.
+    pub account: String,
+}
+
+/// An open upstream leg and what is needed to log in on it.
+#[derive(Debug)]
+pub struct UpstreamReady {
+    /// What to present.
+    pub credential: Credential,
+    /// The mechanisms to use for OAuth, in order of preference.
+    pub mechanisms: Vec<Mechanism>,
+    /// The endpoint's host name, for OAUTHBEARER.
+    pub host: String,
+    /// The endpoint's port, for OAUTHBEARER.
+    pub port: u16,
+    /// How the leg is protected.
+    pub security: UpstreamSecurity,
+}
+
+/// How an upstream leg is protected when the protocol begins on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamSecurity {
+    /// TLS is established.
+    Secured,
+    /// STARTTLS must be done before anything else is believed or said.
+    StartTls,
+    /// In clear, by configuration.
+    Clear,
+}
+
+/// What happened in a session, for logs, metrics and usage events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The client told its identity (IMAP `ID`); a printable, bounded rendering.
+    ClientIdentified(String),
+    /// A login was refused or failed. Each login attempt ends with exactly one of this or [`Report::LoggedIn`].
+    LoginRefused {
+        /// The login name that was given, if any.
+        user: Option<String>,
+        /// Why.
+        fault: Fault,
+    },
+    /// The client has been told that it is logged in.
+    LoggedIn,
+    /// The session ends before a relay, for this reason. At most once.
+    Ended(Fault),
+    /// An upstream explained its refusal with a SASL challenge; decoded, cleaned and bounded.
+    UpstreamChallenge(String),
+    /// An upstream refused a fresh OAuth token; one retry with another follows.
+    RetryingWithFreshToken(String),
+}

@@ -1,0 +1,167 @@
+//! What is kept: accounts with their credentials, access tokens, usage events. The trait and its types.
+//!
+//! An engine is one folder that implements [`Store`]; `embedded` is the one on fjall. Callers see plain values: sealing the
+//! secrets before they reach a disk is the engine's duty, with [`seal`].
+//!
+//! Durable operations return only when their effect survives a power loss; buffered ones (usage events, last use) survive a
+//! killed process once the writer has them.
+
+pub mod embedded;
+mod keys;
+mod records;
+pub mod seal;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+
+pub use records::*;
+
+/// A store behind whichever engine is configured.
+pub type SharedStore = Arc<dyn Store>;
+
+/// The operations that every engine offers. Identifiers are compared exactly, e-mail addresses without regard to case.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Writes a new account and its credentials, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if the id or the e-mail is an id or an e-mail of another account.
+    async fn create_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError>;
+
+    /// Replaces an account's record and credentials, durably. Both are written or neither.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] as for `create_account`.
+    async fn replace_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError>;
+
+    /// Deletes an account with its credentials and its access tokens, durably; its usage events stay until they age out.
+    /// Returns the ids of the tokens that went with it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError>;
+
+    /// The account whose id is `account`, without its secrets.
+    async fn account(&self, account: &str) -> Result<Option<AccountRecord>, StoreError>;
+
+    /// The account whose id is `name`, or whose e-mail is, without regard to case.
+    async fn account_by_login(&self, name: &str) -> Result<Option<AccountRecord>, StoreError>;
+
+    /// The credentials of an account, unsealed.
+    async fn account_secrets(&self, account: &str) -> Result<Option<AccountSecrets>, StoreError>;
+
+    /// Accounts, newest first, whose id, name or e-mail contains `query` without regard to case.
+    async fn accounts(&self, query: Option<&str>, page: Page) -> Result<Listing<AccountRecord>, StoreError>;
+
+    /// How many accounts are in each state.
+    async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError>;
+
+    /// Writes a new access token, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if its account does not exist (any more).
+    async fn create_token(&self, token: TokenRecord) -> Result<(), StoreError>;
+
+    /// Deletes an access token, durably, and returns what it was.
+    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError>;
+
+    /// The access token with this id. On the path of every login: microseconds.
+    async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError>;
+
+    /// Access tokens, newest first: of one account (`None`: of all, root tokens too), whose description, account or id
+    /// contains `query` without regard to case. Each with its last accepted use.
+    async fn tokens(
+        &self,
+        account: Option<&str>,
+        query: Option<&str>,
+        page: Page,
+    ) -> Result<Listing<(TokenRecord, Option<TokenUse>)>, StoreError>;
+
+    /// When and from where a token was last accepted.
+    async fn token_use(&self, id: &TokenId) -> Result<Option<TokenUse>, StoreError>;
+
+    /// How many access tokens there are.
+    async fn token_count(&self) -> Result<u64, StoreError>;
+
+    /// Takes note of an accepted use, without waiting. Buffered.
+    fn record_token_use(&self, id: TokenId, last: TokenUse);
+
+    /// Takes note of a usage event, without waiting. Buffered; sheds events rather than blocking a session when the writer
+    /// cannot keep up, and counts what it shed in the log.
+    fn record_usage(&self, event: UsageEvent);
+
+    /// Usage events, newest first. Sees every event recorded before the call.
+    async fn usage(&self, filter: &UsageFilter, page: Page) -> Result<Listing<UsageEvent>, StoreError>;
+
+    /// Deletes the oldest usage events beyond `retention` (as of `now`) and beyond `events_max`. Returns how many.
+    async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError>;
+
+    /// Whether durable writes succeed at present. `Err` says why not, for `/readyz`.
+    fn health(&self) -> Result<(), StoreError>;
+
+    /// Writes and flushes everything, then closes. Later calls fail with [`StoreError::Closed`].
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// What an engine reports when it cannot do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// What was to be changed does not exist.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// An id or an e-mail is taken; names which.
+    #[error("{0} is taken by another account")]
+    Conflict(&'static str),
+    /// Another process has the directory open.
+    #[error("{0} is in use by another portreeve; stop that one first, or give this one another server.state_dir")]
+    Locked(String),
+    /// The disk is full or failing. Nothing of the operation was kept; trying again later may succeed.
+    #[error("cannot write to the store: {0}")]
+    Unwritable(String),
+    /// A record cannot be read: damage, or a format newer than this program.
+    #[error("cannot read the store: {0}")]
+    Unreadable(String),
+    /// The master key is missing or not the one that sealed the records.
+    #[error("{0}")]
+    MasterKey(String),
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Which usage events are wanted; every part that is given must match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UsageFilter {
+    /// Of this account.
+    pub account: Option<String>,
+    /// Of this access token.
+    pub token: Option<TokenId>,
+    /// At this time or later.
+    pub since: Option<Timestamp>,
+    /// Before this time.
+    pub until: Option<Timestamp>,
+    /// Of this kind.
+    pub kind: Option<UsageKind>,
+}
+
+/// A page of a listing, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Which page.
+    pub page: usize,
+    /// How many entries a page has; at least 1.
+    pub size: usize,
+}
+
+/// One page of entries and how many there are in all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing<T> {
+    /// How many entries there are on all pages.
+    pub total: u64,
+    /// The entries of this page.
+    pub entries: Vec<T>,
+}

@@ -1,0 +1,262 @@
+//! The records that a store keeps.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::clock::Timestamp;
+use crate::proto::Protocol;
+use crate::secret::SecretString;
+
+/// An account as it is kept, without its secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountRecord {
+    /// Its id: 1–256 characters, case-sensitive.
+    pub account: String,
+    /// Its e-mail address, the other name that clients may log in with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// A label for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The provider's name in the configuration.
+    pub provider: String,
+    /// The login name at the upstream, where it is neither the e-mail nor the id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What it has instead of the provider's IMAP endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imap: Option<EndpointOverride>,
+    /// What it has instead of the provider's SMTP endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp: Option<EndpointOverride>,
+    /// What it has instead of the provider's POP3 endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pop3: Option<EndpointOverride>,
+    /// Its state.
+    pub state: AccountState,
+    /// The last error that concerned its credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<AccountError>,
+    /// When it was added.
+    pub created: Timestamp,
+    /// When an administrator last changed it.
+    pub updated: Timestamp,
+}
+
+/// An account's own endpoint for one protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointOverride {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// How it is protected.
+    pub tls: crate::config::UpstreamTls,
+    /// The login name for this protocol, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+/// The states of INTERFACE §4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccountState {
+    /// Added, its credential not used yet.
+    New,
+    /// Its credential worked when it was last used.
+    Active,
+    /// The grant is gone or the password refused: a person must act.
+    NeedsAuthorization,
+    /// Temporary trouble, or the OAuth app itself is refused.
+    Failing,
+    /// Switched off.
+    Disabled,
+}
+
+/// The last error that concerned an account's credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountError {
+    /// A short code: the provider's (`invalid_grant`), or ours (`timeout`).
+    pub code: String,
+    /// What it means, for an administrator.
+    pub message: String,
+    /// When it happened.
+    pub time: Timestamp,
+}
+
+/// An account's secrets. Debug output shows none of them.
+#[derive(Debug, Clone, Default)]
+pub struct AccountSecrets {
+    /// The OAuth2 grant.
+    pub grant: Option<Grant>,
+    /// The password, for a mailbox that takes one.
+    pub password: Option<SecretString>,
+}
+
+/// An OAuth2 grant as it is kept.
+#[derive(Debug, Clone, Default)]
+pub struct Grant {
+    /// The refresh token.
+    pub refresh_token: Option<SecretString>,
+    /// The OAuth access token.
+    pub access_token: Option<SecretString>,
+    /// When the access token was obtained.
+    pub obtained: Option<Timestamp>,
+    /// When the access token ends.
+    pub expires: Option<Timestamp>,
+}
+
+/// The SHA-256 of an access token, which names it everywhere. Written as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId(pub [u8; 32]);
+
+/// An access token as it is kept: never the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRecord {
+    /// Its id.
+    pub id: TokenId,
+    /// The account it is for; `None` for a root token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// What it may be used for.
+    pub scopes: Vec<String>,
+    /// A label for people.
+    #[serde(default)]
+    pub description: String,
+    /// Where it may be used from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restrictions: Option<Restrictions>,
+    /// The administrator's own note.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<serde_json::Value>,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// Where an access token may be used from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Restrictions {
+    /// The address ranges; empty: anywhere.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
+}
+
+/// An accepted use of an access token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUse {
+    /// When.
+    pub time: Timestamp,
+    /// From where.
+    pub ip: IpAddr,
+}
+
+/// Something that happened with an account or a token (INTERFACE §4).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageEvent {
+    /// When.
+    pub time: Timestamp,
+    /// What.
+    pub kind: UsageKind,
+    /// Over which protocol.
+    pub protocol: Protocol,
+    /// The account's id; `None` where a refused login named no account that exists.
+    pub account: Option<String>,
+    /// The access token's id; `None` where a refused login presented none that exists.
+    pub token: Option<TokenId>,
+    /// The client's address.
+    pub remote_address: IpAddr,
+    /// What the client said it is (IMAP ID).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Why a login was refused or a session ended: a label of [`crate::fault::FaultKind`] or of an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Bytes from the client to the upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_up: Option<u64>,
+    /// Bytes from the upstream to the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_down: Option<u64>,
+    /// How long the session was logged in, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+}
+
+/// The kinds of usage events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UsageKind {
+    /// A client logged in.
+    Login,
+    /// A login was refused.
+    Denied,
+    /// A logged-in session ended.
+    End,
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenId({self})")
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        decode_hex(text)
+            .map(Self)
+            .ok_or_else(|| "expected 64 lower-case hex digits".to_owned())
+    }
+}
+
+impl Serialize for TokenId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Reads 64 lower-case hex digits, the form of access tokens and of their ids.
+pub fn decode_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes().as_chunks::<2>();
+    if text.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, [high, low]) in bytes.iter_mut().zip(digits.0) {
+        *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
+    }
+    Some(bytes)
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
