@@ -9,6 +9,8 @@ pub mod framing;
 pub mod imap;
 pub mod sasl;
 pub mod session;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 
