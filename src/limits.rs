@@ -49,6 +49,9 @@ pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that a client may pipeline behind its login; beyond that its leg is not read until the relay begins.
 pub const PIPELINED_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of a client's SASL message, decoded. Access tokens are 64 characters; this is as much as fits a command line.
+pub const SASL_MESSAGE_BYTES_MAX: usize = 8190;
+
 /// Nesting of parentheses in a client's command before login: `ID` needs one level.
 pub const PARENTHESES_DEPTH_MAX: usize = 4;
 

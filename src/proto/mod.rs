@@ -64,6 +64,28 @@ pub enum Mechanism {
     XOAuth2,
 }
 
+impl Mechanism {
+    /// Every mechanism.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Login, Self::OAuthBearer, Self::XOAuth2];
+
+    /// The registered name (RFC 4422 §3.1).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::OAuthBearer => "OAUTHBEARER",
+            Self::XOAuth2 => "XOAUTH2",
+        }
+    }
+
+    /// The mechanism of that name, in any case.
+    pub fn by_name(name: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|mechanism| name.eq_ignore_ascii_case(mechanism.name().as_bytes()))
+    }
+}
+
 /// What a mailbox's owner, represented by the proxy, presents to an upstream.
 #[derive(Debug, Clone)]
 pub struct Credential {

@@ -1,0 +1,524 @@
+//! The grammar of the commands that a client may send before its login (RFC 9051 §9, RFC 3501 §9, RFC 2971, RFC 4959).
+//!
+//! [`parse`] sees complete commands only, as [`crate::proto::framing`] cut them, so that "incomplete" is no case here. No rule
+//! calls itself: however deep a client nests its parentheses, the parser's stack does not grow.
+//!
+//! More is accepted than the grammar has where real clients need it and no meaning is in doubt: atoms with any visible
+//! characters in LOGIN, 8-bit characters in atoms and quoted strings, several spaces between arguments and spaces at the
+//! end. How it fails: [`BadCommand`], with the tag where there is one, and the reason for the client.
+
+use std::borrow::Cow;
+
+use nom::branch::alt;
+use nom::bytes::complete::{tag_no_case, take, take_while, take_while1};
+use nom::character::complete::{char, digit1, line_ending, satisfy, space0, space1};
+use nom::combinator::{all_consuming, map, map_opt, opt, recognize, value, verify};
+use nom::multi::{many_m_n, many0_count};
+use nom::sequence::{delimited, preceded, terminated};
+use nom::{IResult, Parser};
+use zeroize::Zeroizing;
+
+use crate::limits::{ID_FIELD_BYTES_MAX, ID_PAIRS_MAX, ID_VALUE_BYTES_MAX};
+use crate::proto::dialogue::ClientIdentity;
+
+/// A command and the tag that its reply carries.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The client's tag.
+    pub tag: Tag,
+    /// What is asked for.
+    pub body: Body,
+}
+
+/// A command's tag: visible ASCII, free of what the grammar forbids there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag(Box<str>);
+
+/// A command without its tag.
+#[derive(PartialEq, Eq)]
+pub enum Body {
+    /// `CAPABILITY`
+    Capability,
+    /// `NOOP`
+    Noop,
+    /// `LOGOUT`
+    Logout,
+    /// `STARTTLS`
+    StartTls,
+    /// `ID`; without pairs where the client said `NIL`.
+    Id(ClientIdentity),
+    /// `LOGIN`
+    Login {
+        /// The user name as it was sent.
+        user: Zeroizing<Vec<u8>>,
+        /// The password as it was sent.
+        secret: Zeroizing<Vec<u8>>,
+    },
+    /// `AUTHENTICATE`
+    Authenticate {
+        /// The mechanism's name as it was sent.
+        mechanism: Box<str>,
+        /// The initial response in base64, or `=` (RFC 4959 §3).
+        initial: Option<Zeroizing<Vec<u8>>>,
+    },
+    /// A command that has a meaning after the login only.
+    AfterLogin,
+}
+
+/// What is no command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadCommand {
+    /// The tag, if there is a valid one.
+    pub tag: Option<Tag>,
+    /// What is wrong, for the client.
+    pub reason: &'static str,
+}
+
+/// A command that may carry credentials, known by its name before its arguments are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginAttempt {
+    /// The client's tag.
+    pub tag: Tag,
+}
+
+impl Tag {
+    /// The tag's characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Never shows a secret.
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Id(identity) => f.debug_tuple("Id").field(identity).finish(),
+            Self::Authenticate { mechanism, .. } => write!(f, "Authenticate({mechanism:?})"),
+            Self::Capability => f.write_str("Capability"),
+            Self::Noop => f.write_str("Noop"),
+            Self::Logout => f.write_str("Logout"),
+            Self::StartTls => f.write_str("StartTls"),
+            Self::Login { .. } => f.write_str("Login"),
+            Self::AfterLogin => f.write_str("AfterLogin"),
+        }
+    }
+}
+
+/// Reads a complete command, without its line's end.
+///
+/// # Errors
+/// [`BadCommand`] if it is malformed or unknown.
+pub fn parse(frame: &[u8]) -> Result<Command, BadCommand> {
+    let Ok((rest, tag)) = command_tag(frame) else {
+        return Err(BadCommand {
+            tag: None,
+            reason: "A command begins with a tag",
+        });
+    };
+    match body(rest) {
+        Ok(body) => Ok(Command { tag, body }),
+        Err(reason) => Err(BadCommand { tag: Some(tag), reason }),
+    }
+}
+
+/// The tag of a command of which only the begin is known.
+pub fn tag_of(begin: &[u8]) -> Option<Tag> {
+    terminated(command_tag, space1).parse(begin).ok().map(|(_, tag)| tag)
+}
+
+/// Whether a command, of which the begin is known, is to log in; without looking at its arguments.
+pub fn login_attempt(begin: &[u8]) -> Option<LoginAttempt> {
+    let name = alt((tag_no_case("LOGIN"), tag_no_case("AUTHENTICATE")));
+    let (_, tag) = terminated(command_tag, (space1, name, char(' '))).parse(begin).ok()?;
+    Some(LoginAttempt { tag })
+}
+
+type Parsed<'a, T> = IResult<&'a [u8], T>;
+
+fn body(input: &[u8]) -> Result<Body, &'static str> {
+    let Ok((arguments, name)) = preceded(space1, atom_name).parse(input) else {
+        return Err("A command is missing behind the tag");
+    };
+    let name = name.to_ascii_uppercase();
+    match name.as_slice() {
+        b"CAPABILITY" => bare(arguments, Body::Capability, "CAPABILITY takes no arguments"),
+        b"NOOP" => bare(arguments, Body::Noop, "NOOP takes no arguments"),
+        b"LOGOUT" => bare(arguments, Body::Logout, "LOGOUT takes no arguments"),
+        b"STARTTLS" => bare(arguments, Body::StartTls, "STARTTLS takes no arguments"),
+        b"ID" => whole(id, arguments, "ID takes NIL or a list of at most 30 fields and values"),
+        b"LOGIN" => whole(login, arguments, "LOGIN takes a user name and a password"),
+        b"AUTHENTICATE" => whole(
+            authenticate,
+            arguments,
+            "AUTHENTICATE takes a mechanism and an initial response",
+        ),
+        name if AFTER_LOGIN.contains(&name) => Ok(Body::AfterLogin),
+        _ => Err("Unknown command"),
+    }
+}
+
+fn bare(arguments: &[u8], body: Body, reason: &'static str) -> Result<Body, &'static str> {
+    whole(|input| Ok((input, ())), arguments, reason).map(|()| body)
+}
+
+/// Runs a rule over all the arguments.
+fn whole<'a, T>(
+    rule: impl Fn(&'a [u8]) -> Parsed<'a, T>,
+    arguments: &'a [u8],
+    reason: &'static str,
+) -> Result<T, &'static str> {
+    match all_consuming(terminated(rule, space0)).parse(arguments) {
+        Ok((_, parsed)) => Ok(parsed),
+        Err(_) => Err(reason),
+    }
+}
+
+/// `tag = 1*<any ASTRING-CHAR except "+">`
+fn command_tag(input: &[u8]) -> Parsed<'_, Tag> {
+    let is_tag = |byte: u8| byte.is_ascii_graphic() && !b"(){%*\"\\+".contains(&byte);
+    map_opt(take_while1(is_tag), |tag| {
+        std::str::from_utf8(tag).ok().map(|tag| Tag(tag.into()))
+    })
+    .parse(input)
+}
+
+/// A command's or mechanism's name.
+fn atom_name(input: &[u8]) -> Parsed<'_, &[u8]> {
+    take_while1(|byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)).parse(input)
+}
+
+/// `login = "LOGIN" SP userid SP password`
+fn login(input: &[u8]) -> Parsed<'_, Body> {
+    map(
+        (preceded(space1, astring), preceded(space1, astring)),
+        |(user, secret)| Body::Login { user, secret },
+    )
+    .parse(input)
+}
+
+/// `authenticate = "AUTHENTICATE" SP auth-type [SP initial-resp]`
+fn authenticate(input: &[u8]) -> Parsed<'_, Body> {
+    let mechanism = map_opt(atom_name, |name| std::str::from_utf8(name).ok().map(Box::from));
+    let initial = take_while1(|byte: u8| byte.is_ascii_graphic());
+    map(
+        (preceded(space1, mechanism), opt(preceded(space1, initial))),
+        |(mechanism, initial)| Body::Authenticate {
+            mechanism,
+            initial: initial.map(|response: &[u8]| Zeroizing::new(response.to_vec())),
+        },
+    )
+    .parse(input)
+}
+
+/// `id = "ID" SP ("(" [field SP value *(SP field SP value)] ")" / "NIL")` (RFC 2971 §4)
+fn id(input: &[u8]) -> Parsed<'_, Body> {
+    let pair = (
+        preceded(space0, id_text(ID_FIELD_BYTES_MAX)),
+        preceded(space1, id_value),
+    );
+    let list = delimited(char('('), many_m_n(0, ID_PAIRS_MAX, pair), (space0, char(')')));
+    let pairs = alt((value(Vec::new(), tag_no_case("NIL")), list));
+    map(preceded(space1, pairs), |pairs| Body::Id(ClientIdentity { pairs })).parse(input)
+}
+
+fn id_value(input: &[u8]) -> Parsed<'_, Option<String>> {
+    alt((value(None, tag_no_case("NIL")), map(id_text(ID_VALUE_BYTES_MAX), Some))).parse(input)
+}
+
+/// A string of at most `bytes_max` that may be told to others: free of CR, LF and NUL.
+fn id_text<'a>(bytes_max: usize) -> impl Parser<&'a [u8], Output = String, Error = nom::error::Error<&'a [u8]>> {
+    let fits = move |text: &Zeroizing<Vec<u8>>| text.len() <= bytes_max && !text.iter().any(u8::is_ascii_control);
+    map(verify(alt((quoted, literal)), fits), |text| {
+        String::from_utf8_lossy(&text).into_owned()
+    })
+}
+
+/// `astring`, and besides atoms of any visible or 8-bit characters.
+fn astring(input: &[u8]) -> Parsed<'_, Zeroizing<Vec<u8>>> {
+    alt((quoted, literal, map(atom, |atom| Zeroizing::new(atom.to_vec())))).parse(input)
+}
+
+fn atom(input: &[u8]) -> Parsed<'_, &[u8]> {
+    let begins = satisfy(|first| first != '"' && first != '{' && is_atom(first as u32));
+    recognize((begins, take_while(|byte: u8| is_atom(u32::from(byte))))).parse(input)
+}
+
+fn is_atom(character: u32) -> bool {
+    character > 0x20 && character != 0x7f
+}
+
+/// `DQUOTE *QUOTED-CHAR DQUOTE`; a backslash escapes only itself and the quote.
+fn quoted(input: &[u8]) -> Parsed<'_, Zeroizing<Vec<u8>>> {
+    let plain = take_while1(|byte: u8| !b"\"\\\r\n\0".contains(&byte));
+    let escaped = recognize((char('\\'), satisfy(|escaped| escaped == '"' || escaped == '\\')));
+    let text = recognize(many0_count(alt((plain, escaped))));
+    map(delimited(char('"'), text, char('"')), |text: &[u8]| {
+        Zeroizing::new(unescape(text).into_owned())
+    })
+    .parse(input)
+}
+
+/// Takes the backslashes away that escape what follows them.
+fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.contains(&b'\\') {
+        return Cow::Borrowed(text);
+    }
+    // As much room as can be needed: a buffer that grew would leave parts of a secret behind.
+    let mut plain = Vec::with_capacity(text.len());
+    let mut bytes = text.iter().copied();
+    while let Some(byte) = bytes.next() {
+        plain.extend(if byte == b'\\' { bytes.next() } else { Some(byte) });
+    }
+    Cow::Owned(plain)
+}
+
+/// `"{" number ["+"] "}" CRLF *CHAR8`; framing has seen to it that the bytes are there.
+fn literal(input: &[u8]) -> Parsed<'_, Zeroizing<Vec<u8>>> {
+    let size = map_opt(digit1, |digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
+    let (rest, size) = terminated(delimited(char('{'), size, (opt(char('+')), char('}'))), line_ending).parse(input)?;
+    map(take(size), |text: &[u8]| Zeroizing::new(text.to_vec())).parse(rest)
+}
+
+/// The commands of RFC 9051 §6.3 and §6.4, RFC 3501, and the extensions that clients use right after a login.
+const AFTER_LOGIN: &[&[u8]] = &[
+    b"APPEND",
+    b"CHECK",
+    b"CLOSE",
+    b"COMPRESS",
+    b"COPY",
+    b"CREATE",
+    b"DELETE",
+    b"DELETEACL",
+    b"ENABLE",
+    b"EXAMINE",
+    b"EXPUNGE",
+    b"FETCH",
+    b"GETACL",
+    b"GETANNOTATION",
+    b"GETMETADATA",
+    b"GETQUOTA",
+    b"GETQUOTAROOT",
+    b"IDLE",
+    b"LIST",
+    b"LISTRIGHTS",
+    b"LSUB",
+    b"MOVE",
+    b"MYRIGHTS",
+    b"NAMESPACE",
+    b"NOTIFY",
+    b"RENAME",
+    b"SEARCH",
+    b"SELECT",
+    b"SETACL",
+    b"SETMETADATA",
+    b"SETQUOTA",
+    b"SORT",
+    b"STATUS",
+    b"STORE",
+    b"SUBSCRIBE",
+    b"THREAD",
+    b"UID",
+    b"UNAUTHENTICATE",
+    b"UNSELECT",
+    b"UNSUBSCRIBE",
+    b"XLIST",
+];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A parsed command in a notation that tests can be written in.
+    fn shown(frame: &[u8]) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match parse(frame) {
+            Ok(Command { tag, body }) => {
+                let body = match body {
+                    Body::Login { user, secret } => format!("login <{}> <{}>", text(&user), text(&secret)),
+                    Body::Authenticate { mechanism, initial } => {
+                        format!("authenticate {mechanism} {:?}", initial.map(|response| text(&response)))
+                    }
+                    Body::Id(identity) => format!("id {:?}", identity.pairs),
+                    body => format!("{body:?}"),
+                };
+                format!("{} {body}", tag.as_str())
+            }
+            Err(BadCommand { tag, reason }) => format!("{} bad: {reason}", tag.as_ref().map_or("*", Tag::as_str)),
+        }
+    }
+
+    #[test]
+    fn commands_without_arguments_are_known_in_any_case() {
+        for (frame, expected) in [
+            ("A CAPABILITY", "A Capability"),
+            ("a.1 noop", "a.1 Noop"),
+            ("A]-~ LogOut ", "A]-~ Logout"),
+            ("0 starttls", "0 StartTls"),
+            ("A  NOOP", "A Noop"),
+            ("A SELECT INBOX", "A AfterLogin"),
+            ("A uid fetch 1:* (FLAGS)", "A AfterLogin"),
+            ("A NOOP x", "A bad: NOOP takes no arguments"),
+            ("A XYZZY", "A bad: Unknown command"),
+            ("A NOOP\0", "A bad: NOOP takes no arguments"),
+            ("A", "A bad: A command is missing behind the tag"),
+            ("A ", "A bad: A command is missing behind the tag"),
+            ("A (", "A bad: A command is missing behind the tag"),
+            ("", "* bad: A command begins with a tag"),
+            (" NOOP", "* bad: A command begins with a tag"),
+            ("+ NOOP", "* bad: A command begins with a tag"),
+            ("* NOOP", "* bad: A command begins with a tag"),
+            ("\u{e4} NOOP", "* bad: A command begins with a tag"),
+            ("GET / HTTP/1.1", "GET bad: A command is missing behind the tag"),
+        ] {
+            assert_eq!(shown(frame.as_bytes()), expected, "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn login_takes_atoms_quoted_strings_and_literals() {
+        for (frame, expected) in [
+            ("A LOGIN joe secret", "A login <joe> <secret>"),
+            (
+                "A login joe@example.com a%b*c(d)",
+                "A login <joe@example.com> <a%b*c(d)>",
+            ),
+            (r#"A LOGIN "joe" "se cret""#, "A login <joe> <se cret>"),
+            (r#"A LOGIN "a\"b\\c" """#, r#"A login <a"b\c> <>"#),
+            ("A LOGIN {3}\r\njoe {6+}\r\nsecret", "A login <joe> <secret>"),
+            ("A LOGIN {3+}\njoe \"x\" ", "A login <joe> <x>"),
+            ("A LOGIN {0}\r\n {4}\r\na\r\nb", "A login <> <a\r\nb>"),
+            ("A LOGIN \"jürgen\" {2}\r\nü", "A login <jürgen> <ü>"),
+            ("A LOGIN jürgen x", "A login <jürgen> <x>"),
+        ] {
+            assert_eq!(shown(frame.as_bytes()), expected, "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_login_is_bad() {
+        for arguments in [
+            "",
+            " ",
+            " joe",
+            " joe ",
+            " joe secret x",
+            " \"joe secret",
+            r#" "a\b" x"#,
+            " \"a\"b",
+            " \"a\rb\" c",
+            " \"a\0\" c",
+            " {3}\r\njoe",
+            " {3joe x",
+            " {3}joe x",
+            "\tjoe x\u{7f}",
+            " joe {2}\r\nx",
+        ] {
+            let frame = format!("A LOGIN{arguments}");
+            assert_eq!(
+                shown(frame.as_bytes()),
+                "A bad: LOGIN takes a user name and a password",
+                "{frame:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn authenticate_takes_a_mechanism_and_perhaps_a_response() {
+        let bad = "A bad: AUTHENTICATE takes a mechanism and an initial response";
+        for (frame, expected) in [
+            ("A AUTHENTICATE PLAIN", "A authenticate PLAIN None"),
+            (
+                "A authenticate plain AGEAYg==",
+                "A authenticate plain Some(\"AGEAYg==\")",
+            ),
+            ("A AUTHENTICATE X-A_B =", "A authenticate X-A_B Some(\"=\")"),
+            ("A AUTHENTICATE", bad),
+            ("A AUTHENTICATE PLAIN a b", bad),
+            ("A AUTHENTICATE \"PLAIN\"", bad),
+        ] {
+            assert_eq!(shown(frame.as_bytes()), expected, "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn id_takes_nil_or_bounded_pairs() {
+        let bad = "A bad: ID takes NIL or a list of at most 30 fields and values";
+        let pairs = |count: usize| format!("A ID ({})", vec![r#""k" "v""#; count].join(" "));
+        for (frame, expected) in [
+            ("A ID NIL".to_owned(), "A id []".to_owned()),
+            ("A ID nil".into(), "A id []".into()),
+            ("A ID ()".into(), "A id []".into()),
+            (
+                r#"A ID ("name" "Mutt \"2\"" "os" NIL)"#.into(),
+                r#"A id [("name", Some("Mutt \"2\"")), ("os", None)]"#.into(),
+            ),
+            (
+                "A ID ({4}\r\nname {7+}\r\nOutlook)".into(),
+                r#"A id [("name", Some("Outlook"))]"#.into(),
+            ),
+            (pairs(30), format!("A id {:?}", vec![("k", Some("v")); 30])),
+            (pairs(31), bad.into()),
+            (format!("A ID (\"{}\" NIL)", "k".repeat(31)), bad.into()),
+            (format!("A ID (\"k\" \"{}\")", "v".repeat(1025)), bad.into()),
+            ("A ID (\"k\" {2}\r\n\r\n)".into(), bad.into()),
+            ("A ID (\"k\")".into(), bad.into()),
+            ("A ID (\"k\" \"v\"".into(), bad.into()),
+            ("A ID".into(), bad.into()),
+            ("A ID (NIL \"v\")".into(), bad.into()),
+            (format!("A ID {}", "(".repeat(8000)), bad.into()),
+            (format!("A ID ({}", "\"a\" (".repeat(1000)), bad.into()),
+        ] {
+            assert_eq!(shown(frame.as_bytes()), expected, "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn a_login_is_known_by_its_begin() {
+        for (begin, expected) in [
+            ("A LOGIN joe {8}", Some("A")),
+            ("b authenticate PLAIN", Some("b")),
+            ("A LOGINX joe", None),
+            ("A NOOP", None),
+            ("LOGIN joe x", None),
+        ] {
+            assert_eq!(
+                login_attempt(begin.as_bytes()).as_ref().map(|login| login.tag.as_str()),
+                expected,
+                "{begin}"
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        for frame in ["A LOGIN joe s3cret", "A AUTHENTICATE PLAIN s3cret"] {
+            assert!(!format!("{:?}", parse(frame.as_bytes())).contains("s3cret"), "{frame}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::proto::testing::proptest_config("proptest-regressions/imap_command.txt"))]
+
+        #[test]
+        fn every_form_of_login_reads_back(user in "[^\\pC]{1,30}", secret in "[^\\pC]{0,30}", form in 0..4_u8) {
+            let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+            let literal = |text: &str| format!("{{{}}}\r\n{text}", text.len());
+            let frame = match form {
+                0 => format!("A LOGIN {} {}", quote(&user), quote(&secret)),
+                1 => format!("A LOGIN {} {}", literal(&user), literal(&secret)),
+                2 => format!("A LOGIN {} {}", quote(&user), literal(&secret)),
+                _ => format!("A LOGIN {} {}", literal(&user), quote(&secret)),
+            };
+            prop_assert_eq!(shown(frame.as_bytes()), format!("A login <{user}> <{secret}>"));
+        }
+
+        #[test]
+        fn any_bytes_are_a_command_or_bad(frame in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(Command { tag, .. }) = parse(&frame) {
+                prop_assert!(frame.starts_with(tag.as_str().as_bytes()));
+            }
+        }
+    }
+}
