@@ -63,6 +63,10 @@ pub enum Overlong {
     Literal,
 }
 
+/// A line went over [`FrameLimits::line_bytes_max`]; the stream cannot be trusted any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineTooLong;
+
 /// A line or command without its last line's end; literals stand in it as they were sent. Wiped when dropped.
 #[derive(PartialEq, Eq)]
 pub struct Frame(Zeroizing<Vec<u8>>);
@@ -116,8 +120,15 @@ impl Framer {
     }
 
     /// The next complete line.
-    pub fn poll_line(&mut self) -> Option<Cut> {
-        self.poll(Unit::Line)
+    ///
+    /// # Errors
+    /// [`LineTooLong`], after which nothing more is cut.
+    pub fn poll_line(&mut self) -> Option<Result<Frame, LineTooLong>> {
+        Some(match self.poll(Unit::Line)? {
+            Cut::Frame(line) => Ok(line),
+            // Without literals, this is the only thing that can go wrong with a line.
+            Cut::Lost(..) | Cut::Refused(_) | Cut::Announced => Err(LineTooLong),
+        })
     }
 
     /// The next complete IMAP command, or what is to be known of an unfinished one.
@@ -340,12 +351,12 @@ mod tests {
     };
 
     /// All cuts of a stream that arrives in `pieces`, in a notation that tests can be written in.
-    fn cuts(pieces: &[&[u8]], poll: fn(&mut Framer) -> Option<Cut>) -> Vec<String> {
+    fn cuts(pieces: &[&[u8]], unit: Unit) -> Vec<String> {
         let mut framer = Framer::new(LIMITS);
         let mut cuts = Vec::new();
         for piece in pieces {
             framer.push(piece);
-            while let Some(cut) = poll(&mut framer) {
+            while let Some(cut) = framer.poll(unit) {
                 cuts.push(match cut {
                     Cut::Frame(frame) => String::from_utf8_lossy(frame.as_bytes()).into_owned(),
                     Cut::Announced => "announced".to_owned(),
@@ -374,7 +385,7 @@ mod tests {
             ("A {3+}\r\nab", &[]),
             ("A ~{1+}\r\n\0\r\n", &["A ~{1+}\r\n\0"]),
         ] {
-            assert_eq!(cuts(&[stream.as_bytes()], Framer::poll_command), expected, "{stream:?}");
+            assert_eq!(cuts(&[stream.as_bytes()], Unit::Command), expected, "{stream:?}");
         }
     }
 
@@ -390,7 +401,7 @@ mod tests {
             "A {1}x\r\n",
         ] {
             assert_eq!(
-                cuts(&[stream.as_bytes()], Framer::poll_command),
+                cuts(&[stream.as_bytes()], Unit::Command),
                 [stream.trim_end()],
                 "{stream:?}"
             );
@@ -398,8 +409,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_over_its_cap_is_an_error_and_the_last() {
+        let mut framer = Framer::new(LIMITS);
+        framer.push(b"USER joe\r\n");
+        framer.push(&[b'x'; 33]);
+        assert_eq!(framer.poll_line(), Some(Ok(Frame::copy_of(b"USER joe"))));
+        assert_eq!(framer.poll_line(), Some(Err(LineTooLong)));
+        framer.push(b"\r\nUSER joe\r\n");
+        assert_eq!((framer.poll_line(), framer.buffered()), (None, 0));
+    }
+
+    #[test]
     fn lines_know_no_literals() {
-        assert_eq!(cuts(&[b"A {3}\r\nabc\r\n"], Framer::poll_line), ["A {3}", "abc"]);
+        assert_eq!(cuts(&[b"A {3}\r\nabc\r\n"], Unit::Line), ["A {3}", "abc"]);
     }
 
     #[test]
@@ -432,7 +454,7 @@ mod tests {
                 vec!["refused A {8+}\n12345678{8+}\n12345678{1}".into(), "B".into()],
             ),
         ] {
-            assert_eq!(cuts(&[stream.as_bytes()], Framer::poll_command), expected, "{stream:?}");
+            assert_eq!(cuts(&[stream.as_bytes()], Unit::Command), expected, "{stream:?}");
         }
     }
 
@@ -482,10 +504,10 @@ mod tests {
             places.sort_unstable();
             let pieces: Vec<&[u8]> = places.windows(2).map(|ends| &stream[ends[0]..ends[1]]).collect();
             let bytes: Vec<&[u8]> = stream.chunks(1).collect();
-            for poll in [Framer::poll_command, Framer::poll_line] {
-                let whole = cuts(&[&stream], poll);
-                prop_assert_eq!(&cuts(&pieces, poll), &whole);
-                prop_assert_eq!(&cuts(&bytes, poll), &whole);
+            for unit in [Unit::Command, Unit::Line] {
+                let whole = cuts(&[&stream], unit);
+                prop_assert_eq!(&cuts(&pieces, unit), &whole);
+                prop_assert_eq!(&cuts(&bytes, unit), &whole);
             }
         }
 
@@ -493,7 +515,7 @@ mod tests {
         fn no_byte_is_lost_or_invented_within_the_caps(lines in prop::collection::vec("[ -z]{0,32}", 0..20)) {
             let stream = lines.join("\r\n") + "\r\n";
             let expected: Vec<&str> = stream.trim_end_matches('\n').split('\n').map(|line| line.trim_end_matches('\r')).collect();
-            prop_assert_eq!(cuts(&[stream.as_bytes()], Framer::poll_line), expected);
+            prop_assert_eq!(cuts(&[stream.as_bytes()], Unit::Line), expected);
         }
     }
 }

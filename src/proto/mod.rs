@@ -14,9 +14,20 @@ pub(crate) mod testing;
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::secret::SecretString;
+
+/// What the client hears when the proxy ends a session that did nothing wrong, at a place where it would be understood. Empty
+/// where the protocol just closes.
+pub fn goodbye(protocol: Protocol, goodbye: session::Goodbye) -> Bytes {
+    match protocol {
+        Protocol::Imap => imap::reply::goodbye(goodbye),
+        // POP3 has no words for it (INTERFACE §5); no listener speaks SMTP yet.
+        Protocol::Smtp | Protocol::Pop3 => Bytes::new(),
+    }
+}
 
 /// A mail protocol that clients may speak to a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,4 +118,13 @@ pub enum CredentialSecret {
     },
     /// A password.
     Password(SecretString),
+}
+
+/// Bytes in debug output: how many, and never which.
+struct Length(usize);
+
+impl fmt::Debug for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0)
+    }
 }

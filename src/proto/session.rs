@@ -3,15 +3,28 @@
 //! **The driving contract.** Feed one [`Input`] with [`Session::handle`], then take actions with [`Session::poll_action`]
 //! until it returns `None`, carrying them out in order; only then feed the next input. Wake the session with
 //! [`Input::DeadlinePassed`] when [`Session::deadline`] has passed. While [`Session::wants_client_bytes`] is false, do not
-//! read from the client: that is the backpressure on what it may pipeline.
+//! read from the client: that is the backpressure on what it may pipeline. Behind [`Action::AbandonLogin`] no answer of the
+//! abandoned attempt may be fed any more, since it could be taken for the answer to a later one.
+//!
+//! Here are the types that a driver meets; the machine is in `machine`, its states in `phases`. The whole table of states and
+//! inputs, with a diagram, is `docs/lifecycle.md`, which a test keeps true.
 
+mod machine;
+mod phases;
+#[cfg(test)]
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Credential, Mechanism, Protocol};
+pub use self::machine::Session;
+use super::{Credential, Length, Mechanism, Protocol};
 use crate::fault::Fault;
 use crate::secret::SecretString;
 
@@ -47,8 +60,46 @@ pub struct SessionLimits {
     pub auth_failures_max: u32,
 }
 
+/// Where a session is, as metrics and the admin API tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The connection is not open yet.
+    Greeting,
+    /// The client has not logged in, or its token is being checked.
+    Auth,
+    /// The upstream leg is being opened and logged in on.
+    UpstreamConnect,
+    /// Bytes move between the legs, and the session has nothing more to do.
+    Relay,
+    /// The session has ended.
+    Closed,
+}
+
+impl Phase {
+    /// The value of the metric label `phase`, and of the field in the admin API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Greeting => "greeting",
+            Self::Auth => "auth",
+            Self::UpstreamConnect => "upstream_connect",
+            Self::Relay => "relay",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// What became of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transition {
+    /// The session acted on it or took note of it.
+    Taken,
+    /// It means nothing here, and may come at any time: a deadline that has moved, bytes behind the end.
+    NoOp,
+    /// It cannot come here unless the driving contract was broken. It is ignored.
+    Invalid,
+}
+
 /// What a session is told.
-#[derive(Debug)]
 pub enum Input<'a> {
     /// The connection is open (and TLS established where the listener begins with it).
     Opened,
@@ -88,7 +139,6 @@ pub enum Goodbye {
 }
 
 /// What a session wants done. Carried out in the order given.
-#[derive(Debug)]
 pub enum Action {
     /// Write to the client.
     SendClient(Bytes),
@@ -104,6 +154,9 @@ pub enum Action {
     SendUpstream(Bytes),
     /// Do the TLS handshake on the upstream leg; answer with [`Input::UpstreamSecured`].
     SecureUpstream,
+    /// The login attempt is over without a relay: drop what is still in flight for it, be it a check, a connect or the upstream
+    /// leg. The client is told by other actions, and may try again.
+    AbandonLogin,
     /// Something an operator or a metric wants to know.
     Report(Report),
     /// Hand over: write these bytes, then move bytes between the legs until one ends. The last action.
@@ -113,7 +166,8 @@ pub enum Action {
         /// Bytes that the client pipelined behind its login.
         to_upstream: Bytes,
     },
-    /// Write what is due, half-close, drain for at most [`crate::limits::CLOSE_DRAIN`], close. The last action.
+    /// Write what is due, half-close, drain for at most [`crate::limits::CLOSE_DRAIN`], close; drop what is in flight and the
+    /// upstream leg at once. The last action.
     Close,
 }
 
@@ -175,10 +229,49 @@ pub enum Report {
     },
     /// The client has been told that it is logged in.
     LoggedIn,
-    /// The session ends before a relay, for this reason. At most once.
+    /// The session ends before a relay, for this reason. At most once, and not for [`Input::Goodbye`], whose sender knows.
     Ended(Fault),
     /// An upstream explained its refusal with a SASL challenge; decoded, cleaned and bounded.
     UpstreamChallenge(String),
     /// An upstream refused a fresh OAuth token; one retry with another follows.
     RetryingWithFreshToken(String),
+}
+
+// What goes over a wire may hold a secret: these types show its length only.
+
+impl fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opened => f.write_str("Opened"),
+            Self::ClientBytes(bytes) => f.debug_tuple("ClientBytes").field(&Length(bytes.len())).finish(),
+            Self::ClientEof => f.write_str("ClientEof"),
+            Self::LoginChecked(result) => f.debug_tuple("LoginChecked").field(result).finish(),
+            Self::UpstreamConnected(result) => f.debug_tuple("UpstreamConnected").field(result).finish(),
+            Self::UpstreamBytes(bytes) => f.debug_tuple("UpstreamBytes").field(&Length(bytes.len())).finish(),
+            Self::UpstreamEof => f.write_str("UpstreamEof"),
+            Self::UpstreamSecured(result) => f.debug_tuple("UpstreamSecured").field(result).finish(),
+            Self::DeadlinePassed => f.write_str("DeadlinePassed"),
+            Self::Goodbye(goodbye) => f.debug_tuple("Goodbye").field(goodbye).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SendClient(bytes) => f.debug_tuple("SendClient").field(&Length(bytes.len())).finish(),
+            Self::CheckLogin(request) => f.debug_tuple("CheckLogin").field(request).finish(),
+            Self::ConnectUpstream { refused } => f.debug_struct("ConnectUpstream").field("refused", refused).finish(),
+            Self::SendUpstream(bytes) => f.debug_tuple("SendUpstream").field(&Length(bytes.len())).finish(),
+            Self::SecureUpstream => f.write_str("SecureUpstream"),
+            Self::AbandonLogin => f.write_str("AbandonLogin"),
+            Self::Report(report) => f.debug_tuple("Report").field(report).finish(),
+            Self::BeginRelay { to_client, to_upstream } => f
+                .debug_struct("BeginRelay")
+                .field("to_client", &Length(to_client.len()))
+                .field("to_upstream", &Length(to_upstream.len()))
+                .finish(),
+            Self::Close => f.write_str("Close"),
+        }
+    }
 }

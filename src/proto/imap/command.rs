@@ -74,13 +74,6 @@ pub struct BadCommand {
     pub reason: &'static str,
 }
 
-/// A command that may carry credentials, known by its name before its arguments are looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoginAttempt {
-    /// The client's tag.
-    pub tag: Tag,
-}
-
 impl Tag {
     /// The tag's characters.
     pub fn as_str(&self) -> &str {
@@ -126,11 +119,13 @@ pub fn tag_of(begin: &[u8]) -> Option<Tag> {
     terminated(command_tag, space1).parse(begin).ok().map(|(_, tag)| tag)
 }
 
-/// Whether a command, of which the begin is known, is to log in; without looking at its arguments.
-pub fn login_attempt(begin: &[u8]) -> Option<LoginAttempt> {
+/// The tag of a command of which only the begin is known, if it is to log in. Its arguments are not looked at.
+pub fn login_tag_of(begin: &[u8]) -> Option<Tag> {
     let name = alt((tag_no_case("LOGIN"), tag_no_case("AUTHENTICATE")));
-    let (_, tag) = terminated(command_tag, (space1, name, char(' '))).parse(begin).ok()?;
-    Some(LoginAttempt { tag })
+    terminated(command_tag, (space1, name, char(' ')))
+        .parse(begin)
+        .ok()
+        .map(|(_, tag)| tag)
 }
 
 type Parsed<'a, T> = IResult<&'a [u8], T>;
@@ -484,7 +479,7 @@ mod tests {
             ("LOGIN joe x", None),
         ] {
             assert_eq!(
-                login_attempt(begin.as_bytes()).as_ref().map(|login| login.tag.as_str()),
+                login_tag_of(begin.as_bytes()).as_ref().map(Tag::as_str),
                 expected,
                 "{begin}"
             );

@@ -1,0 +1,405 @@
+//! The client leg of an IMAP session before its relay: from the greeting to the reply to a login.
+//!
+//! ```text
+//! Greeting ──> Commands ──AUTHENTICATE──> Exchange ──┐
+//!                │  └──LOGIN──────────────────────> Outcome ──accepted──> (relay)
+//!                │<──refused──────────────────────────┤
+//!                └<──any line── Challenged <──refused─┘   (OAUTHBEARER, XOAUTH2)
+//! ```
+//! Commands are answered in order, one after the other; behind a login nothing is looked at until its outcome is known, since
+//! it may be the upstream's. Bad commands and refused logins are counted, and the last that is allowed is followed by `* BYE`.
+//! A command that has a meaning after the login only, an unknown mechanism and a cancelled exchange count as bad commands.
+//!
+//! Where a login is not allowed for want of TLS, its arguments are neither waited for nor looked at.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use bytes::{Bytes, BytesMut};
+
+use super::command::{self, Body, Command, Tag};
+use super::reply;
+use crate::fault::{Fault, FaultKind};
+use crate::proto::Mechanism;
+use crate::proto::dialogue::{Accepted, ClientDialogue, ClientIdentity, ClientStep};
+use crate::proto::framing::{Cut, Frame, FrameLimits, Framer, LineTooLong, Overlong};
+use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
+use crate::proto::sasl::{UnfitCredentials, login_request};
+use crate::proto::session::{LoginRequest, SessionContext};
+
+/// An IMAP client's dialogue.
+pub struct ImapClient {
+    remote: IpAddr,
+    login_allowed: bool,
+    failures_left: u32,
+    bad_commands_left: u32,
+    framer: Framer,
+    is_at_eof: bool,
+    reading: Reading,
+    /// Replies that were not yet polled for.
+    replies: BytesMut,
+    /// Steps that come before `replies`.
+    steps: VecDeque<ClientStep>,
+}
+
+/// What the dialogue waits for.
+enum Reading {
+    /// The connection to be open.
+    Greeting,
+    /// A command.
+    Commands,
+    /// The client's line in a SASL exchange.
+    Exchange {
+        tag: Tag,
+        mechanism: Mechanism,
+        exchange: Exchange,
+    },
+    /// The outcome of a login.
+    Outcome { tag: Tag, mechanism: Option<Mechanism> },
+    /// Any line of the client, then it gets the refusal.
+    Challenged { tag: Tag, kind: FaultKind },
+    /// Nothing any more.
+    Ended,
+}
+
+impl ImapClient {
+    /// A dialogue at the begin of a connection.
+    pub fn new(context: &SessionContext) -> Self {
+        let limits = &context.limits;
+        Self {
+            remote: context.remote_address,
+            login_allowed: context.login_allowed,
+            failures_left: limits.auth_failures_max,
+            bad_commands_left: limits.bad_commands_max,
+            framer: Framer::new(FrameLimits {
+                line_bytes_max: limits.command_line_bytes_max,
+                literal_bytes_max: limits.literal_bytes_max,
+            }),
+            is_at_eof: false,
+            reading: Reading::Greeting,
+            replies: BytesMut::new(),
+            steps: VecDeque::new(),
+        }
+    }
+
+    /// Does the next thing that can be done. False if there is none.
+    fn advance(&mut self) -> bool {
+        match std::mem::replace(&mut self.reading, Reading::Ended) {
+            Reading::Commands => self.read_command(),
+            Reading::Exchange {
+                tag,
+                mechanism,
+                exchange,
+            } => self.read_response(tag, mechanism, exchange),
+            Reading::Challenged { tag, kind } => self.read_acknowledgement(tag, kind),
+            waiting @ (Reading::Greeting | Reading::Outcome { .. } | Reading::Ended) => {
+                self.reading = waiting;
+                false
+            }
+        }
+    }
+
+    fn read_command(&mut self) -> bool {
+        let Some(cut) = self.framer.poll_command() else {
+            return self.pause(Reading::Commands);
+        };
+        self.reading = Reading::Commands;
+        match cut {
+            Cut::Frame(frame) => self.handle_frame(&frame),
+            Cut::Announced => self.handle_literal(),
+            Cut::Refused(frame) => {
+                let tag = command::tag_of(frame.as_bytes());
+                self.refuse_command(tag.as_ref(), &reply::refusal(&FaultKind::LiteralTooLong));
+            }
+            Cut::Lost(overlong, frame) => self.lose(overlong, command::tag_of(frame.as_bytes()).as_ref()),
+        }
+        true
+    }
+
+    fn read_response(&mut self, tag: Tag, mechanism: Mechanism, exchange: Exchange) -> bool {
+        match self.framer.poll_line() {
+            Some(Ok(line)) => self.handle_outcome(tag, mechanism, exchange.respond(line.as_bytes())),
+            Some(Err(LineTooLong)) => self.lose(Overlong::Line, Some(&tag)),
+            None => {
+                return self.pause(Reading::Exchange {
+                    tag,
+                    mechanism,
+                    exchange,
+                });
+            }
+        }
+        true
+    }
+
+    fn read_acknowledgement(&mut self, tag: Tag, kind: FaultKind) -> bool {
+        match self.framer.poll_line() {
+            Some(Ok(_)) => self.refuse_login(&tag, &kind),
+            Some(Err(LineTooLong)) => self.lose(Overlong::Line, Some(&tag)),
+            // Its reply is due all the same.
+            None if self.is_at_eof => self.refuse_login(&tag, &kind),
+            None => return self.pause(Reading::Challenged { tag, kind }),
+        }
+        true
+    }
+
+    /// There is nothing to read: waits, or ends at the end of the stream. False if it waits.
+    fn pause(&mut self, reading: Reading) -> bool {
+        if self.is_at_eof {
+            self.end(Fault::with_detail(
+                FaultKind::ClientGone,
+                "end of the client's stream before its login",
+            ));
+            return true;
+        }
+        self.reading = reading;
+        false
+    }
+
+    fn handle_frame(&mut self, frame: &Frame) {
+        if !self.login_allowed
+            && let Some(tag) = command::login_tag_of(frame.as_bytes())
+        {
+            return self.refuse_in_clear(tag);
+        }
+        match command::parse(frame.as_bytes()) {
+            Ok(Command { tag, body }) => self.handle_command(tag, body),
+            Err(bad) => self.refuse_command(bad.tag.as_ref(), &format!("BAD {}", bad.reason)),
+        }
+    }
+
+    fn handle_command(&mut self, tag: Tag, body: Body) {
+        match body {
+            Body::Capability => {
+                let capabilities = reply::capabilities(self.login_allowed);
+                self.say(&format!("* CAPABILITY {capabilities}\r\n"));
+                self.answer(&tag, "OK CAPABILITY completed");
+            }
+            Body::Noop => self.answer(&tag, "OK NOOP completed"),
+            Body::Id(identity) => self.handle_identity(&tag, identity),
+            Body::Logout => {
+                self.say("* BYE Logging out\r\n");
+                self.answer(&tag, "OK LOGOUT completed");
+                self.end(Fault::with_detail(FaultKind::ClientGone, "LOGOUT before a login"));
+            }
+            Body::StartTls => self.refuse_command(Some(&tag), "BAD STARTTLS is not offered"),
+            Body::AfterLogin => self.refuse_command(Some(&tag), "BAD Log in first"),
+            Body::Login { user, secret } => match login_request(Some(&user), &secret, None) {
+                Ok(request) => self.await_outcome(tag, None, request),
+                Err(unfit) => self.refuse_unfit(tag, None, unfit),
+            },
+            Body::Authenticate { mechanism, initial } => match Mechanism::by_name(mechanism.as_bytes()) {
+                Some(mechanism) => {
+                    let initial = initial.as_ref().map(|response| response.as_slice());
+                    self.handle_outcome(tag, mechanism, Exchange::begin(mechanism, initial));
+                }
+                None => self.refuse_command(Some(&tag), "NO [CANNOT] Unsupported authentication mechanism"),
+            },
+        }
+    }
+
+    /// RFC 2971: answers with who we are, and keeps who the client is for the upstream.
+    fn handle_identity(&mut self, tag: &Tag, identity: ClientIdentity) {
+        self.say(reply::identity());
+        self.answer(tag, "OK ID completed");
+        if !identity.pairs.is_empty() {
+            self.step(ClientStep::Identified(identity));
+        }
+    }
+
+    /// A synchronising literal is welcome, except for a login that is refused anyway.
+    fn handle_literal(&mut self) {
+        if !self.login_allowed
+            && let Some(tag) = command::login_tag_of(self.framer.command_so_far())
+        {
+            self.framer.drop_command();
+            return self.refuse_in_clear(tag);
+        }
+        self.say("+ OK\r\n");
+    }
+
+    fn handle_outcome(&mut self, tag: Tag, mechanism: Mechanism, outcome: Outcome) {
+        self.reading = Reading::Commands;
+        match outcome {
+            Outcome::Ask(challenge, exchange) => {
+                self.say(&format!("+ {challenge}\r\n"));
+                self.reading = Reading::Exchange {
+                    tag,
+                    mechanism,
+                    exchange,
+                };
+            }
+            Outcome::Login(request) => self.await_outcome(tag, Some(mechanism), request),
+            Outcome::Unfit(unfit) => self.refuse_unfit(tag, Some(mechanism), unfit),
+            Outcome::Malformed(reason) => self.refuse_command(Some(&tag), &format!("BAD {reason}")),
+            Outcome::Cancelled => self.refuse_command(Some(&tag), "BAD Authentication cancelled"),
+        }
+    }
+
+    fn await_outcome(&mut self, tag: Tag, mechanism: Option<Mechanism>, request: LoginRequest) {
+        self.step(ClientStep::Login(request));
+        self.reading = Reading::Outcome { tag, mechanism };
+    }
+
+    fn refuse_unfit(&mut self, tag: Tag, mechanism: Option<Mechanism>, unfit: UnfitCredentials) {
+        let UnfitCredentials { user, fault } = unfit;
+        let kind = fault.kind.clone();
+        self.step(ClientStep::LoginRefused { user, fault });
+        self.challenge_or_refuse(tag, mechanism, kind);
+    }
+
+    fn refuse_in_clear(&mut self, tag: Tag) {
+        self.step(ClientStep::LoginRefused {
+            user: None,
+            fault: Fault::new(FaultKind::PlaintextRefused),
+        });
+        self.refuse_login(&tag, &FaultKind::PlaintextRefused);
+    }
+
+    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge; temporary trouble is told at once, so that no client takes
+    /// it for a bad token.
+    fn challenge_or_refuse(&mut self, tag: Tag, mechanism: Option<Mechanism>, kind: FaultKind) {
+        match mechanism.and_then(refusal_challenge).filter(|_| !kind.is_temporary()) {
+            Some(challenge) => {
+                self.say(&format!("+ {challenge}\r\n"));
+                self.reading = Reading::Challenged { tag, kind };
+            }
+            None => self.refuse_login(&tag, &kind),
+        }
+    }
+
+    fn refuse_login(&mut self, tag: &Tag, kind: &FaultKind) {
+        self.reading = Reading::Commands;
+        self.answer(tag, &reply::refusal(kind));
+        self.failures_left = self.failures_left.saturating_sub(1);
+        if self.failures_left == 0 {
+            self.end_with_bye(FaultKind::TooManyFailures);
+        }
+    }
+
+    fn refuse_command(&mut self, tag: Option<&Tag>, text: &str) {
+        self.say(&format!("{} {text}\r\n", tag.map_or("*", Tag::as_str)));
+        self.bad_commands_left = self.bad_commands_left.saturating_sub(1);
+        if self.bad_commands_left == 0 {
+            self.end_with_bye(FaultKind::TooManyBadCommands);
+        }
+    }
+
+    /// The client's stream cannot be followed any more.
+    fn lose(&mut self, overlong: Overlong, tag: Option<&Tag>) {
+        let kind = match overlong {
+            Overlong::Line => FaultKind::LineTooLong,
+            Overlong::Literal => FaultKind::LiteralTooLong,
+        };
+        self.say(&format!(
+            "{} {}\r\n",
+            tag.map_or("*", Tag::as_str),
+            reply::refusal(&kind)
+        ));
+        self.end_with_bye(kind);
+    }
+
+    fn end_with_bye(&mut self, kind: FaultKind) {
+        self.say(reply::farewell(&kind));
+        self.end(Fault::new(kind));
+    }
+
+    fn end(&mut self, fault: Fault) {
+        self.step(ClientStep::End(fault));
+        self.reading = Reading::Ended;
+    }
+
+    fn answer(&mut self, tag: &Tag, text: &str) {
+        self.say(&format!("{} {text}\r\n", tag.as_str()));
+    }
+
+    fn say(&mut self, reply: &str) {
+        self.replies.extend_from_slice(reply.as_bytes());
+    }
+
+    /// A step that comes behind all that was said.
+    fn step(&mut self, step: ClientStep) {
+        let said = self.flush();
+        self.steps.extend(said);
+        self.steps.push_back(step);
+    }
+
+    fn flush(&mut self) -> Option<ClientStep> {
+        (!self.replies.is_empty()).then(|| ClientStep::Send(self.replies.split().freeze()))
+    }
+}
+
+impl ClientDialogue for ImapClient {
+    fn handle_opened(&mut self) {
+        self.say(&reply::greeting(self.login_allowed, self.remote));
+        self.reading = Reading::Commands;
+    }
+
+    fn handle_bytes(&mut self, bytes: &[u8]) {
+        if !matches!(self.reading, Reading::Ended) {
+            self.framer.push(bytes);
+        }
+    }
+
+    fn handle_eof(&mut self) {
+        self.is_at_eof = true;
+    }
+
+    fn handle_refused(&mut self, fault: &Fault) {
+        match std::mem::replace(&mut self.reading, Reading::Ended) {
+            Reading::Outcome { tag, mechanism } => self.challenge_or_refuse(tag, mechanism, fault.kind.clone()),
+            // No login waits for its outcome.
+            reading => self.reading = reading,
+        }
+    }
+
+    fn poll_step(&mut self) -> Option<ClientStep> {
+        loop {
+            if let Some(step) = self.steps.pop_front() {
+                return Some(step);
+            }
+            // Replies go out in pieces, however many commands a client pipelines.
+            if self.replies.len() >= REPLY_BYTES || !self.advance() {
+                return self.flush();
+            }
+        }
+    }
+
+    fn into_accepted(self: Box<Self>, account: &str, for_client: &[u8]) -> Accepted {
+        let tag = match &self.reading {
+            Reading::Outcome { tag, .. } => Some(tag),
+            _ => None,
+        };
+        let reply = reply::authenticated(tag, account);
+        Accepted {
+            to_client: [for_client, reply.as_bytes()].concat().into(),
+            to_upstream: self.framer.into_rest(),
+        }
+    }
+
+    fn farewell(&self, kind: &FaultKind) -> Bytes {
+        Bytes::from_static(reply::farewell(kind).as_bytes())
+    }
+
+    fn buffered(&self) -> usize {
+        self.framer.buffered()
+    }
+
+    fn is_at_eof(&self) -> bool {
+        self.is_at_eof
+    }
+
+    fn state_name(&self) -> &'static str {
+        match &self.reading {
+            Reading::Greeting => "waiting to greet",
+            Reading::Commands if self.framer.buffered() > 0 => "waiting for the rest of a command",
+            Reading::Commands => "waiting for a command",
+            Reading::Exchange { .. } => "waiting for the response to AUTHENTICATE",
+            Reading::Outcome { .. } => "waiting for the outcome of the login",
+            Reading::Challenged { .. } => "waiting for the client's answer to the failure challenge",
+            Reading::Ended => "ending",
+        }
+    }
+}
+
+/// Replies are written once they are this many bytes, even if more commands wait.
+const REPLY_BYTES: usize = 4096;
