@@ -13,7 +13,7 @@ use crate::proto::dialogue::{ClientDialogue, DialUpstream};
 /// One client session. See the module for how it is driven.
 pub struct Session {
     core: Core,
-    state: State,
+    pub(super) state: State,
 }
 
 /// What every state may use.
@@ -90,14 +90,16 @@ impl Session {
         self.state.deadline()
     }
 
-    /// Whether to read from the client.
+    /// Whether to read from the client. While commands are read, the caps on a command bound what is kept of them; while they
+    /// wait for a login's outcome, this does.
     pub fn wants_client_bytes(&self) -> bool {
+        let is_reading = matches!(self.state, State::Auth(_));
         self.state
             .client()
-            .is_some_and(|client| !client.is_at_eof() && client.buffered() < PIPELINED_BYTES_MAX)
+            .is_some_and(|client| !client.is_at_eof() && (is_reading || client.buffered() < PIPELINED_BYTES_MAX))
     }
 
-    /// Bytes that the session keeps for the client, none of them behind [`PIPELINED_BYTES_MAX`] and one read.
+    /// Bytes of the client that are kept: at most a command, or [`PIPELINED_BYTES_MAX`] and one read.
     pub fn buffered(&self) -> usize {
         self.state.client().map_or(0, ClientDialogue::buffered)
     }
