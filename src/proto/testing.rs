@@ -71,15 +71,15 @@ impl DialUpstream for Script {
     fn dialogue(&self, ready: UpstreamReady, identity: Option<ClientIdentity>) -> Box<dyn UpstreamDialogue> {
         let identity = identity.map_or(0, |identity| identity.pairs.len());
         let first = match ready.security {
-            UpstreamSecurity::StartTls => UpstreamStep::Secure,
+            UpstreamSecurity::StartTls => UpstreamStep::Send(Bytes::from_static(b"STARTTLS\r\n")),
             _ => UpstreamStep::Send(format!("login {} id {identity}\r\n", ready.credential.user).into()),
         };
         Box::new(ScriptedUpstream { next: Some(first) })
     }
 }
 
-/// A dialogue that does what the upstream's bytes say: `OK` lets the client in, `NO` blames its credential, `BUSY` does not, and
-/// anything else is a challenge.
+/// A dialogue that does what the upstream's bytes say: `OK` lets the client in, `NO` blames its credential, `BUSY` does not,
+/// `TLS` begins the handshake, and anything else is a challenge.
 struct ScriptedUpstream {
     next: Option<UpstreamStep>,
 }
@@ -100,6 +100,7 @@ impl UpstreamDialogue for ScriptedUpstream {
             }),
             b"NO" => refused(true),
             b"BUSY" => refused(false),
+            b"TLS" => UpstreamStep::Secure,
             other => UpstreamStep::Challenged(String::from_utf8_lossy(other).into_owned()),
         });
     }

@@ -31,12 +31,10 @@ const INPUTS: [(&str, fn() -> Input<'static>); 16] = [
     ("connected", || {
         Input::UpstreamConnected(Ok(ready(1, UpstreamSecurity::Secured)))
     }),
-    ("connected, STARTTLS due", || {
-        Input::UpstreamConnected(Ok(ready(1, UpstreamSecurity::StartTls)))
-    }),
     ("not connected", || {
         Input::UpstreamConnected(Err(Fault::unavailable("refused")))
     }),
+    ("upstream: ready for TLS", || Input::UpstreamBytes(b"TLS")),
     ("upstream: OK", || Input::UpstreamBytes(b"OK")),
     ("upstream: NO, token blamed", || Input::UpstreamBytes(b"NO")),
     ("upstream: end", || Input::UpstreamEof),
@@ -56,7 +54,13 @@ const STATES: [(&str, &[&str]); 9] = [
     ("Connecting", &["opened", "client: LOGIN", "login admitted"]),
     (
         "Securing",
-        &["opened", "client: LOGIN", "login admitted", "connected, STARTTLS due"],
+        &[
+            "opened",
+            "client: LOGIN",
+            "login admitted",
+            "connected",
+            "upstream: ready for TLS",
+        ],
     ),
     ("LoggingIn", &["opened", "client: LOGIN", "login admitted", "connected"]),
     (

@@ -439,6 +439,8 @@ fn trouble_on_the_upstream_leg_is_told_and_the_client_may_try_again() {
          < admitted
          > connect None
          < connected, starttls
+         > upstream STARTTLS⏎
+         < upstream TLS
          > SecureUpstream
          < secured
          > upstream login inside TLS⏎
