@@ -1,10 +1,14 @@
 //! The bed itself, without the proxy: what the other tests take for granted of the provider and of
 //! Dovecot is shown here, so that a fault of the bed is not mistaken for one of the proxy.
 
+use std::net::SocketAddr;
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::support::dovecot::Dovecot;
 use crate::support::imap::{Imap, Reply};
+use crate::support::process::Process;
 use crate::support::provider::{Answer, Fault, Provider, ProviderOptions, Rotation};
 
 const ALICE: &str = "alice@example.com";
@@ -68,6 +72,7 @@ async fn dovecot_refuses_with_the_challenge_of_the_mechanism() {
     let provider = provider().await;
     let dovecot = Dovecot::start_with_passwords(&provider, &[(BOB, "secret")]).await;
     let expired = provider.mint_with_life(ALICE, -60).await;
+    assert_eq!(expired.expires_in, -60);
     let good = provider.mint(ALICE).await;
 
     let mut imap = Imap::connect(dovecot.imap()).await;
@@ -142,6 +147,42 @@ async fn mail_is_read_and_appended_byte_for_byte() {
     assert_eq!(imap.fetch_body(1).await, delivered);
     assert_eq!(imap.fetch_body(2).await, appended);
     assert_eq!(dovecot.messages(ALICE), [delivered.to_vec(), appended]);
+}
+
+#[tokio::test]
+async fn curl_trusts_the_certificate_and_reads_a_message() {
+    let provider = provider().await;
+    let dovecot = Dovecot::start_with_passwords(&provider, &[(BOB, "secret")]).await;
+    dovecot.deliver(BOB, b"Subject: hello\r\n\r\nHello.\r\n");
+
+    let port = dovecot.imaps().port();
+    let mut curl = Process::spawn(
+        "curl",
+        Command::new("curl")
+            .args(["-sv", "--user", &format!("{BOB}:secret"), "--cacert"])
+            .arg(dovecot.ca_file())
+            .arg(format!("imaps://localhost:{port}/INBOX;MAILINDEX=1")),
+    );
+    curl.stderr_line(|line| line.contains("certificate verify ok"))
+        .await;
+    curl.stdout_line(|line| line == "Hello.").await;
+    assert!(curl.wait().await.success(), "{}", curl.log_tail());
+}
+
+#[tokio::test]
+async fn the_client_sees_the_end_of_a_connection_and_chooses_where_it_comes_from() {
+    let provider = provider().await;
+    let dovecot = Dovecot::start(&provider).await;
+    let local = SocketAddr::from(([127, 0, 0, 9], 0));
+    let mut imap = Imap::connect_from(local, dovecot.imap()).await;
+    let logout = imap.command("LOGOUT").await;
+    assert!(
+        logout.untagged_text()[0].starts_with("* BYE"),
+        "{}",
+        imap.transcript()
+    );
+    imap.expect_end().await;
+    assert!(dovecot.log().contains("rip=127.0.0.9"), "{}", dovecot.log());
 }
 
 #[tokio::test]
@@ -238,12 +279,39 @@ async fn a_refresh_rotates_and_the_new_access_token_logs_in() {
     assert_eq!((counters.in_flight, counters.in_flight_max), (0, 1));
     assert_eq!(counters.by_grant_type["refresh_token"], 1);
     assert_eq!(provider.counters(BOB).await.requests, 0);
+}
+
+#[tokio::test]
+async fn every_token_request_is_logged_with_its_secrets() {
+    let provider = provider().await;
+    let endpoints = provider.endpoints();
+    assert_eq!(endpoints.token_url, format!("{}/token", endpoints.issuer));
+    let grant = provider.mint(ALICE).await;
+
+    provider.fault_next(1, Fault::InvalidClient).await;
+    refresh(&provider, "never issued").await;
+    refresh(&provider, &grant.refresh_token).await;
+    assert_eq!(provider.counters(ALICE).await.requests, 1);
+    assert_eq!(provider.counters_of_all().await.requests, 2);
     let requests = provider.requests().await;
-    assert_eq!(requests[0].params["refresh_token"], grant.refresh_token);
+    assert_eq!(requests[0].params["refresh_token"], "never issued");
+    assert_eq!(requests[0].user, None);
+    assert_eq!(requests[0].fault.as_deref(), Some("invalid_client"));
     assert_eq!(
         (requests[0].status, requests[0].carried_out),
-        (Some(200), true)
+        (Some(401), false)
     );
+    let request = &requests[1];
+    assert_eq!(request.method, "POST");
+    assert_eq!(
+        request.headers["content-type"],
+        "application/x-www-form-urlencoded"
+    );
+    assert_eq!(request.params["client_secret"], endpoints.client_secret);
+    assert_eq!(request.user.as_deref(), Some(ALICE));
+    assert_eq!(request.fault, None);
+    assert_eq!(request.params["refresh_token"], grant.refresh_token);
+    assert_eq!((request.status, request.carried_out), (Some(200), true));
 }
 
 #[tokio::test]

@@ -224,8 +224,6 @@ pub enum Rotation {
 pub struct Endpoints {
     /// The issuer, which serves OpenID discovery.
     pub issuer: String,
-    /// Where a browser is sent for consent.
-    pub authorize_url: String,
     /// The token endpoint, which the faults apply to.
     pub token_url: String,
     /// Where Dovecot checks access tokens.

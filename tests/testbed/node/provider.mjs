@@ -176,7 +176,6 @@ const provider = newProvider(issuer);
 process.stdin.on('end', () => process.exit(0)).on('error', () => process.exit(0)).resume();
 console.log(JSON.stringify({
   issuer,
-  authorize_url: `${issuer}/auth`,
   token_url: `${issuer}/token`,
   introspection_url: `${control}/token/introspection`,
   control_url: `${control}/control`,
