@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::dovecot::Dovecot;
 use crate::support::imap::{Imap, Reply};
 use crate::support::process::Process;
-use crate::support::provider::{Answer, Fault, Provider, ProviderOptions, Rotation};
+use crate::support::provider::{Answer, ClientAuth, Fault, Provider, ProviderOptions, Rotation};
 
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
@@ -182,7 +182,7 @@ async fn the_client_sees_the_end_of_a_connection_and_chooses_where_it_comes_from
         imap.transcript()
     );
     imap.expect_end().await;
-    assert!(dovecot.log().contains("rip=127.0.0.9"), "{}", dovecot.log());
+    dovecot.logged("rip=127.0.0.9").await;
 }
 
 #[tokio::test]
@@ -356,6 +356,25 @@ async fn lenient_rotation_leaves_used_tokens_good_and_none_keeps_the_only_one() 
         refresh(&provider, &rotated).await.text("error"),
         "invalid_grant"
     );
+}
+
+#[tokio::test]
+async fn each_way_of_client_authentication_is_taken() {
+    for client_auth in [ClientAuth::Post, ClientAuth::Basic, ClientAuth::None] {
+        let provider = Provider::start(ProviderOptions {
+            client_auth,
+            ..ProviderOptions::default()
+        })
+        .await;
+        let grant = provider.mint(ALICE).await;
+        let answer = refresh(&provider, &grant.refresh_token).await;
+        assert_eq!(answer.status, 200, "{client_auth:?}: {answer:?}");
+        let request = &provider.requests().await[0];
+        let has_header = request.headers.contains_key("authorization");
+        assert_eq!(has_header, matches!(client_auth, ClientAuth::Basic));
+        let has_secret = request.params.contains_key("client_secret");
+        assert_eq!(has_secret, matches!(client_auth, ClientAuth::Post));
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -129,7 +129,20 @@ impl Dovecot {
         files.iter().map(read).collect()
     }
 
-    /// All that Dovecot has logged.
+    /// Waits until Dovecot's log contains `text`: its processes log after they have answered.
+    pub async fn logged(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(
+                Instant::now() < deadline,
+                "dovecot does not log {text:?}\n{}",
+                tail(&self.log())
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// All that Dovecot has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("dovecot.log")).unwrap_or_default()
     }
@@ -182,7 +195,7 @@ impl Dovecot {
                 self.process.log_tail(),
                 tail(&self.log())
             );
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 }
@@ -271,3 +284,4 @@ fn make_owned_directory(path: &Path, owner: Option<(u32, u32)>) {
 const DOVECOT: &str = "/usr/sbin/dovecot";
 /// Debian's `nobody` and `nogroup`: Dovecot refuses to read mail as root.
 const MAIL_OWNER: (u32, u32) = (65_534, 65_534);
+const POLL: Duration = Duration::from_millis(10);

@@ -13,6 +13,7 @@ use super::{ports, project_file, require_installed};
 /// A running provider; it ends when dropped.
 pub struct Provider {
     endpoints: Endpoints,
+    client_auth: ClientAuth,
     http: reqwest::Client,
     process: Process,
 }
@@ -25,10 +26,12 @@ impl Provider {
         ));
         // An error means that another test of this process has installed it: the same one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client_auth = options.client_auth;
         let options = json!({
             "port": ports::free_port(),
             "rotation": options.rotation,
             "access_token_seconds": options.access_token_seconds,
+            "client_auth": options.client_auth,
         });
         let process = Process::spawn(
             "provider",
@@ -38,6 +41,7 @@ impl Provider {
         );
         let line = process.stdout_line(|line| line.starts_with('{')).await;
         Provider {
+            client_auth,
             endpoints: serde_json::from_str(&line).expect("the provider names its endpoints"),
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -149,17 +153,29 @@ impl Provider {
     ///
     /// When no whole HTTP answer arrives.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Answer, reqwest::Error> {
-        let body = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "refresh_token")
-            .append_pair("refresh_token", refresh_token)
-            .append_pair("client_id", &self.endpoints.client_id)
-            .append_pair("client_secret", &self.endpoints.client_secret)
-            .finish();
-        let answer = self
-            .http
-            .post(&self.endpoints.token_url)
+        let Endpoints {
+            token_url,
+            client_id,
+            client_secret,
+            ..
+        } = &self.endpoints;
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "refresh_token");
+        form.append_pair("refresh_token", refresh_token);
+        let mut request = self.http.post(token_url);
+        match self.client_auth {
+            ClientAuth::Basic => request = request.basic_auth(client_id, Some(client_secret)),
+            ClientAuth::Post => {
+                form.append_pair("client_id", client_id);
+                form.append_pair("client_secret", client_secret);
+            }
+            ClientAuth::None => {
+                form.append_pair("client_id", client_id);
+            }
+        }
+        let answer = request
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(body)
+            .body(form.finish())
             .send()
             .await?;
         let status = answer.status().as_u16();
@@ -196,6 +212,8 @@ pub struct ProviderOptions {
     pub rotation: Rotation,
     /// How long access tokens live.
     pub access_token_seconds: u32,
+    /// How the proxy's client shows who it is.
+    pub client_auth: ClientAuth,
 }
 
 impl Default for ProviderOptions {
@@ -203,8 +221,21 @@ impl Default for ProviderOptions {
         ProviderOptions {
             rotation: Rotation::Strict,
             access_token_seconds: 3600,
+            client_auth: ClientAuth::Post,
         }
     }
+}
+
+/// How the proxy's client shows who it is at the token endpoint; no other way is accepted.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// The secret is a form parameter.
+    Post,
+    /// The secret is in an HTTP Basic header.
+    Basic,
+    /// A public client, without a secret.
+    None,
 }
 
 /// What becomes of a refresh token that was used.
@@ -230,10 +261,9 @@ pub struct Endpoints {
     pub introspection_url: String,
     /// Where orders are taken.
     control_url: String,
-    /// The confidential client with `client_secret_post`; `<client_id>-basic` and
-    /// `<client_id>-public` are there for the other two methods, but grants belong to this one.
+    /// The client that grants are made for.
     pub client_id: String,
-    /// Its secret.
+    /// Its secret, which [`ClientAuth::None`] does without.
     pub client_secret: String,
 }
 

@@ -56,9 +56,4 @@ export class Ledger {
       in_flight_max: this.#inFlightMax.get(user) ?? 0,
     };
   }
-
-  clear() {
-    this.#requests = [];
-    this.#inFlightMax.clear();
-  }
 }

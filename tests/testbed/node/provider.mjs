@@ -18,17 +18,19 @@ const options = {
   port: 0, // of the issuer; 0: any free one
   rotation: 'strict', // off | lenient (a used refresh token stays good) | strict (its reuse revokes the grant)
   access_token_seconds: 3600,
+  client_auth: 'post', // post | basic | none: how the proxy's client shows who it is
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 const SCOPE = 'mail offline_access';
 const SECRET = 'client-secret-of-the-testbed';
+const AUTH_METHODS = { post: 'client_secret_post', basic: 'client_secret_basic', none: 'none' };
 const BODY_BYTES_MAX = 64 * 1024;
 
 const store = new Store(() => options.rotation === 'strict');
 const faults = new Faults();
 const ledger = new Ledger();
 
-const client = (id, authMethod) => ({
+const registration = (id, authMethod) => ({
   client_id: id,
   ...(authMethod === 'none' ? {} : { client_secret: SECRET }),
   token_endpoint_auth_method: authMethod,
@@ -42,10 +44,8 @@ function newProvider(issuer) {
   const provider = new Provider(issuer, {
     adapter: (model) => store.adapter(model),
     clients: [
-      client('portreeve', 'client_secret_post'),
-      client('portreeve-basic', 'client_secret_basic'),
-      client('portreeve-public', 'none'),
-      client('dovecot', 'client_secret_post'),
+      registration('portreeve', AUTH_METHODS[options.client_auth]),
+      registration('dovecot', 'client_secret_post'),
     ],
     cookies: { keys: ['testbed'] },
     scopes: ['mail', 'offline_access'],
@@ -106,14 +106,13 @@ async function onIssuerRequest(req, res) {
 }
 
 /** What a user's consent in a browser would have led to. */
-async function mint({ user, client_id: clientId = 'portreeve', access_token: wanted = true, access_token_seconds: seconds }) {
-  const clientOfGrant = await provider.Client.find(clientId);
-  const grant = new provider.Grant({ accountId: user, clientId });
+async function mint({ user, access_token_seconds: seconds }) {
+  const client = await provider.Client.find('portreeve');
+  const grant = new provider.Grant({ accountId: user, clientId: client.clientId });
   grant.addOIDCScope(SCOPE);
   const grantId = await grant.save();
-  const common = { accountId: user, client: clientOfGrant, grantId, scope: SCOPE, gty: 'authorization_code' };
+  const common = { accountId: user, client, grantId, scope: SCOPE, gty: 'authorization_code' };
   const refreshToken = await new provider.RefreshToken({ ...common, rotations: 0 }).save();
-  if (!wanted) return { refresh_token: refreshToken };
   const life = seconds ?? options.access_token_seconds;
   const exp = Math.floor(Date.now() / 1000) + life; // a negative life: expired already
   const accessToken = await new provider.AccessToken({ ...common, exp }).save();
@@ -124,7 +123,6 @@ const orders = {
   mint,
   fault: async (fault) => { faults.add(fault); return {}; },
   'clear-faults': async () => { faults.clear(); return {}; },
-  'clear-log': async () => { ledger.clear(); return {}; },
   options: async (changes) => Object.assign(options, changes),
   'revoke-access-token': async ({ access_token: token }) => ({ revoked: store.revokeAccessToken(token) }),
   'revoke-access-tokens': async ({ user }) => ({ revoked: store.revokeAccessTokensOf(user) }),
