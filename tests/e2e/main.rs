@@ -4,5 +4,15 @@
 //! `support`). Where the testbed is not installed they fail and say how to install it; they never
 //! pass by being skipped.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    unreachable_pub,
+    reason = "a failure here is a failed test, and the modules of a test are public to nobody"
+)]
+
+mod seed;
 mod support;
 mod testbed;

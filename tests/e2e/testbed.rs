@@ -23,17 +23,11 @@ fn assert_ok(reply: &Reply) {
 }
 
 fn assert_authentication_failed(reply: &Reply) {
-    assert!(
-        reply.tagged.starts_with("NO [AUTHENTICATIONFAILED]"),
-        "{reply:?}"
-    );
+    assert!(reply.tagged.starts_with("NO [AUTHENTICATIONFAILED]"), "{reply:?}");
 }
 
 async fn refresh(provider: &Provider, refresh_token: &str) -> Answer {
-    provider
-        .refresh(refresh_token)
-        .await
-        .expect("an answer comes")
+    provider.refresh(refresh_token).await.expect("an answer comes")
 }
 
 #[tokio::test]
@@ -43,21 +37,12 @@ async fn dovecot_takes_oauth_tokens_and_passwords_in_clear_with_starttls_and_wit
     let grant = provider.mint(ALICE).await;
 
     let mut clear = Imap::connect(dovecot.imap()).await;
-    assert!(
-        clear.greeting().contains("STARTTLS"),
-        "{}",
-        clear.greeting()
-    );
+    assert!(clear.greeting().contains("STARTTLS"), "{}", clear.greeting());
     let xoauth2 = clear.authenticate_xoauth2(ALICE, &grant.access_token).await;
     assert_ok(&xoauth2.reply);
 
-    let mut upgraded = Imap::connect(dovecot.imap())
-        .await
-        .starttls(dovecot.authority())
-        .await;
-    let oauthbearer = upgraded
-        .authenticate_oauthbearer(ALICE, &grant.access_token)
-        .await;
+    let mut upgraded = Imap::connect(dovecot.imap()).await.starttls(dovecot.authority()).await;
+    let oauthbearer = upgraded.authenticate_oauthbearer(ALICE, &grant.access_token).await;
     assert_ok(&oauthbearer.reply);
 
     let mut tls = Imap::connect_tls(dovecot.imaps(), dovecot.authority()).await;
@@ -76,22 +61,15 @@ async fn dovecot_refuses_with_the_challenge_of_the_mechanism() {
     let good = provider.mint(ALICE).await;
 
     let mut imap = Imap::connect(dovecot.imap()).await;
-    let refused = imap
-        .authenticate_xoauth2(ALICE, &expired.access_token)
-        .await;
+    let refused = imap.authenticate_xoauth2(ALICE, &expired.access_token).await;
     assert_eq!(
         refused.challenge.as_deref(),
         Some(r#"{"status":"401","schemes":"bearer","scope":"mail"}"#)
     );
     assert_authentication_failed(&refused.reply);
 
-    let refused = imap
-        .authenticate_oauthbearer(ALICE, &expired.access_token)
-        .await;
-    assert_eq!(
-        refused.challenge.as_deref(),
-        Some(r#"{"status":"invalid_token"}"#)
-    );
+    let refused = imap.authenticate_oauthbearer(ALICE, &expired.access_token).await;
+    assert_eq!(refused.challenge.as_deref(), Some(r#"{"status":"invalid_token"}"#));
     assert_authentication_failed(&refused.reply);
 
     let of_another = imap.authenticate_xoauth2(BOB, &good.access_token).await;
@@ -111,10 +89,7 @@ async fn dovecot_takes_tokens_while_the_issuer_is_stopped() {
     let grant = provider.mint(ALICE).await;
 
     provider.stop().await;
-    let error = provider
-        .refresh(&grant.refresh_token)
-        .await
-        .expect_err("it is stopped");
+    let error = provider.refresh(&grant.refresh_token).await.expect_err("it is stopped");
     assert!(error.is_connect(), "{error:?}");
     let mut imap = Imap::connect(dovecot.imap()).await;
     let accepted = imap.authenticate_xoauth2(ALICE, &grant.access_token).await;
@@ -130,12 +105,7 @@ async fn mail_is_read_and_appended_byte_for_byte() {
     let dovecot = Dovecot::start(&provider).await;
     let grant = provider.mint(ALICE).await;
     let delivered = b"Subject: one\r\n\r\nOne {5}\r\nA1 OK\r\n\xff\xfe\r\n";
-    let appended = [
-        b"Subject: two\r\n\r\n".as_slice(),
-        &vec![b'x'; 1 << 20],
-        b"\r\n",
-    ]
-    .concat();
+    let appended = [b"Subject: two\r\n\r\n".as_slice(), &vec![b'x'; 1 << 20], b"\r\n"].concat();
 
     dovecot.fill(ALICE, [delivered.as_slice()]);
     let mut imap = Imap::connect(dovecot.imap()).await;
@@ -163,8 +133,7 @@ async fn curl_trusts_the_certificate_and_reads_a_message() {
             .arg(dovecot.ca_file())
             .arg(format!("imaps://localhost:{port}/INBOX;MAILINDEX=1")),
     );
-    curl.stderr_line(|line| line.contains("certificate verify ok"))
-        .await;
+    curl.stderr_line(|line| line.contains("certificate verify ok")).await;
     curl.stdout_line(|line| line == "Hello.").await;
     assert!(curl.wait().await.success(), "{}", curl.log_tail());
 }
@@ -176,11 +145,7 @@ async fn the_client_sees_the_end_of_a_connection_and_chooses_where_it_comes_from
     let local = SocketAddr::from(([127, 0, 0, 9], 0));
     let mut imap = Imap::connect_from(local, dovecot.imap()).await;
     let logout = imap.command("LOGOUT").await;
-    assert!(
-        logout.untagged_text()[0].starts_with("* BYE"),
-        "{}",
-        imap.transcript()
-    );
+    assert!(logout.untagged_text()[0].starts_with("* BYE"), "{}", imap.transcript());
     imap.expect_end().await;
     dovecot.logged("rip=127.0.0.9").await;
 }
@@ -191,12 +156,7 @@ async fn idle_sees_a_delivery() {
     let dovecot = Dovecot::start(&provider).await;
     let grant = provider.mint(ALICE).await;
     let mut imap = Imap::connect(dovecot.imap()).await;
-    assert_ok(
-        &imap
-            .authenticate_xoauth2(ALICE, &grant.access_token)
-            .await
-            .reply,
-    );
+    assert_ok(&imap.authenticate_xoauth2(ALICE, &grant.access_token).await.reply);
     assert_ok(&imap.command("SELECT INBOX").await);
 
     imap.send_line("I IDLE").await;
@@ -218,17 +178,10 @@ async fn a_mailbox_of_2000_messages_is_made_at_once() {
 
     dovecot.fill(ALICE, messages.iter().map(Vec::as_slice));
     let mut imap = Imap::connect(dovecot.imap()).await;
-    assert_ok(
-        &imap
-            .authenticate_xoauth2(ALICE, &grant.access_token)
-            .await
-            .reply,
-    );
+    assert_ok(&imap.authenticate_xoauth2(ALICE, &grant.access_token).await.reply);
     let selected = imap.command("SELECT INBOX").await;
     assert!(
-        selected
-            .untagged_text()
-            .contains(&"* 2000 EXISTS".to_owned()),
+        selected.untagged_text().contains(&"* 2000 EXISTS".to_owned()),
         "{selected:?}"
     );
     assert_eq!(imap.fetch_body(2000).await, messages[1999]);
@@ -269,9 +222,7 @@ async fn a_refresh_rotates_and_the_new_access_token_logs_in() {
     assert_eq!(answer.json()["expires_in"], 3600);
     assert_ne!(answer.text("refresh_token"), grant.refresh_token);
     let mut imap = Imap::connect(dovecot.imap()).await;
-    let login = imap
-        .authenticate_xoauth2(ALICE, &answer.text("access_token"))
-        .await;
+    let login = imap.authenticate_xoauth2(ALICE, &answer.text("access_token")).await;
     assert_ok(&login.reply);
 
     let counters = provider.counters(ALICE).await;
@@ -297,16 +248,10 @@ async fn every_token_request_is_logged_with_its_secrets() {
     assert_eq!(requests[0].params["refresh_token"], "never issued");
     assert_eq!(requests[0].user, None);
     assert_eq!(requests[0].fault.as_deref(), Some("invalid_client"));
-    assert_eq!(
-        (requests[0].status, requests[0].carried_out),
-        (Some(401), false)
-    );
+    assert_eq!((requests[0].status, requests[0].carried_out), (Some(401), false));
     let request = &requests[1];
     assert_eq!(request.method, "POST");
-    assert_eq!(
-        request.headers["content-type"],
-        "application/x-www-form-urlencoded"
-    );
+    assert_eq!(request.headers["content-type"], "application/x-www-form-urlencoded");
     assert_eq!(request.params["client_secret"], endpoints.client_secret);
     assert_eq!(request.user.as_deref(), Some(ALICE));
     assert_eq!(request.fault, None);
@@ -319,19 +264,11 @@ async fn strict_rotation_revokes_the_grant_when_a_token_is_used_again() {
     let provider = provider().await;
     let grant = provider.mint(ALICE).await;
 
-    let rotated = refresh(&provider, &grant.refresh_token)
-        .await
-        .text("refresh_token");
+    let rotated = refresh(&provider, &grant.refresh_token).await.text("refresh_token");
     let reused = refresh(&provider, &grant.refresh_token).await;
-    assert_eq!(
-        (reused.status, reused.text("error").as_str()),
-        (400, "invalid_grant")
-    );
+    assert_eq!((reused.status, reused.text("error").as_str()), (400, "invalid_grant"));
     let after = refresh(&provider, &rotated).await;
-    assert_eq!(
-        (after.status, after.text("error").as_str()),
-        (400, "invalid_grant")
-    );
+    assert_eq!((after.status, after.text("error").as_str()), (400, "invalid_grant"));
 }
 
 #[tokio::test]
@@ -340,9 +277,7 @@ async fn lenient_rotation_leaves_used_tokens_good_and_none_keeps_the_only_one() 
     let grant = provider.mint(ALICE).await;
 
     provider.rotate(Rotation::Lenient).await;
-    let rotated = refresh(&provider, &grant.refresh_token)
-        .await
-        .text("refresh_token");
+    let rotated = refresh(&provider, &grant.refresh_token).await.text("refresh_token");
     assert_ne!(rotated, grant.refresh_token);
     assert_eq!(refresh(&provider, &grant.refresh_token).await.status, 200);
     assert_eq!(refresh(&provider, &rotated).await.status, 200);
@@ -352,10 +287,7 @@ async fn lenient_rotation_leaves_used_tokens_good_and_none_keeps_the_only_one() 
     assert_eq!(same.text("refresh_token"), rotated);
 
     assert!(provider.revoke_grants(ALICE).await > 0);
-    assert_eq!(
-        refresh(&provider, &rotated).await.text("error"),
-        "invalid_grant"
-    );
+    assert_eq!(refresh(&provider, &rotated).await.text("error"), "invalid_grant");
 }
 
 #[tokio::test]
@@ -403,11 +335,7 @@ async fn each_fault_that_answers_says_what_it_is_named_for_and_then_is_over() {
     };
     let faults = [
         (Fault::InvalidGrant, 400, "\"invalid_grant\""),
-        (
-            Fault::TemporarilyUnavailable,
-            400,
-            "\"temporarily_unavailable\"",
-        ),
+        (Fault::TemporarilyUnavailable, 400, "\"temporarily_unavailable\""),
         (Fault::InvalidClient, 401, "\"invalid_client\""),
         (Fault::ServerError, 500, "\"server_error\""),
         (Fault::Html200, 200, "<!DOCTYPE html>"),
@@ -422,9 +350,7 @@ async fn each_fault_that_answers_says_what_it_is_named_for_and_then_is_over() {
         assert_eq!(answer.status, status, "{fault:?}");
         assert!(answer.body.contains(text), "{fault:?}: {answer:?}");
     }
-    provider
-        .fault_next(1, Fault::TooManyRequests { retry_after: 17 })
-        .await;
+    provider.fault_next(1, Fault::TooManyRequests { retry_after: 17 }).await;
     let answer = refresh(&provider, &refresh_token).await;
     assert_eq!((answer.status, answer.retry_after), (429, Some(17)));
     provider.fault_next(1, Fault::HugeBody).await;
@@ -474,25 +400,15 @@ async fn a_lost_answer_was_carried_out() {
     let refresh_token = provider.mint(ALICE).await.refresh_token;
 
     provider.fault_next(1, Fault::Lost).await;
-    provider
-        .refresh(&refresh_token)
-        .await
-        .expect_err("no answer arrives");
+    provider.refresh(&refresh_token).await.expect_err("no answer arrives");
     assert_eq!(provider.counters(ALICE).await.refreshes, 1);
     let again = refresh(&provider, &refresh_token).await;
-    assert_eq!(
-        again.text("error"),
-        "invalid_grant",
-        "strict rotation sees the reuse"
-    );
+    assert_eq!(again.text("error"), "invalid_grant", "strict rotation sees the reuse");
 
     provider.rotate(Rotation::Lenient).await;
     let refresh_token = provider.mint(ALICE).await.refresh_token;
     provider.fault_next(1, Fault::Lost).await;
-    provider
-        .refresh(&refresh_token)
-        .await
-        .expect_err("no answer arrives");
+    provider.refresh(&refresh_token).await.expect_err("no answer arrives");
     assert_eq!(refresh(&provider, &refresh_token).await.status, 200);
 }
 

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
@@ -41,15 +39,11 @@ impl Authority {
     pub fn issue(&self, names: &[&str]) -> Leaf {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).expect("the names are valid");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "portreeve testbed");
+        params.distinguished_name.push(DnType::CommonName, "portreeve testbed");
         // Without it, Apple's and some other TLS stacks refuse a certificate of a private authority.
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().expect("a key can be made");
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .expect("the CA can sign");
+        let certificate = params.signed_by(&key, &self.issuer).expect("the CA can sign");
         Leaf {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),

@@ -50,9 +50,7 @@ impl Dovecot {
         write(&base.join("ca.pem"), &authority.pem());
         write(&base.join("cert.pem"), &leaf.certificate_pem);
         write(&base.join("key.pem"), &leaf.key_pem);
-        let passwords = users
-            .iter()
-            .map(|(user, password)| format!("{user}:{password}\n"));
+        let passwords = users.iter().map(|(user, password)| format!("{user}:{password}\n"));
         write(&base.join("passwd"), &passwords.collect::<String>());
         let endpoints = provider.endpoints();
         let introspection = fill(
@@ -63,10 +61,7 @@ impl Dovecot {
             ],
         );
         write(&base.join("oauth2.conf.ext"), &introspection);
-        write(
-            &base.join("dovecot.conf"),
-            &configuration(base, owner, imap, imaps),
-        );
+        write(&base.join("dovecot.conf"), &configuration(base, owner, imap, imaps));
         make_owned_directory(&base.join("mail"), owner);
 
         let mut command = Command::new(DOVECOT);
@@ -162,11 +157,7 @@ impl Dovecot {
         // The first field of a Maildir name is the time in seconds, and names sort in its order. A
         // time long past keeps these before whatever Dovecot itself appends. With the sizes in the
         // name Dovecot need not read a message to know its size.
-        let name = format!(
-            "{:010}.{number}.bed,S={}",
-            1_000_000_000 + number,
-            message.len()
-        );
+        let name = format!("{:010}.{number}.bed,S={}", 1_000_000_000 + number, message.len());
         let draft = maildir.join("tmp").join(&name);
         fs::write(&draft, message).expect("a message can be written");
         if let Some((uid, gid)) = self.owner {
@@ -177,11 +168,7 @@ impl Dovecot {
     }
 
     fn maildir(&self, user: &str) -> PathBuf {
-        self.directory
-            .path()
-            .join("mail")
-            .join(user)
-            .join("Maildir")
+        self.directory.path().join("mail").join(user).join("Maildir")
     }
 
     /// Its ports are bound by the master process at once; the sockets between its processes come
@@ -201,12 +188,7 @@ impl Dovecot {
 }
 
 /// The configuration file for this directory, user and ports.
-fn configuration(
-    base: &Path,
-    owner: Option<(u32, u32)>,
-    imap: SocketAddr,
-    imaps: SocketAddr,
-) -> String {
+fn configuration(base: &Path, owner: Option<(u32, u32)>, imap: SocketAddr, imaps: SocketAddr) -> String {
     let own_uid = rustix::process::geteuid().as_raw();
     let own_gid = rustix::process::getegid().as_raw();
     let (mail_uid, mail_gid) = owner.unwrap_or((own_uid, own_gid));
@@ -215,22 +197,10 @@ fn configuration(
         Some(_) => ["dovenull", "dovecot", "dovecot", "login", "empty"].map(str::to_owned),
         None => {
             let user = name_of_id("-un");
-            [
-                user.clone(),
-                user,
-                name_of_id("-gn"),
-                String::new(),
-                String::new(),
-            ]
+            [user.clone(), user, name_of_id("-gn"), String::new(), String::new()]
         }
     };
-    let [
-        login_user,
-        internal_user,
-        internal_group,
-        login_chroot,
-        empty_chroot,
-    ] = words;
+    let [login_user, internal_user, internal_group, login_chroot, empty_chroot] = words;
     fill(
         include_str!("../../testbed/dovecot/dovecot.conf.in"),
         &[
@@ -254,18 +224,13 @@ fn fill(template: &str, words: &[(&str, String)]) -> String {
     for (word, value) in words {
         text = text.replace(&format!("@{word}@"), value);
     }
-    let rest = text
-        .lines()
-        .find(|line| !line.starts_with('#') && line.contains('@'));
+    let rest = text.lines().find(|line| !line.starts_with('#') && line.contains('@'));
     assert_eq!(rest, None, "a word of the template is not filled in");
     text
 }
 
 fn name_of_id(option: &str) -> String {
-    let output = Command::new("id")
-        .arg(option)
-        .output()
-        .expect("id can be run");
+    let output = Command::new("id").arg(option).output().expect("id can be run");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 

@@ -56,15 +56,8 @@ impl Imap {
     /// Sends STARTTLS and goes on inside TLS.
     pub async fn starttls(mut self, authority: &Authority) -> Imap {
         let reply = self.command("STARTTLS").await;
-        assert!(
-            reply.is_ok(),
-            "STARTTLS refused\n{}",
-            tail(&self.transcript)
-        );
-        assert!(
-            self.buffer.is_empty(),
-            "plaintext after the reply to STARTTLS"
-        );
+        assert!(reply.is_ok(), "STARTTLS refused\n{}", tail(&self.transcript));
+        assert!(self.buffer.is_empty(), "plaintext after the reply to STARTTLS");
         self.stream = secure(self.stream, authority).await;
         self
     }
@@ -160,10 +153,7 @@ impl Imap {
         loop {
             let response = self.response().await;
             let text = String::from_utf8_lossy(&response);
-            match text
-                .strip_prefix(tag)
-                .and_then(|rest| rest.strip_prefix(' '))
-            {
+            match text.strip_prefix(tag).and_then(|rest| rest.strip_prefix(' ')) {
                 Some(tagged) => {
                     let tagged = tagged.to_owned();
                     return Reply { untagged, tagged };
@@ -181,8 +171,7 @@ impl Imap {
 
     /// AUTHENTICATE PLAIN with an initial response.
     pub async fn authenticate_plain(&mut self, user: &str, password: &str) -> SaslReply {
-        self.authenticate("PLAIN", &format!("\0{user}\0{password}"), "")
-            .await
+        self.authenticate("PLAIN", &format!("\0{user}\0{password}"), "").await
     }
 
     /// AUTHENTICATE XOAUTH2; a challenge is answered with an empty line.
@@ -198,12 +187,7 @@ impl Imap {
     }
 
     /// AUTHENTICATE with an initial response, and one line for the challenge of a refusal.
-    pub async fn authenticate(
-        &mut self,
-        mechanism: &str,
-        response: &str,
-        answer_to_challenge: &str,
-    ) -> SaslReply {
+    pub async fn authenticate(&mut self, mechanism: &str, response: &str, answer_to_challenge: &str) -> SaslReply {
         let tag = self.next_tag();
         let response = BASE64.encode(response);
         self.send_line(&format!("{tag} AUTHENTICATE {mechanism} {response}"))
@@ -231,8 +215,7 @@ impl Imap {
     /// A whole message of the selected mailbox, by its sequence number, byte for byte.
     pub async fn fetch_body(&mut self, number: usize) -> Vec<u8> {
         let tag = self.next_tag();
-        self.send_line(&format!("{tag} FETCH {number} BODY.PEEK[]"))
-            .await;
+        self.send_line(&format!("{tag} FETCH {number} BODY.PEEK[]")).await;
         let mut body = None;
         loop {
             let line = self.line().await;
@@ -249,8 +232,7 @@ impl Imap {
     pub async fn append(&mut self, mailbox: &str, message: &[u8]) -> Reply {
         let tag = self.next_tag();
         let octets = message.len();
-        self.send_line(&format!("{tag} APPEND {mailbox} {{{octets}}}"))
-            .await;
+        self.send_line(&format!("{tag} APPEND {mailbox} {{{octets}}}")).await;
         let go_on = self.line().await;
         assert!(go_on.starts_with('+'), "APPEND refused: {go_on}");
         self.send(message).await;

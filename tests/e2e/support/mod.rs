@@ -7,6 +7,7 @@
 pub mod certs;
 pub mod dovecot;
 pub mod imap;
+pub mod portreeve;
 pub mod ports;
 pub mod process;
 pub mod provider;

@@ -176,10 +176,7 @@ impl Output {
         std::thread::spawn(move || {
             let mut stream = BufReader::new(stream);
             let mut line = Vec::new();
-            while stream
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|read| read > 0)
-            {
+            while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 line.clear();
                 sink.lines.lock().expect("no holder panics").push(text);
@@ -198,11 +195,7 @@ impl Output {
             let (count, is_over) = *progress.borrow_and_update();
             {
                 let lines = self.lines.lock().expect("no holder panics");
-                let found = lines
-                    .iter()
-                    .take(count)
-                    .skip(seen)
-                    .find(|line| is_wanted(line));
+                let found = lines.iter().take(count).skip(seen).find(|line| is_wanted(line));
                 if let Some(line) = found {
                     return Some(line.clone());
                 }

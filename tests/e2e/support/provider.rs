@@ -21,9 +21,7 @@ pub struct Provider {
 impl Provider {
     /// Starts a provider and waits until it answers.
     pub async fn start(options: ProviderOptions) -> Provider {
-        require_installed(&project_file(
-            "tests/testbed/node/node_modules/.installed-from",
-        ));
+        require_installed(&project_file("tests/testbed/node/node_modules/.installed-from"));
         // An error means that another test of this process has installed it: the same one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client_auth = options.client_auth;
@@ -70,8 +68,7 @@ impl Provider {
 
     /// Changes how refresh tokens are rotated from here on.
     pub async fn rotate(&self, rotation: Rotation) {
-        self.order::<Value>("options", json!({ "rotation": rotation }))
-            .await;
+        self.order::<Value>("options", json!({ "rotation": rotation })).await;
     }
 
     /// Changes how long the access tokens issued from here on live.
@@ -100,10 +97,7 @@ impl Provider {
     /// Revokes one access token. True if it was there.
     pub async fn revoke_access_token(&self, access_token: &str) -> bool {
         let order = json!({ "access_token": access_token });
-        self.order::<Revoked>("revoke-access-token", order)
-            .await
-            .revoked
-            > 0
+        self.order::<Revoked>("revoke-access-token", order).await.revoked > 0
     }
 
     /// Revokes all access tokens of a user, whose refresh tokens stay good. Says how many.
