@@ -141,7 +141,8 @@ impl<'a> Response<'a> {
         let line = without_line_end(response);
         let (_, parsed) = all_consuming(any_response).parse(line).ok()?;
         // Only data can hold a literal. Anywhere else a CR, LF or NUL is there to be misread by somebody.
-        let clean = parsed == Self::Data || (memchr2(b'\r', b'\n', line).is_none() && memchr(0, line).is_none());
+        let clean = matches!(parsed, Self::Data | Self::Identity)
+            || (memchr2(b'\r', b'\n', line).is_none() && memchr(0, line).is_none());
         clean.then_some(parsed)
     }
 }
