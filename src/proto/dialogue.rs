@@ -2,6 +2,8 @@
 //!
 //! [`UpstreamDialogue`] logs in on the upstream leg; [`Boundaries`] watches a relayed stream only as far as a goodbye needs it.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::session::UpstreamReady;
@@ -29,8 +31,7 @@ pub trait UpstreamDialogue: Send {
     fn state_name(&self) -> &'static str;
 }
 
-/// What an [`UpstreamDialogue`] wants done.
-#[derive(Debug)]
+/// What an [`UpstreamDialogue`] wants done. Printing one shows of what it sends the length only: it may be a credential.
 pub enum UpstreamStep {
     /// Write to the upstream.
     Send(Bytes),
@@ -42,6 +43,18 @@ pub enum UpstreamStep {
     LoggedIn(UpstreamGreeted),
     /// The login has failed. The last step.
     Failed(Fault),
+}
+
+impl fmt::Debug for UpstreamStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
+            Self::Secure => f.write_str("Secure"),
+            Self::Challenged(text) => f.debug_tuple("Challenged").field(text).finish(),
+            Self::LoggedIn(greeted) => f.debug_tuple("LoggedIn").field(greeted).finish(),
+            Self::Failed(fault) => f.debug_tuple("Failed").field(fault).finish(),
+        }
+    }
 }
 
 /// What an upstream sent around a successful login.

@@ -1,1 +1,3 @@
-//! Not built yet.
+//! SASL (RFC 4422): what mechanisms say, apart from the protocol that carries it.
+
+pub mod upstream;
