@@ -11,8 +11,8 @@
 
 pub mod admission;
 pub mod dial;
-//pub mod listener;
-//pub mod relay;
+pub mod listener;
+pub mod relay;
 pub mod stream;
 pub mod tls;
 
