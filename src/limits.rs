@@ -80,6 +80,43 @@ pub const HANDSHAKES_MAX: usize = 256;
 /// (facts/PERFORMANCE: 64 KiB is where throughput levels off).
 pub const RELAY_SCRATCH_BYTES: usize = 64 * 1024;
 
+/// Scratchfuls that one poll of a relay may move in each direction before other sessions on the thread get their turn:
+/// about a third of a millisecond's work.
+pub const RELAY_ROUNDS_MAX: usize = 8;
+
+/// How long a connection attempt is waited for before the next address is tried beside it (RFC 8305 §8).
+pub const DIAL_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Addresses of a host that are tried; a resolver may be made to answer with any number.
+pub const DIAL_ADDRESSES_MAX: usize = 16;
+
+/// Connections that wait in the kernel to be accepted; the kernel lowers it to `net.core.somaxconn` (4096 by default).
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+/// How long an accept loop rests when descriptors or memory have run out: trying at once would spin.
+pub const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Least time between two log lines about an accept loop's trouble.
+pub const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Connections over a limit that are being told so at once; more are closed without a word, since each holds a descriptor
+/// that no session limit counts (they fit in [`DESCRIPTORS_RESERVED`]).
+pub const REFUSALS_MAX: usize = 64;
+
+/// Leading bits of an IPv6 address that make it the same client: a household or a host gets a /64 (RFC 6177).
+pub const IPV6_CLIENT_BITS: u32 = 64;
+
+/// TCP keepalive, on both legs: first probe after this long without traffic, below the five minutes after which common
+/// address translators forget a connection.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
+/// See [`KEEPALIVE_IDLE`]: time between probes.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// See [`KEEPALIVE_IDLE`]: unanswered probes after which the peer counts as gone.
+pub const KEEPALIVE_PROBES: u32 = 4;
+
+/// Bytes of a PEM file with certificates or a key. The whole set of public trust anchors is about 250 KiB.
+pub const PEM_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// Bytes of a request body at the admin API.
 pub const ADMIN_BODY_BYTES_MAX: usize = 256 * 1024;
 

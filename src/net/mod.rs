@@ -1,1 +1,20 @@
-//! Not built yet.
+//! Sockets and TLS: everything that moves bytes between the proxy and the world, and nothing that understands them.
+//!
+//! ```text
+//!  listener ──admission──> Stream ──┐                                  ┌── Stream <── tls::UpstreamTls <── dial
+//!  (bind, accept)  (tls::ServerTls) └──────────── relay ───────────────┘
+//! ```
+//!
+//! No protocol lives here: a relay watches its bytes through [`crate::proto::dialogue::Boundaries`] and does not know what
+//! for. `rustls` is named here and nowhere else, apart from the HTTP client's own set-up. Failures are values whose text
+//! tells an operator what to do; only `listener` logs on its own, since there is nobody to hand an accept error to.
+
+pub mod admission;
+pub mod dial;
+pub mod listener;
+pub mod relay;
+pub mod stream;
+pub mod tls;
+
+#[cfg(test)]
+mod test_support;

@@ -1,6 +1,7 @@
 //! What a protocol must know how to do, for the session machine to run on it.
 //!
-//! [`ClientDialogue`] talks with a mail program until it is logged in; [`UpstreamDialogue`] logs in on the upstream leg; [`Boundaries`] watches a relayed stream only as far as a goodbye needs it.
+//! [`ClientDialogue`] talks with a mail program until it is logged in; [`UpstreamDialogue`] logs in on the upstream leg;
+//! [`Boundaries`] watches a relayed stream only as far as a goodbye needs it.
 
 use std::fmt;
 
@@ -86,7 +87,7 @@ pub trait UpstreamDialogue: Send {
     fn state_name(&self) -> &'static str;
 }
 
-/// What an [`UpstreamDialogue`] wants done.
+/// What an [`UpstreamDialogue`] wants done. Printing one shows of what it sends the length only: it may be a credential.
 pub enum UpstreamStep {
     /// Write to the upstream.
     Send(Bytes),
@@ -98,6 +99,18 @@ pub enum UpstreamStep {
     LoggedIn(UpstreamGreeted),
     /// The login has failed. The last step.
     Failed(Fault),
+}
+
+impl fmt::Debug for UpstreamStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
+            Self::Secure => f.write_str("Secure"),
+            Self::Challenged(text) => f.debug_tuple("Challenged").field(text).finish(),
+            Self::LoggedIn(greeted) => f.debug_tuple("LoggedIn").field(greeted).finish(),
+            Self::Failed(fault) => f.debug_tuple("Failed").field(fault).finish(),
+        }
+    }
 }
 
 /// What an upstream sent around a successful login.
@@ -151,18 +164,6 @@ impl fmt::Debug for Accepted {
             .field("to_client", &Length(self.to_client.len()))
             .field("to_upstream", &Length(self.to_upstream.len()))
             .finish()
-    }
-}
-
-impl fmt::Debug for UpstreamStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Send(bytes) => f.debug_tuple("Send").field(&Length(bytes.len())).finish(),
-            Self::Secure => f.write_str("Secure"),
-            Self::Challenged(text) => f.debug_tuple("Challenged").field(text).finish(),
-            Self::LoggedIn(greeted) => f.debug_tuple("LoggedIn").field(greeted).finish(),
-            Self::Failed(fault) => f.debug_tuple("Failed").field(fault).finish(),
-        }
     }
 }
 

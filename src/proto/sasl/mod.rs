@@ -1,12 +1,13 @@
 //! SASL (RFC 4422) as every protocol here speaks it: the same messages, framed by each protocol in its own way.
 //!
 //! [`client`] is the exchange with a mail program, in which a generated access token stands in the password's or bearer's
-//! place. What may not live here: lines, tags and reply codes.
+//! place; [`upstream`] is the exchange with a provider. What may not live here: lines, tags and reply codes.
 //!
 //! How it fails: what cannot be decoded is malformed and costs its sender one command; a name that no account can have is
 //! refused like an unknown one. Neither touches any other session.
 
 pub mod client;
+pub mod upstream;
 
 use base64::Engine as _;
 use base64::alphabet;

@@ -1,0 +1,191 @@
+//! TLS on both legs: [`UpstreamTls`] verifies upstreams, [`ServerTls`] shows certificates to clients.
+//!
+//! Both use rustls with aws-lc-rs, TLS 1.2 and 1.3, and no ALPN: the mail protocols' identifiers are registered (RFC 8314
+//! does not ask for them) but some upstreams close when they see one they do not expect.
+//!
+//! A failure is a [`TlsError`] (of one connection) or a [`TlsSetupError`] (of the configuration); both say what to do.
+
+mod client;
+mod server;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{AlertDescription, CertificateError};
+
+pub use client::{SystemRoots, UpstreamTls};
+pub use server::{CertificateFiles, ServerTls};
+
+use crate::limits::PEM_FILE_BYTES_MAX;
+
+/// Why a connection has no TLS. The text is for the operator's log.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The configured host cannot be checked against a certificate.
+    #[error("'{0}' is neither a host name nor an address")]
+    HostName(String),
+    /// The handshake did not end in time.
+    #[error("the TLS handshake was not finished within {} s", .0.as_secs_f32())]
+    TimedOut(Duration),
+    /// The upstream's certificate is not to be trusted.
+    #[error("{0}")]
+    Certificate(String),
+    /// The peers do not understand each other.
+    #[error("{0}")]
+    Protocol(String),
+    /// The connection broke.
+    #[error("the connection broke during the TLS handshake: {0}")]
+    Io(io::Error),
+}
+
+/// Why certificates, keys or trust anchors cannot be used. The text names the file and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsSetupError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {error}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file's content is not what it should be.
+    #[error("{}: {problem}", file.display())]
+    Content {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A listener with TLS needs a certificate.
+    #[error("no certificate is configured for a listener with TLS")]
+    NoCertificate,
+    /// The cryptographic library refuses.
+    #[error("TLS cannot be set up: {0}")]
+    Library(rustls::Error),
+}
+
+impl TlsError {
+    /// Reads what went wrong out of a failed handshake with `peer` ("imap.example.com", "the client").
+    fn from_handshake(error: io::Error, peer: &str) -> Self {
+        let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+            return match error.kind() {
+                io::ErrorKind::UnexpectedEof => Self::Protocol(format!(
+                    "{peer} closed the connection during the TLS handshake: does the port speak TLS from the first byte?"
+                )),
+                _ => Self::Io(error),
+            };
+        };
+        match reason {
+            rustls::Error::InvalidCertificate(reason) => Self::Certificate(certificate_problem(reason, peer)),
+            rustls::Error::InvalidMessage(_) => Self::Protocol(format!(
+                "{peer} does not speak TLS here: is this a port that begins in clear (starttls)?"
+            )),
+            rustls::Error::AlertReceived(
+                AlertDescription::ProtocolVersion
+                | AlertDescription::HandshakeFailure
+                | AlertDescription::InsufficientSecurity,
+            )
+            | rustls::Error::PeerIncompatible(_) => Self::Protocol(format!(
+                "{peer} has no TLS version or cipher in common with the proxy, which speaks TLS 1.2 and 1.3 ({reason})"
+            )),
+            rustls::Error::AlertReceived(alert) => {
+                Self::Protocol(format!("{peer} refused the TLS handshake: {alert:?}"))
+            }
+            reason => Self::Protocol(format!("TLS with {peer} failed: {reason}")),
+        }
+    }
+}
+
+/// What is wrong with an upstream's certificate, and the remedy.
+fn certificate_problem(reason: &CertificateError, peer: &str) -> String {
+    match reason {
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            format!("the upstream's certificate names no host at all, so not {peer} either")
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            format!(
+                "the upstream's certificate is for {}, not for {peer}",
+                name_list(presented)
+            )
+        }
+        CertificateError::NotValidForName => format!("the upstream's certificate is not for {peer}"),
+        CertificateError::UnknownIssuer => format!(
+            "the certificate of {peer} is signed by an authority that is not trusted here: if it is a private one, set the \
+             provider's ca_file to its certificate; else the upstream may not send its intermediate certificates"
+        ),
+        CertificateError::BadSignature => format!(
+            "the certificate of {peer} is not signed by the trusted authority that it names: if that is a private one and was \
+             made anew, set the provider's ca_file to its present certificate"
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            format!("the certificate of {peer} has expired (or this machine's clock is wrong): {reason}")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            format!("the certificate of {peer} is not valid yet (or this machine's clock is wrong): {reason}")
+        }
+        reason => format!("the certificate of {peer} cannot be verified: {reason}"),
+    }
+}
+
+/// The first few names of a certificate: one of a hosting company may have hundreds.
+fn name_list(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| name.trim_start_matches("DnsName(\"").trim_end_matches("\")").to_owned())
+        .collect::<Vec<_>>()
+        .join(", ");
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more names"),
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The text of a PEM file, bounded.
+fn read_pem(file: &Path) -> Result<Vec<u8>, TlsSetupError> {
+    let failed = |error| TlsSetupError::Read {
+        file: file.to_owned(),
+        error,
+    };
+    let size = std::fs::metadata(file).map_err(failed)?.len();
+    if size > PEM_FILE_BYTES_MAX {
+        return Err(content(
+            file,
+            format!("is larger than {PEM_FILE_BYTES_MAX} bytes; is it a PEM file?"),
+        ));
+    }
+    std::fs::read(file).map_err(failed)
+}
+
+/// The certificates of a PEM file, at least one.
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
+    let pem = read_pem(file)?;
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| content(file, format!("is not valid PEM: {error}")))?;
+    if certificates.is_empty() {
+        return Err(content(
+            file,
+            "holds no certificate (a PEM block 'BEGIN CERTIFICATE' is expected)",
+        ));
+    }
+    Ok(certificates)
+}
+
+fn content(file: &Path, problem: impl Into<String>) -> TlsSetupError {
+    TlsSetupError::Content {
+        file: file.to_owned(),
+        problem: problem.into(),
+    }
+}

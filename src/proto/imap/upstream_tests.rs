@@ -1,0 +1,747 @@
+//! Whole logins as tables: what the upstream says, piece by piece, and what comes of it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::fault::FaultKind;
+use crate::proto::{Credential, CredentialSecret};
+
+/// What became of a login.
+#[derive(Debug, PartialEq, Eq)]
+struct Run {
+    /// What was written, each write a string, with `<TLS>` for a handshake and `<challenge …>` for a reported one.
+    wrote: Vec<String>,
+    outcome: Option<Outcome>,
+    state: &'static str,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    LoggedIn { for_client: String, surplus: String },
+    Failed(Fault),
+}
+
+impl Run {
+    fn for_client(&self) -> &str {
+        match &self.outcome {
+            Some(Outcome::LoggedIn { for_client, .. }) => for_client,
+            other => panic!("not logged in: {other:?}"),
+        }
+    }
+
+    fn surplus(&self) -> &str {
+        match &self.outcome {
+            Some(Outcome::LoggedIn { surplus, .. }) => surplus,
+            other => panic!("not logged in: {other:?}"),
+        }
+    }
+
+    fn fault(&self) -> &Fault {
+        match &self.outcome {
+            Some(Outcome::Failed(fault)) => fault,
+            other => panic!("not failed: {other:?}"),
+        }
+    }
+
+    fn refusal(&self) -> (Option<&str>, &str, bool) {
+        match &self.fault().kind {
+            FaultKind::UpstreamRefused(refusal) => (refusal.code.as_deref(), &refusal.text, refusal.blames_credential),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+}
+
+const TOKEN: &str = "ya29.a0AfH6SMBx-token-of-the-test";
+const PASSWORD: &str = "correct horse battery";
+
+fn ready(secret: CredentialSecret, security: UpstreamSecurity) -> UpstreamReady {
+    UpstreamReady {
+        credential: Credential {
+            user: "ada@example.com".to_owned(),
+            secret,
+        },
+        mechanisms: vec![Mechanism::OAuthBearer, Mechanism::XOAuth2],
+        host: "imap.example.com".to_owned(),
+        port: 993,
+        security,
+    }
+}
+
+fn oauth(security: UpstreamSecurity) -> UpstreamReady {
+    let token = TOKEN.to_owned().into();
+    ready(CredentialSecret::OAuth { token, generation: 7 }, security)
+}
+
+fn password(security: UpstreamSecurity) -> UpstreamReady {
+    ready(CredentialSecret::Password(PASSWORD.to_owned().into()), security)
+}
+
+fn take_steps(dialogue: &mut ImapUpstream, run: &mut Run) {
+    while let Some(step) = dialogue.poll_step() {
+        assert_eq!(run.outcome, None, "a step behind the last one");
+        match step {
+            UpstreamStep::Send(bytes) => run.wrote.push(String::from_utf8(bytes.to_vec()).unwrap()),
+            UpstreamStep::Secure => {
+                run.wrote.push("<TLS>".to_owned());
+                dialogue.handle_secured();
+            }
+            UpstreamStep::Challenged(text) => run.wrote.push(format!("<challenge {text}>")),
+            UpstreamStep::LoggedIn(greeted) => {
+                run.outcome = Some(Outcome::LoggedIn {
+                    for_client: String::from_utf8(greeted.for_client.to_vec()).unwrap(),
+                    surplus: String::from_utf8(greeted.surplus.to_vec()).unwrap(),
+                });
+            }
+            UpstreamStep::Failed(fault) => run.outcome = Some(Outcome::Failed(fault)),
+        }
+    }
+}
+
+/// Feeds each of `says` in pieces of `piece` bytes, as an upstream would that waits for our writes in between. What comes in
+/// pieces behind the last step is the relay's, and is counted to the surplus here.
+fn run_in_pieces(ready: UpstreamReady, says: &[&str], piece: usize) -> Run {
+    let mut dialogue = ImapUpstream::new(ready, None);
+    let mut run = Run {
+        wrote: Vec::new(),
+        outcome: None,
+        state: "",
+    };
+    for bytes in says.iter().flat_map(|said| said.as_bytes().chunks(piece)) {
+        if let Some(Outcome::LoggedIn { surplus, .. }) = &mut run.outcome {
+            surplus.push_str(std::str::from_utf8(bytes).unwrap());
+            continue;
+        }
+        dialogue.handle_bytes(bytes);
+        take_steps(&mut dialogue, &mut run);
+    }
+    run.state = dialogue.state_name();
+    run
+}
+
+fn run(ready: UpstreamReady, says: &[&str]) -> Run {
+    run_in_pieces(ready, says, usize::MAX)
+}
+
+const OUR_ID: &str = concat!(
+    "P1 ID (\"name\" \"portreeve\" \"version\" \"",
+    env!("CARGO_PKG_VERSION"),
+    "\")\r\n"
+);
+
+const GMAIL: &str = "IMAP4rev1 UNSELECT IDLE NAMESPACE QUOTA ID XLIST CHILDREN X-GM-EXT-1 XYZZY SASL-IR AUTH=XOAUTH2 \
+                     AUTH=PLAIN AUTH=PLAIN-CLIENTTOKEN AUTH=OAUTHBEARER";
+
+const EXCHANGE: &str =
+    "IMAP4 IMAP4rev1 AUTH=PLAIN AUTH=XOAUTH2 SASL-IR UIDPLUS ID UNSELECT CHILDREN IDLE NAMESPACE LITERAL+";
+
+/// What Google says to a bad token.
+const GMAIL_CHALLENGE: &str =
+    "+ eyJzdGF0dXMiOiI0MDAiLCJzY2hlbWVzIjoiQmVhcmVyIiwic2NvcGUiOiJodHRwczovL21haWwuZ29vZ2xlLmNvbS8ifQ==\r\n";
+
+fn blob(mechanism: Mechanism) -> String {
+    let token = TOKEN.to_owned().into();
+    match mechanism {
+        Mechanism::OAuthBearer => {
+            crate::proto::sasl::upstream::oauthbearer("ada@example.com", "imap.example.com", 993, &token)
+        }
+        _ => crate::proto::sasl::upstream::xoauth2("ada@example.com", &token),
+    }
+    .unwrap()
+    .to_string()
+}
+
+#[test]
+fn gmail_asks_for_capabilities_and_lists_them_before_its_ok() {
+    let before = format!("* CAPABILITY {GMAIL}\r\nP1 OK Thats all she wrote! ab1\r\n");
+    let run = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            "* OK Gimap ready for requests from 192.0.2.1 ab1\r\n",
+            &before,
+            "* ID (\"name\" \"GImap\" \"vendor\" \"Google, Inc.\")\r\nP2 OK Success ab1\r\n",
+            "* CAPABILITY IMAP4rev1 IDLE MOVE\r\nP3 OK ada@example.com authenticated (Success)\r\n* OK later\r\n",
+        ],
+    );
+    let id = OUR_ID.replace("P1", "P2");
+    assert_eq!(
+        run.wrote,
+        [
+            "P1 CAPABILITY\r\n".to_owned(),
+            format!("{id}P3 AUTHENTICATE OAUTHBEARER {}\r\n", blob(Mechanism::OAuthBearer))
+        ]
+    );
+    assert_eq!(run.for_client(), "* CAPABILITY IMAP4rev1 IDLE MOVE\r\n");
+    assert_eq!(run.surplus(), "* OK later\r\n");
+}
+
+#[test]
+fn gmails_challenge_to_a_bad_token_is_answered_and_reported() {
+    for (offered, answer, mechanism) in [
+        (GMAIL.to_owned(), "AQ==\r\n", Mechanism::OAuthBearer),
+        (GMAIL.replace("AUTH=OAUTHBEARER", ""), "\r\n", Mechanism::XOAuth2),
+    ] {
+        let greeting = format!("* OK [CAPABILITY {offered}] Gimap\r\n");
+        let run = run(
+            oauth(UpstreamSecurity::Secured),
+            &[
+                &greeting,
+                "* ID NIL\r\nP1 OK Success\r\n",
+                "* CAPABILITY IMAP4rev1\r\n",
+                GMAIL_CHALLENGE,
+                "P2 NO [AUTHENTICATIONFAILED] Invalid credentials (Failure)\r\n",
+            ],
+        );
+        assert_eq!(
+            run.wrote,
+            [
+                format!("{OUR_ID}P2 AUTHENTICATE {} {}\r\n", name(mechanism), blob(mechanism)),
+                r#"<challenge {"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}>"#.to_owned(),
+                answer.to_owned(),
+            ]
+        );
+        assert_eq!(
+            run.refusal(),
+            (Some("AUTHENTICATIONFAILED"), "Invalid credentials (Failure)", true)
+        );
+    }
+}
+
+#[test]
+fn exchange_refuses_without_challenge_and_lists_nothing_unasked() {
+    let greeting = "* OK The Microsoft Exchange IMAP4 service is ready. [TABPAA==]\r\n";
+    let before = format!("* CAPABILITY {EXCHANGE}\r\nP1 OK CAPABILITY completed.\r\n");
+    let refused = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            greeting,
+            &before,
+            "* ID (\"name\" \"x\")\r\nP2 OK ID completed\r\nP3 NO AUTHENTICATE failed.\r\n",
+        ],
+    );
+    assert_eq!(refused.refusal(), (None, "AUTHENTICATE failed.", true));
+
+    let accepted = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            greeting,
+            &before,
+            "* ID NIL\r\nP2 OK ID completed\r\nP3 OK AUTHENTICATE completed.\r\n",
+            "* CAPABILITY IMAP4 IMAP4rev1 MOVE\r\nP4 OK CAPABILITY completed.\r\n",
+        ],
+    );
+    assert_eq!(accepted.wrote.last().map(String::as_str), Some("P4 CAPABILITY\r\n"));
+    assert_eq!(accepted.for_client(), "* CAPABILITY IMAP4 IMAP4rev1 MOVE\r\n");
+
+    let throttled = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            greeting,
+            &before,
+            "P2 OK\r\nP3 BAD Request is throttled. Suggested Backoff Time: 299961 milliseconds\r\n",
+        ],
+    );
+    assert_eq!(throttled.fault().kind, FaultKind::Unavailable);
+    assert!(throttled.fault().detail.contains("299961"), "{:?}", throttled.fault());
+}
+
+#[test]
+fn an_exchange_that_is_not_connected_to_its_mailbox_is_still_handed_over() {
+    let greeting = format!("* OK [CAPABILITY {EXCHANGE}] ready\r\n");
+    let run = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            &greeting,
+            "P1 OK\r\nP2 OK AUTHENTICATE completed.\r\n",
+            "P3 BAD User is authenticated but not connected.\r\n",
+        ],
+    );
+    assert_eq!((run.for_client(), run.surplus()), ("", ""));
+}
+
+#[test]
+fn dovecot_gives_its_list_in_the_code_and_what_it_sends_behind_is_kept() {
+    let run = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            "* OK [CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE LITERAL+ AUTH=PLAIN AUTH=OAUTHBEARER \
+             AUTH=XOAUTH2] Dovecot (Debian) ready.\r\n",
+            "* ID (\"name\" \"Dovecot\")\r\nP1 OK ID completed.\r\n* OK Waiting for authentication process to \
+             respond..\r\nP2 OK [CAPABILITY IMAP4rev1 IDLE QUOTA] Logged in\r\n* 1 FETCH (BODY[] {3}\r\nP2 ",
+        ],
+    );
+    assert_eq!(
+        run.for_client(),
+        "* OK Waiting for authentication process to respond..\r\n* CAPABILITY IMAP4rev1 IDLE QUOTA\r\n"
+    );
+    assert_eq!(run.surplus(), "* 1 FETCH (BODY[] {3}\r\nP2 ");
+    assert_eq!(run.state, "logged in to the upstream");
+}
+
+#[test]
+fn yandex_invites_with_a_bare_plus() {
+    let run = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            "* OK Yandex IMAP4rev1 at iva1.mail.yandex.net\r\n",
+            "* CAPABILITY IMAP4rev1 CHILDREN AUTH=PLAIN AUTH=XOAUTH2 ID\r\nP1 OK CAPABILITY Completed.\r\n",
+            "P2 OK ID Completed.\r\n",
+            "+\r\n",
+            "P3 OK AUTHENTICATE Completed.\r\n",
+            "* CAPABILITY IMAP4rev1 MOVE\r\nP4 OK CAPABILITY Completed.\r\n",
+        ],
+    );
+    assert_eq!(
+        run.wrote[1..],
+        [
+            format!("{}P3 AUTHENTICATE XOAUTH2\r\n", OUR_ID.replace("P1", "P2")),
+            format!("{}\r\n", blob(Mechanism::XOAuth2)),
+            "P4 CAPABILITY\r\n".to_owned()
+        ]
+    );
+    assert_eq!(run.for_client(), "* CAPABILITY IMAP4rev1 MOVE\r\n");
+}
+
+#[test]
+fn the_capability_list_after_login_reaches_the_client_exactly_once() {
+    let greeting = "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] hi\r\n";
+    for after in [
+        &["P1 OK [CAPABILITY NEW] in\r\n"][..],
+        &["* CAPABILITY NEW\r\nP1 OK in\r\n"],
+        &["* OK [CAPABILITY NEW] x\r\nP1 OK in\r\n"],
+        &["* CAPABILITY LESS\r\n* CAPABILITY NEW\r\nP1 OK in\r\n"],
+        &["* CAPABILITY LESS\r\nP1 OK [CAPABILITY NEW] in\r\n"],
+    ] {
+        let says: Vec<&str> = std::iter::once(greeting).chain(after.iter().copied()).collect();
+        assert_eq!(
+            run(oauth(UpstreamSecurity::Secured), &says).for_client(),
+            "* CAPABILITY NEW\r\n",
+            "{after:?}"
+        );
+    }
+    let plain = "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2] hi\r\n";
+    for asked in [
+        "* CAPABILITY NEW\r\nP2 OK\r\n",
+        "* CAPABILITY NEW\r\n* CAPABILITY NEW\r\nP2 OK [CAPABILITY NEW]\r\n",
+        "P2 OK [CAPABILITY NEW] done\r\n",
+    ] {
+        // The list before the invitation is one from before the login.
+        let says = [plain, "* CAPABILITY IMAP4rev1 OLD\r\n+ \r\n", "P1 OK in\r\n", asked];
+        let run = run(oauth(UpstreamSecurity::Secured), &says);
+        assert_eq!(run.for_client(), "* CAPABILITY NEW\r\n", "{asked:?}");
+    }
+}
+
+#[test]
+fn alerts_and_data_from_inside_tls_reach_the_client_whole() {
+    let says = [
+        "* OK [ALERT] down at noon\r\n",
+        "* CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2 ID\r\n* BAD [ALERT] hm\nP1 OK\r\n",
+        "* ID (\"a\" {4}\r\n\r\nP3 \"b\" NIL)\r\nP2 OK\r\n* X-NOTE {6}\r\n* BYE\r {2}\r\n\r\n.\r\n",
+        "P3 OK [ALERT] quota\r\n",
+        "* NO full\r\n* CAPABILITY IMAP4rev1\r\nP4 OK\r\n",
+    ];
+    let secured = run(oauth(UpstreamSecurity::Secured), &says);
+    assert_eq!(
+        secured.for_client(),
+        "* OK [ALERT] down at noon\r\n* BAD [ALERT] hm\r\n* X-NOTE {6}\r\n* BYE\r {2}\r\n\r\n.\r\n* OK [ALERT] quota\r\n\
+         * NO full\r\n* CAPABILITY IMAP4rev1\r\n"
+    );
+    let clear = run(oauth(UpstreamSecurity::Clear), &says);
+    assert_eq!(clear.for_client(), "* NO full\r\n* CAPABILITY IMAP4rev1\r\n");
+}
+
+#[test]
+fn what_was_said_before_starttls_is_forgotten() {
+    let run = run(
+        oauth(UpstreamSecurity::StartTls),
+        &[
+            "* OK [CAPABILITY IMAP4rev1 STARTTLS SASL-IR AUTH=PLAIN AUTH=XOAUTH2] ready\r\n",
+            "* OK [ALERT] visit evil.example\r\n* CAPABILITY SASL-IR AUTH=PLAIN\r\n* LIST () \"/\" x\r\nP1 OK go\r\n",
+            "* CAPABILITY IMAP4rev1 AUTH=OAUTHBEARER\r\nP2 OK done\r\n",
+            "+ \r\n",
+            "* 1 EXISTS\r\nP3 OK [CAPABILITY IMAP4rev1] in\r\n",
+        ],
+    );
+    assert_eq!(
+        run.wrote,
+        [
+            "P1 STARTTLS\r\n".to_owned(),
+            "<TLS>".to_owned(),
+            "P2 CAPABILITY\r\n".to_owned(),
+            "P3 AUTHENTICATE OAUTHBEARER\r\n".to_owned(),
+            format!("{}\r\n", blob(Mechanism::OAuthBearer)),
+        ]
+    );
+    assert_eq!(run.for_client(), "* 1 EXISTS\r\n* CAPABILITY IMAP4rev1\r\n");
+}
+
+#[test]
+fn data_in_clear_behind_the_ok_of_starttls_is_an_injection() {
+    for injected in ["P2 OK [CAPABILITY AUTH=XOAUTH2] x\r\n", "* ", "\r\n", "\x16\x03\x03"] {
+        let answer = format!("P1 OK go\r\n{injected}");
+        let run = run(oauth(UpstreamSecurity::StartTls), &["* OK hi\r\n", &answer]);
+        assert_eq!(run.wrote, ["P1 STARTTLS\r\n"], "no handshake: {injected:?}");
+        assert_eq!(run.fault(), &injected_fault());
+    }
+    // In a piece of its own, before the handshake was done.
+    let mut dialogue = ImapUpstream::new(oauth(UpstreamSecurity::StartTls), None);
+    dialogue.handle_bytes(b"* OK hi\r\nP1 OK go\r\n");
+    assert!(matches!(dialogue.poll_step(), Some(UpstreamStep::Send(_))));
+    assert!(matches!(dialogue.poll_step(), Some(UpstreamStep::Secure)));
+    dialogue.handle_bytes(b"*");
+    assert!(matches!(dialogue.poll_step(), Some(UpstreamStep::Failed(fault)) if fault == injected_fault()));
+    dialogue.handle_secured();
+    assert!(dialogue.poll_step().is_none());
+}
+
+fn injected_fault() -> Fault {
+    super::injected()
+}
+
+#[test]
+fn starttls_that_is_refused_or_avoided_ends_the_login_before_the_credential() {
+    for (says, detail) in [
+        (
+            &["* OK hi\r\n", "P1 NO not now\r\n"][..],
+            "upstream refuses STARTTLS: not now",
+        ),
+        (&["* OK hi\r\n", "P1 BAD what?\r\n"], "upstream refuses STARTTLS: what?"),
+        (&["* PREAUTH hi\r\n"], "PREAUTH"),
+        (
+            &["* OK hi\r\n", "* BYE sorry\r\n"],
+            "BYE, waiting for the upstream's answer to STARTTLS: sorry",
+        ),
+        (&["* OK hi\r\n", "P2 OK go\r\n"], "unexpected response"),
+        (&["* OK hi\r\n", "+ go\r\n"], "unexpected response"),
+    ] {
+        let run = run(oauth(UpstreamSecurity::StartTls), says);
+        assert_eq!(run.fault().kind, FaultKind::Unavailable);
+        assert!(run.fault().detail.contains(detail), "{:?}", run.fault());
+        assert!(run.wrote.iter().all(|write| write == "P1 STARTTLS\r\n"));
+    }
+}
+
+#[test]
+fn a_greeting_that_is_none_ends_the_login() {
+    for (greeting, detail) in [
+        (
+            "* PREAUTH welcome\r\n",
+            "upstream greets with PREAUTH, which is refused",
+        ),
+        (
+            "* BYE [UNAVAILABLE] Too many connections\r\n",
+            "upstream says BYE, waiting for the upstream's greeting: Too many connections",
+        ),
+        (
+            "HTTP/1.1 400 Bad Request\r\n",
+            "upstream sent an unexpected response, waiting for the upstream's greeting: HTTP/1.1 400 Bad Request",
+        ),
+        (
+            "+OK POP3\r\n",
+            "upstream sent an unexpected response, waiting for the upstream's greeting: +OK POP3",
+        ),
+        (
+            "* 1 EXISTS\r\n",
+            "upstream sent an unexpected response, waiting for the upstream's greeting: * 1 EXISTS",
+        ),
+    ] {
+        for security in [
+            UpstreamSecurity::Secured,
+            UpstreamSecurity::Clear,
+            UpstreamSecurity::StartTls,
+        ] {
+            let run = run(oauth(security), &[greeting]);
+            assert_eq!(run.fault(), &Fault::unavailable(detail));
+            assert!(run.wrote.is_empty());
+        }
+    }
+}
+
+#[test]
+fn every_state_says_where_the_login_was_when_the_upstream_went_away() {
+    let says = [
+        "* OK hi\r\n",
+        "P1 OK\r\n",
+        "* CAPABILITY AUTH=XOAUTH2\r\nP2 OK\r\n",
+        "+\r\n",
+        "P3 OK\r\n",
+    ];
+    let names = [
+        "waiting for the upstream's greeting",
+        "waiting for the upstream's answer to STARTTLS",
+        "waiting for the upstream's answer to CAPABILITY",
+        "waiting for the upstream's invitation to go on with AUTHENTICATE",
+        "waiting for the upstream's answer to AUTHENTICATE",
+        "waiting for the upstream's capabilities after login",
+    ];
+    for (count, name) in names.iter().enumerate() {
+        let mut dialogue = ImapUpstream::new(oauth(UpstreamSecurity::StartTls), None);
+        let mut run = Run {
+            wrote: Vec::new(),
+            outcome: None,
+            state: "",
+        };
+        for said in &says[..count] {
+            dialogue.handle_bytes(said.as_bytes());
+            take_steps(&mut dialogue, &mut run);
+        }
+        assert_eq!(dialogue.state_name(), *name);
+        dialogue.handle_eof();
+        take_steps(&mut dialogue, &mut run);
+        assert_eq!(
+            run.fault(),
+            &Fault::unavailable(format!("upstream closed the connection, {name}"))
+        );
+    }
+}
+
+#[test]
+fn a_password_logs_in_by_plain_or_by_login() {
+    let plain = run(
+        password(UpstreamSecurity::Secured),
+        &[
+            "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hi\r\n",
+            "P1 OK [CAPABILITY X] in\r\n",
+        ],
+    );
+    assert_eq!(
+        plain.wrote,
+        ["P1 AUTHENTICATE PLAIN AGFkYUBleGFtcGxlLmNvbQBjb3JyZWN0IGhvcnNlIGJhdHRlcnk=\r\n"]
+    );
+    assert_eq!(plain.for_client(), "* CAPABILITY X\r\n");
+
+    let login = run(
+        password(UpstreamSecurity::Secured),
+        &[
+            "* OK [CAPABILITY IMAP4rev1 ID] hi\r\n",
+            "P1 OK\r\nP2 NO [AUTHENTICATIONFAILED] wrong\r\n",
+        ],
+    );
+    assert_eq!(
+        login.wrote,
+        [format!(
+            "{OUR_ID}P2 LOGIN \"ada@example.com\" \"correct horse battery\"\r\n"
+        )]
+    );
+    assert_eq!(login.refusal(), (Some("AUTHENTICATIONFAILED"), "wrong", true));
+}
+
+#[test]
+fn literals_of_login_wait_for_their_invitations() {
+    let mut ready = password(UpstreamSecurity::Secured);
+    ready.credential.user = "ädä".to_owned();
+    ready.credential.secret = CredentialSecret::Password("pässwörd".to_owned().into());
+    let greeting = "* OK [CAPABILITY IMAP4rev1] hi\r\n";
+    let accepted = run(ready, &[greeting, "+ go\r\n", "+\r\n", "P1 OK [CAPABILITY X] in\r\n"]);
+    assert_eq!(accepted.wrote, ["P1 LOGIN {5}\r\n", "ädä {10}\r\n", "pässwörd\r\n"]);
+    assert_eq!(accepted.for_client(), "* CAPABILITY X\r\n");
+}
+
+#[test]
+fn a_challenge_that_makes_no_sense_is_cancelled_and_a_second_one_is_the_end() {
+    let greeting = "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hi\r\n";
+    let cancelled = run(
+        password(UpstreamSecurity::Secured),
+        &[greeting, "+ ?\r\n", "P1 BAD cancelled\r\n"],
+    );
+    assert_eq!(cancelled.wrote[1..], ["<challenge ?>", "*\r\n"]);
+    assert_eq!(cancelled.fault().kind, FaultKind::Unavailable);
+
+    let endless = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2 SASL-IR] hi\r\n",
+            "+ e30=\r\n",
+            "+ e30=\r\n",
+        ],
+    );
+    assert_eq!(endless.wrote[1..], ["<challenge {}>", "\r\n"]);
+    assert!(
+        endless.fault().detail.contains("unexpected response"),
+        "{:?}",
+        endless.fault()
+    );
+}
+
+#[test]
+fn an_upstream_that_echoes_the_credential_is_not_repeated() {
+    let greeting = "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2 SASL-IR] hi\r\n";
+    let blob = blob(Mechanism::XOAuth2);
+    for echo in [
+        format!("P1 BAD unknown command AUTHENTICATE XOAUTH2 {blob}\r\n"),
+        format!("P1 NO {TOKEN} is bad\r\n"),
+        format!("* BYE {blob}\r\n"),
+        format!("AUTHENTICATE {blob}\r\n"),
+        format!("+ {blob}\r\nP1 NO no\r\n"),
+        format!("* OK {blob}\r\nP1 OK [CAPABILITY X] in\r\n"),
+    ] {
+        let run = run(oauth(UpstreamSecurity::Secured), &[greeting, &echo]);
+        let seen = format!("{:?} {:?}", &run.wrote[1..], run.outcome);
+        assert!(
+            run.outcome.is_some() && !seen.contains(&blob[..20]) && !seen.contains(&TOKEN[..16]),
+            "{seen}"
+        );
+    }
+}
+
+#[test]
+fn neither_steps_nor_the_dialogue_print_a_credential() {
+    let mut dialogue = ImapUpstream::new(oauth(UpstreamSecurity::Secured), None);
+    dialogue.handle_bytes(b"* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2 SASL-IR] hi\r\n");
+    let step = dialogue.poll_step().unwrap();
+    let seen = format!("{dialogue:?} {step:?}");
+    assert_eq!(
+        seen,
+        "ImapUpstream { state: \"waiting for the upstream's answer to AUTHENTICATE\", .. } Send(118 bytes)"
+    );
+}
+
+#[test]
+fn an_upstream_without_our_mechanism_is_not_blamed_on_the_credential() {
+    let run = run(
+        oauth(UpstreamSecurity::Secured),
+        &["* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi\r\n"],
+    );
+    assert_eq!(
+        run.fault(),
+        &Fault::unavailable("login needs OAUTHBEARER or XOAUTH2, but the upstream offers AUTH=PLAIN")
+    );
+    assert!(run.wrote.is_empty());
+}
+
+#[test]
+fn endless_talk_is_ended() {
+    let line = format!("* OK {}\r\n", "x".repeat(1000));
+    let talk: Vec<&str> = std::iter::once("* OK hi\r\n")
+        .chain(std::iter::repeat_n(&line[..], 100))
+        .collect();
+    let talkative = run(oauth(UpstreamSecurity::Secured), &talk);
+    assert!(
+        talkative.fault().detail.contains("more than 65536 bytes"),
+        "{:?}",
+        talkative.fault()
+    );
+
+    let long = "x".repeat(9000);
+    let endless = run(oauth(UpstreamSecurity::Secured), &["* OK hi\r\n", &long]);
+    assert!(
+        endless.fault().detail.contains("longer than 8192 bytes"),
+        "{:?}",
+        endless.fault()
+    );
+}
+
+#[test]
+fn a_late_answer_to_id_does_not_reach_the_client() {
+    let run = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2 SASL-IR ID] hi\r\n",
+            "P2 OK [CAPABILITY X] in\r\n",
+            "* ID NIL\r\nP1 OK\r\n* 1 EXISTS\r\n",
+        ],
+    );
+    assert_eq!(
+        (run.for_client(), run.surplus()),
+        ("* CAPABILITY X\r\n", "* 1 EXISTS\r\n")
+    );
+}
+
+/// What an upstream may say in one turn, real and hostile.
+const FRAGMENTS: [&str; 22] = [
+    "* OK hi\r\n",
+    "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2 AUTH=PLAIN ID] hi\r\n",
+    "* OK [ALERT] alert\n",
+    "* CAPABILITY IMAP4rev1 AUTH=OAUTHBEARER\r\n",
+    "* CAPABILITY IMAP4rev1 ID\r\n",
+    "* ID (\"a\" {3}\r\nb\r\n)\r\n",
+    "* LIST {12}\r\nP1 OK x\r\n\r\n.\r\n",
+    "* BYE\r\n",
+    "* PREAUTH x\r\n",
+    "+\r\n",
+    "+ e30=\r\n",
+    "P1 OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2] x\r\n",
+    "P1 OK\r\n",
+    "P2 OK x\r\n",
+    "P2 NO [LIMIT] x\r\n",
+    "P3 OK [CAPABILITY X] x\r\n",
+    "P3 NO x\r\n",
+    "P4 OK x\r\n",
+    "{3}\r\n",
+    "\r",
+    "* 1 EXISTS {2}\r\n",
+    "x",
+];
+
+fn readies() -> impl Strategy<Value = UpstreamReady> {
+    let security = prop_oneof![
+        Just(UpstreamSecurity::Secured),
+        Just(UpstreamSecurity::StartTls),
+        Just(UpstreamSecurity::Clear)
+    ];
+    (any::<bool>(), security).prop_map(|(is_oauth, security)| match is_oauth {
+        true => oauth(security),
+        false => password(security),
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_split_comes_to_the_same(
+        ready in readies(),
+        says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..12),
+        piece in 1usize..50,
+    ) {
+        // Behind STARTTLS a piece that arrives in clear is an injection where one that arrives in TLS is none.
+        prop_assume!(ready.security != UpstreamSecurity::StartTls);
+        let whole = run(ready_again(&ready), &[&says.concat()]);
+        let split = run_in_pieces(ready, &[&says.concat()], piece);
+        prop_assert_eq!(whole.outcome, split.outcome);
+        prop_assert_eq!(whole.state, split.state);
+    }
+
+    #[test]
+    fn an_interactive_login_is_the_same_in_any_pieces(
+        ready in readies(),
+        says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..12),
+        piece in 1usize..50,
+    ) {
+        prop_assert_eq!(run(ready_again(&ready), &says), run_in_pieces(ready, &says, piece));
+    }
+
+    #[test]
+    fn a_login_ends_with_one_last_step_and_never_shows_the_credential(
+        ready in readies(),
+        says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..20),
+        bytes in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut dialogue = ImapUpstream::new(ready, None);
+        let mut last = 0;
+        for said in says.iter().map(|said| said.as_bytes()).chain(std::iter::once(&bytes[..])) {
+            dialogue.handle_bytes(said);
+            while let Some(step) = dialogue.poll_step() {
+                let shown = format!("{step:?}");
+                prop_assert!(!shown.contains(TOKEN) && !shown.contains(PASSWORD));
+                match step {
+                    UpstreamStep::Secure => dialogue.handle_secured(),
+                    UpstreamStep::LoggedIn(_) | UpstreamStep::Failed(_) => last += 1,
+                    UpstreamStep::Send(_) | UpstreamStep::Challenged(_) => prop_assert_eq!(last, 0),
+                }
+            }
+        }
+        dialogue.handle_eof();
+        while dialogue.poll_step().is_some() {
+            last += 1;
+        }
+        prop_assert_eq!(last, 1);
+    }
+}
+
+fn ready_again(ready: &UpstreamReady) -> UpstreamReady {
+    UpstreamReady {
+        credential: ready.credential.clone(),
+        mechanisms: ready.mechanisms.clone(),
+        host: ready.host.clone(),
+        ..*ready
+    }
+}

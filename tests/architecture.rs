@@ -1,0 +1,193 @@
+//! The layers of `docs/architecture.md` as a test: no room reaches up, and a big dependency is named in its own room only.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "what cannot be read fails the test"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room and the rooms that it may name in a `crate::` path. A room may always name itself.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    ("clock", &[]),
+    ("secret", &[]),
+    ("fault", &[]),
+    ("proto", &["limits", "secret", "fault"]),
+    ("config", &["limits", "secret", "proto", "oauth"]),
+    ("metrics", &["proto", "store"]),
+    ("store", &["limits", "secret", "clock", "proto", "config", "metrics"]),
+    ("access", &["limits", "secret", "clock", "fault", "proto", "store"]),
+    ("usage", &["limits", "clock", "fault", "proto", "store", "metrics"]),
+    ("oauth", &["limits", "secret", "clock", "config", "metrics", "proto"]),
+    ("net", &["limits", "clock", "proto", "config"]),
+    ("telemetry", &["config"]),
+    (
+        "account",
+        &[
+            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics",
+        ],
+    ),
+    (
+        "connection",
+        &[
+            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net", "access",
+            "usage", "account",
+        ],
+    ),
+];
+
+/// A dependency, and the files that may name it.
+const MAY_NAME: &[(&str, &[&str])] = &[
+    ("fjall", &["src/store/embedded/"]),
+    ("reqwest", &["src/oauth/client", "src/admin/client"]),
+    ("axum", &["src/admin/", "src/demo/provider.rs"]),
+    ("rustls", &["src/net/", "src/oauth/client"]),
+    ("tokio_rustls", &["src/net/"]),
+    ("chacha20poly1305", &["src/store/seal.rs"]),
+    ("secrecy", &["src/secret.rs"]),
+    ("clap", &["src/cli/", "src/main.rs"]),
+    ("metrics_exporter_prometheus", &["src/metrics/"]),
+    ("tracing_subscriber", &["src/telemetry.rs"]),
+    ("jiff", &["src/clock.rs"]),
+];
+
+#[test]
+fn no_room_reaches_up() {
+    let mut offences = Vec::new();
+    for file in sources() {
+        let room = room(&file.path);
+        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == room) else {
+            continue;
+        };
+        for (number, line) in file.code_lines() {
+            for named in rooms_named(line) {
+                if named != room && !allowed.contains(&named) {
+                    offences.push(format!("{}:{number}: {room} names {named}", file.path.display()));
+                }
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+#[test]
+fn a_big_dependency_is_named_in_its_own_room_only() {
+    let mut offences = Vec::new();
+    for file in sources() {
+        let path = file.path.to_string_lossy().into_owned();
+        for (number, line) in file.code_lines() {
+            for (dependency, homes) in MAY_NAME {
+                if names(line, dependency) && !homes.iter().any(|home| path.starts_with(home)) {
+                    offences.push(format!("{path}:{number}: {dependency} belongs to {}", homes.join(", ")));
+                }
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+#[test]
+fn the_protocols_read_no_clock_and_open_no_socket() {
+    let mut offences = Vec::new();
+    for file in sources().into_iter().filter(|file| room(&file.path) == "proto") {
+        for (number, line) in file.code_lines() {
+            for forbidden in [
+                "Instant::now",
+                "SystemTime",
+                "tokio::",
+                "std::net::Tcp",
+                "std::thread",
+                "ractor",
+            ] {
+                if line.contains(forbidden) {
+                    offences.push(format!("{}:{number}: {forbidden}", file.path.display()));
+                }
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+/// A source file without its unit tests, which may use what they like.
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    fn code_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        (1..)
+            .zip(self.text.lines())
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    collect(&root.join("src"), &mut files);
+    assert!(files.len() > 30, "the sources were not found");
+    files
+        .into_iter()
+        .filter(|path| !path.file_stem().unwrap().to_string_lossy().contains("test"))
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text
+                .split("#[cfg(test)]\nmod tests {")
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            Source {
+                path: path.strip_prefix(root).unwrap().to_owned(),
+                text: code,
+            }
+        })
+        .collect()
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn room(path: &Path) -> String {
+    let part = path
+        .components()
+        .nth(1)
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
+    part.trim_end_matches(".rs").to_owned()
+}
+
+fn rooms_named(line: &str) -> Vec<&str> {
+    line.match_indices("crate::")
+        .map(|(at, prefix)| {
+            let rest = &line[at + prefix.len()..];
+            let end = rest
+                .find(|c: char| !c.is_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
+            &rest[..end]
+        })
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// Whether `line` has a path that begins with `dependency`.
+fn names(line: &str, dependency: &str) -> bool {
+    line.match_indices(&format!("{dependency}::")).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    })
+}

@@ -1,0 +1,18 @@
+//! The end-to-end tests: one binary, one module per subject.
+//!
+//! They run against real servers, started per test on free ports under a temporary directory (see
+//! `support`). Where the testbed is not installed they fail and say how to install it; they never
+//! pass by being skipped.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    unreachable_pub,
+    reason = "a failure here is a failed test, and the modules of a test are public to nobody"
+)]
+
+mod seed;
+mod support;
+mod testbed;

@@ -1,0 +1,45 @@
+//! What the end-to-end tests stand on: child processes that end with their test, free ports, a
+//! private certificate authority, the OAuth2 provider, Dovecot, and a small IMAP client.
+//!
+//! Everything here panics on trouble, with the log of the process concerned: in a test a fault of
+//! the bed must be as loud as a fault of the proxy. Nothing here knows the proxy's own types.
+
+pub mod certs;
+pub mod dovecot;
+pub mod imap;
+pub mod portreeve;
+pub mod ports;
+pub mod process;
+pub mod provider;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the bed waits for anything: far longer than a loaded two-core machine needs, so that
+/// running into it means a fault and never a slow day.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A file of the project, by its path from the project's root.
+pub fn project_file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Fails the test unless `path`, which `tests/testbed/install` puts in place, is there.
+pub fn require_installed(path: &Path) {
+    assert!(
+        path.exists(),
+        "the testbed is not installed ({} is missing): run tests/run, or tests/testbed/install",
+        path.display()
+    );
+}
+
+/// A temporary directory that other users may pass through, because Dovecot, when root starts it,
+/// reads mail as an unprivileged user.
+pub fn open_directory() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new()
+        .prefix("portreeve-e2e-")
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .expect("a temporary directory can be made")
+}

@@ -1,0 +1,357 @@
+//! The proxy itself as its users run it: the built binary, a configuration file, the admin socket.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::certs::{Authority, Leaf};
+use super::dovecot::Dovecot;
+use super::imap::Imap;
+use super::ports::free_port;
+use super::process::Process;
+use super::provider::{Endpoints, Grant, Provider};
+use super::{PATIENCE, open_directory};
+
+/// A running `portreeve serve` with an IMAP listener in clear on 127.0.0.1 and ::1, and one with TLS.
+pub struct Portreeve {
+    process: Option<Process>,
+    directory: TempDir,
+    authority: Authority,
+    imap_port: u16,
+    imaps_port: u16,
+    metrics_port: u16,
+    environment: Vec<(String, String)>,
+}
+
+/// What a test may choose of the proxy's configuration.
+#[derive(Default)]
+pub struct Setup {
+    text: String,
+    environment: Vec<(String, String)>,
+    sasl: Option<String>,
+}
+
+/// The name under which [`Setup::provider`] puts the testbed's provider.
+pub const PROVIDER: &str = "testbed";
+
+impl Setup {
+    /// Adds TOML to the configuration.
+    pub fn with(mut self, toml: &str) -> Self {
+        self.text.push_str(toml);
+        self.text.push('\n');
+        self
+    }
+
+    /// Sets an environment variable of the proxy.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The mechanisms that [`Setup::provider`] configures, as TOML.
+    pub fn sasl(mut self, mechanisms: &str) -> Self {
+        self.sasl = Some(mechanisms.to_owned());
+        self
+    }
+
+    /// Adds the testbed's OAuth2 provider with the mailboxes of `dovecot`, over implicit TLS.
+    pub fn provider(self, provider: &Provider, dovecot: &Dovecot) -> Self {
+        self.provider_at(provider.endpoints(), dovecot.imaps(), "implicit", &dovecot.ca_file())
+    }
+
+    /// Adds the testbed's OAuth2 provider with an IMAP endpoint of the test's choice on localhost.
+    pub fn provider_at(mut self, oauth: &Endpoints, imap: SocketAddr, tls: &str, ca_file: &Path) -> Self {
+        let Endpoints {
+            token_url,
+            client_id,
+            client_secret,
+            ..
+        } = oauth;
+        let sasl = self
+            .sasl
+            .take()
+            .unwrap_or_else(|| r#"["OAUTHBEARER", "XOAUTH2"]"#.to_owned());
+        let (port, ca_file) = (imap.port(), ca_file.display());
+        self.with(&format!(
+            r#"
+[provider.{PROVIDER}]
+token_url = "{token_url}"
+client_id = "{client_id}"
+client_secret = "{client_secret}"
+scopes = ["mail", "offline_access"]
+sasl = {sasl}
+imap = {{ host = "localhost", port = {port}, tls = "{tls}" }}
+ca_file = "{ca_file}"
+"#
+        ))
+    }
+
+    /// Starts the proxy and waits until it is ready.
+    pub async fn start(self) -> Portreeve {
+        let mut portreeve = Portreeve::prepare(&self);
+        portreeve.spawn();
+        portreeve.until_ready().await;
+        portreeve
+    }
+}
+
+impl Portreeve {
+    /// Writes the configuration; starts nothing.
+    pub fn prepare(setup: &Setup) -> Portreeve {
+        let directory = open_directory();
+        let authority = Authority::new();
+        let Leaf {
+            certificate_pem,
+            key_pem,
+        } = authority.issue_for_loopback();
+        let portreeve = Portreeve {
+            process: None,
+            authority,
+            imap_port: free_port(),
+            imaps_port: free_port(),
+            metrics_port: free_port(),
+            environment: setup.environment.clone(),
+            directory,
+        };
+        let path = portreeve.directory.path();
+        std::fs::write(path.join("certificate.pem"), certificate_pem).expect("the certificate can be written");
+        std::fs::write(path.join("key.pem"), key_pem).expect("the key can be written");
+        std::fs::write(path.join("ca.pem"), portreeve.authority.pem()).expect("the authority can be written");
+        portreeve.write_config(&setup.text);
+        portreeve
+    }
+
+    /// Replaces what the test chose of the configuration; SIGHUP makes it count.
+    pub fn write_config(&self, chosen: &str) {
+        let path = self.directory.path().display();
+        let (imap, imaps, metrics) = (self.imap_port, self.imaps_port, self.metrics_port);
+        let mut config = String::new();
+        if !chosen.contains("[log]") {
+            config.push_str("[log]\nlevel = \"debug\"\nformat = \"text\"\n");
+        }
+        if !chosen.contains("[server]") {
+            write!(
+                config,
+                "[server]\nhostname = \"localhost\"\nstate_dir = \"{path}/state\"\ndrain_timeout = \"2s\"\n"
+            )
+            .ok();
+        }
+        write!(
+            config,
+            r#"
+[admin]
+socket = "{path}/admin.sock"
+[metrics]
+listen = "127.0.0.1:{metrics}"
+[certificate.default]
+cert_file = "{path}/certificate.pem"
+key_file = "{path}/key.pem"
+[[listener]]
+protocol = "imap"
+address = ["127.0.0.1:{imap}", "[::1]:{imap}"]
+[[listener]]
+protocol = "imap"
+address = "127.0.0.1:{imaps}"
+tls = "implicit"
+{chosen}
+"#
+        )
+        .ok();
+        std::fs::write(self.config_file(), config).expect("the configuration can be written");
+    }
+
+    /// Starts the process, without waiting for it to be ready.
+    pub fn spawn(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portreeve"));
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.config_file())
+            .envs(self.environment.iter().cloned());
+        self.process = Some(Process::spawn("portreeve", &mut command));
+    }
+
+    /// Waits until `/readyz` says so.
+    pub async fn until_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(answer) = self.client().get("http://localhost/readyz").send().await
+                && answer.status().is_success()
+            {
+                return;
+            }
+            let process = self.process.as_mut().expect("the process was started");
+            assert!(process.is_running(), "portreeve ended\n{}", process.log_tail());
+            assert!(
+                Instant::now() < deadline,
+                "portreeve does not get ready\n{}",
+                process.log_tail()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the process was started")
+    }
+
+    /// Ends the process as a power cut would, and reaps it.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks the process to reload.
+    pub fn reload(&self) {
+        self.process
+            .as_ref()
+            .expect("the process was started")
+            .signal(Signal::HUP);
+    }
+
+    /// All that was logged.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::stderr).unwrap_or_default()
+    }
+
+    /// Where IMAP in clear is, on 127.0.0.1.
+    pub fn imap(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.imap_port))
+    }
+
+    /// Where IMAP in clear is, on ::1.
+    pub fn imap_v6(&self) -> SocketAddr {
+        SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], self.imap_port))
+    }
+
+    /// Where IMAP over TLS is.
+    pub fn imaps(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.imaps_port))
+    }
+
+    /// Who signed the TLS listener's certificate.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The authority's file, for mail programs.
+    pub fn ca_file(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// The admin socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("admin.sock")
+    }
+
+    /// The configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.directory.path().join("portreeve.toml")
+    }
+
+    /// A new client connection in clear.
+    pub async fn connect(&self) -> Imap {
+        Imap::connect(self.imap()).await
+    }
+
+    /// A new client connection, logged in.
+    pub async fn logged_in(&self, user: &str, token: &str) -> Imap {
+        let mut imap = self.connect().await;
+        let reply = imap.login(user, token).await;
+        assert!(reply.is_ok(), "{}\n{}", imap.transcript(), self.log());
+        imap
+    }
+
+    /// Asks the admin API; the status and the JSON body.
+    pub async fn ask(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let mut request = self.client().request(method, format!("http://localhost{path}"));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{path}: {error}\n{}", self.log()));
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or_default())
+    }
+
+    /// `GET`, which must succeed.
+    pub async fn read(&self, path: &str) -> Value {
+        let (status, body) = self.ask(reqwest::Method::GET, path, None).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// `POST`, which must succeed.
+    pub async fn post(&self, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.ask(reqwest::Method::POST, path, Some(body)).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
+    /// `DELETE`; the status and the JSON body.
+    pub async fn delete(&self, path: &str) -> (u16, Value) {
+        self.ask(reqwest::Method::DELETE, path, None).await
+    }
+
+    /// Adds an account of the testbed's provider with a grant; the account's id is `user` and so is its login name upstream.
+    pub async fn add_account(&self, user: &str, grant: &Grant) {
+        let oauth2 = json!({ "refreshToken": grant.refresh_token });
+        self.post(
+            "/v1/account",
+            &json!({ "account": user, "provider": PROVIDER, "user": user, "oauth2": oauth2 }),
+        )
+        .await;
+    }
+
+    /// Creates an access token for IMAP without restrictions.
+    pub async fn add_token(&self, account: &str) -> String {
+        let body = json!({ "account": account, "scopes": ["imap-proxy"], "description": "a test" });
+        self.create_token(&body).await
+    }
+
+    /// Creates an access token as `body` says.
+    pub async fn create_token(&self, body: &Value) -> String {
+        self.post("/v1/token", body).await["token"]
+            .as_str()
+            .expect("a token is text")
+            .to_owned()
+    }
+
+    /// An account's state.
+    pub async fn account_state(&self, account: &str) -> String {
+        let account = self.read(&format!("/v1/account/{account}")).await;
+        account["state"].as_str().expect("a state is text").to_owned()
+    }
+
+    /// The metrics as Prometheus sees them.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/metrics", self.metrics_port);
+        reqwest::get(url)
+            .await
+            .expect("metrics answer")
+            .text()
+            .await
+            .expect("metrics are text")
+    }
+
+    /// A client of the admin socket.
+    fn client(&self) -> reqwest::Client {
+        reqwest::Client::builder()
+            .unix_socket(self.socket())
+            .build()
+            .expect("a client can be made")
+    }
+}
