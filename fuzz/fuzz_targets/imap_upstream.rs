@@ -36,7 +36,7 @@ fn ready(choice: u8) -> UpstreamReady {
         mechanisms: vec![Mechanism::OAuthBearer, Mechanism::XOAuth2],
         host: "imap.example.com".to_owned(),
         port: 993,
-        // STARTTLS has a target of its own choice: there the pieces do matter.
+        // With STARTTLS the pieces do matter: what is behind its OK in the same piece is an injection.
         security: match choice & 3 {
             0 | 1 => UpstreamSecurity::Secured,
             2 => UpstreamSecurity::Clear,
@@ -88,6 +88,10 @@ fn take_steps(dialogue: &mut ImapUpstream, outcome: &mut Outcome) {
 
 fuzz_target!(|data: &[u8]| {
     let [choice, piece, stream @ ..] = data else { return };
+    // An upstream that knows the secret before it was told shows nothing.
+    if stream.windows(SECRET.len()).any(|bytes| bytes == SECRET.as_bytes()) {
+        return;
+    }
     let whole = run(*choice, stream, usize::MAX);
     let split = run(*choice, stream, usize::from(*piece).max(1));
     if choice & 3 != 3 && whole.last.as_deref() == Some("logged in") {

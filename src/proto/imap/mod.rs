@@ -2,6 +2,7 @@
 
 pub mod boundary;
 mod first_replies;
+mod login;
 mod presentation;
 mod redaction;
 mod refusal;

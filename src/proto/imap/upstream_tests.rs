@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fault::FaultKind;
-use crate::proto::{Credential, CredentialSecret};
+use crate::proto::imap::presentation::name;
+use crate::proto::{Credential, CredentialSecret, Mechanism};
 
 /// What became of a login.
 #[derive(Debug, PartialEq, Eq)]
