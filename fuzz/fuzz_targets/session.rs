@@ -16,7 +16,7 @@ use portreeve::proto::session::{
     Action, Admission, Goodbye, Input, Phase, Report, Session, SessionContext, SessionLimits, Transition,
     UpstreamReady, UpstreamSecurity,
 };
-use portreeve::proto::{Credential, CredentialSecret, Mechanism, Protocol};
+use portreeve::proto::{Credential, CredentialSecret, Dialogues, Mechanism, Protocol};
 use portreeve::secret::ExposeSecret;
 
 const OAUTH_TOKEN: &str = "ya29.a-secret-of-the-provider";
@@ -59,9 +59,12 @@ impl Run {
                 auth_failures_max: 3,
             },
         };
-        let client = Box::new(ImapClient::new(&context));
+        let dialogues = Dialogues {
+            client: Box::new(ImapClient::new(&context)),
+            upstream: Box::new(Script),
+        };
         Self {
-            session: Session::with_dialogues(&context, client, Box::new(Script), now),
+            session: Session::with_dialogues(&context, dialogues, now),
             now,
             attempt_is_open: false,
             has_ended: false,

@@ -138,6 +138,19 @@ pub trait Boundaries: Send {
     fn watch_upstream(&mut self, bytes: &[u8]);
     /// Whether the client, having received all that was watched, would understand a goodbye now.
     fn at_boundary(&self) -> bool;
+    /// What the upstream's first replies gave away, once. Costs nothing where there is nothing to say.
+    fn take_remark(&mut self) -> Option<UpstreamRemark> {
+        None
+    }
+}
+
+/// Something about a relayed session that its upstream says to the client, and that an operator ought to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamRemark {
+    /// `BAD User is authenticated but not connected` (Exchange Online): the login was accepted, but there is no mailbox
+    /// behind it. IMAP is off for the mailbox, the login name is another's whose mailbox it may not open, or it is
+    /// overloaded.
+    NotConnected,
 }
 
 // What goes over a wire may hold a secret: these types show its length only.

@@ -17,7 +17,36 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use self::dialogue::{Boundaries, ClientDialogue, DialUpstream};
 use crate::secret::SecretString;
+
+/// The two sides that a session of this protocol runs on.
+pub struct Dialogues {
+    /// The client leg.
+    pub client: Box<dyn ClientDialogue>,
+    /// Makes the upstream leg, anew for each attempt.
+    pub upstream: Box<dyn DialUpstream + Send>,
+}
+
+/// The dialogues of the context's protocol; `None` for one that the proxy does not speak yet, whose listeners the
+/// configuration refuses.
+pub fn dialogues(context: &session::SessionContext) -> Option<Dialogues> {
+    match context.protocol {
+        Protocol::Imap => Some(Dialogues {
+            client: Box::new(imap::client::ImapClient::new(context)),
+            upstream: Box::new(imap::upstream::DialImap),
+        }),
+        Protocol::Smtp | Protocol::Pop3 => None,
+    }
+}
+
+/// Who watches a relay of this protocol for the places of a goodbye; `None` where a session ends without a word.
+pub fn boundaries(protocol: Protocol) -> Option<Box<dyn Boundaries>> {
+    match protocol {
+        Protocol::Imap => Some(Box::new(imap::boundary::ImapBoundaries::new())),
+        Protocol::Smtp | Protocol::Pop3 => None,
+    }
+}
 
 /// What the client hears when the proxy ends a session that did nothing wrong, at a place where it would be understood. Empty
 /// where the protocol just closes.

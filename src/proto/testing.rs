@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 use super::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
 use super::imap::client::ImapClient;
 use super::session::{Session, SessionContext, SessionLimits, UpstreamReady, UpstreamSecurity};
-use super::{Credential, CredentialSecret, Mechanism, Protocol};
+use super::{Credential, CredentialSecret, Dialogues, Mechanism, Protocol};
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
 
 /// The default configuration, with the seeds of failures kept in `file` below the repository's root, where they are
@@ -41,7 +41,11 @@ pub(crate) fn context() -> SessionContext {
 
 /// An IMAP session towards a [`ScriptedUpstream`].
 pub(crate) fn imap_session(context: &SessionContext, now: Instant) -> Session {
-    Session::with_dialogues(context, Box::new(ImapClient::new(context)), Box::new(Script), now)
+    let dialogues = Dialogues {
+        client: Box::new(ImapClient::new(context)),
+        upstream: Box::new(Script),
+    };
+    Session::with_dialogues(context, dialogues, now)
 }
 
 /// An open upstream leg with an OAuth token of that generation.

@@ -8,6 +8,7 @@ pub mod boundary;
 pub mod client;
 pub mod command;
 mod first_replies;
+mod login;
 mod presentation;
 mod redaction;
 mod refusal;

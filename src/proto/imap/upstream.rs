@@ -9,13 +9,14 @@
 //!                                            └────────> LoggedIn <───────────┘
 //! ```
 //!
-//! Each state is a struct that is consumed by the response that it waits for. The credential is in those up to Capability;
+//! Each state is a struct that is consumed by the response that it waits for; those from Invitation on are in
+//! `login`. The credential is in those up to Capability;
 //! from there on only its encoded form is left, in Invitation, until the upstream has asked for it, and in Answer the
 //! beginnings that are needed to recognise an echo. All of it is wiped when dropped.
 //!
 //! **How it fails.** `* BYE`, the end of the stream, a malformed or over-long response and a STARTTLS that was tampered with
 //! are [`FaultKind::Unavailable`](crate::fault::FaultKind::Unavailable); a NO or BAD to the login is judged by
-//! [`refusal`](super::refusal). After a failure nothing more is sent.
+//! `refusal`. After a failure nothing more is sent.
 //!
 //! **What is believed.** Nothing that was said in clear outlives STARTTLS: it is sent without asking for capabilities first
 //! (every IMAP server on a clear port has it, RFC 9051 §11.1, and a list in clear proves nothing either way), bytes behind
@@ -25,18 +26,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::presentation::{Presentation, SecretBytes, identify, name};
+use super::login::{AwaitAnswer, AwaitInvitation, AwaitSettlement, Login, is_untagged, listed, pass_on_untagged};
+use super::presentation::{Presentation, SecretBytes, identify};
 use super::redaction::Redaction;
-use super::refusal::refusal;
 use super::response::{Capabilities, Condition, Response, ResponseFramer, Status, without_line_end};
 use crate::fault::Fault;
-use crate::proto::Mechanism;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
-use crate::proto::sasl::upstream::{OAUTHBEARER_CHALLENGE_ANSWER, XOAUTH2_CHALLENGE_ANSWER};
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 
 /// Makes [`ImapUpstream`]s.
@@ -153,16 +150,16 @@ impl fmt::Debug for ImapUpstream {
 
 /// What every state may use: the way out to the upstream, and towards the client.
 #[derive(Default)]
-struct Leg {
-    steps: VecDeque<UpstreamStep>,
+pub(super) struct Leg {
+    pub(super) steps: VecDeque<UpstreamStep>,
     for_client: Vec<u8>,
     /// Whether untagged data and alerts from around the login reach the client: only inside TLS (INTERFACE §5).
-    passes_on: bool,
+    pub(super) passes_on: bool,
     tags: u32,
 }
 
 impl Leg {
-    fn send(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) {
+    pub(super) fn send(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) {
         self.steps.push_back(UpstreamStep::Send(Bytes::from_owner(bytes)));
     }
 
@@ -172,14 +169,14 @@ impl Leg {
     }
 
     /// Sends CAPABILITY and returns its tag.
-    fn ask_for_capabilities(&mut self) -> String {
+    pub(super) fn ask_for_capabilities(&mut self) -> String {
         let tag = self.next_tag();
         self.send(format!("{tag} CAPABILITY\r\n").into_bytes());
         tag
     }
 
     /// Keeps a response for the client, as it is but for its line end.
-    fn pass_on(&mut self, response: &[u8]) {
+    pub(super) fn pass_on(&mut self, response: &[u8]) {
         if self.passes_on {
             self.for_client.extend_from_slice(without_line_end(response));
             self.for_client.extend_from_slice(b"\r\n");
@@ -187,13 +184,13 @@ impl Leg {
     }
 
     /// Keeps a capability list of the open mailbox for the client, in whatever form it came.
-    fn pass_on_capabilities(&mut self, list: &[u8]) {
+    pub(super) fn pass_on_capabilities(&mut self, list: &[u8]) {
         self.for_client.extend_from_slice(b"* CAPABILITY ");
         self.for_client.extend_from_slice(list);
         self.for_client.extend_from_slice(b"\r\n");
     }
 
-    fn logged_in(&mut self) -> State {
+    pub(super) fn logged_in(&mut self) -> State {
         self.steps.push_back(UpstreamStep::LoggedIn(UpstreamGreeted {
             for_client: std::mem::take(&mut self.for_client).into(),
             surplus: Bytes::new(),
@@ -203,7 +200,7 @@ impl Leg {
 }
 
 /// The states, named by what they wait for.
-enum State {
+pub(super) enum State {
     Greeting(AwaitGreeting),
     StartTls(AwaitStartTls),
     Handshake(AwaitHandshake),
@@ -292,7 +289,7 @@ impl State {
 }
 
 /// What the login is to be, until it has been put into words.
-struct Plan {
+pub(super) struct Plan {
     ready: UpstreamReady,
     identity: Option<ClientIdentity>,
 }
@@ -321,7 +318,7 @@ impl Plan {
 }
 
 /// Waits for the greeting.
-struct AwaitGreeting {
+pub(super) struct AwaitGreeting {
     plan: Plan,
 }
 
@@ -353,7 +350,7 @@ impl AwaitGreeting {
 }
 
 /// Waits for the answer to STARTTLS. Whatever else is said in clear is ignored.
-struct AwaitStartTls {
+pub(super) struct AwaitStartTls {
     plan: Plan,
     tag: String,
 }
@@ -378,7 +375,7 @@ impl AwaitStartTls {
 }
 
 /// Waits for the TLS handshake.
-struct AwaitHandshake {
+pub(super) struct AwaitHandshake {
     plan: Plan,
 }
 
@@ -390,7 +387,7 @@ impl AwaitHandshake {
 }
 
 /// Waits for the capabilities before login.
-struct AwaitCapability {
+pub(super) struct AwaitCapability {
     plan: Plan,
     tag: String,
     list: Option<Vec<u8>>,
@@ -431,215 +428,8 @@ impl AwaitCapability {
     }
 }
 
-/// A login that was begun: which answers belong to it, and what it has heard so far.
-struct Login {
-    tag: String,
-    /// The tag of an ID that has not been answered yet.
-    id: Option<String>,
-    /// `None` for the LOGIN command.
-    mechanism: Option<Mechanism>,
-    redaction: Redaction,
-    /// The latest capability list that came since the upstream had the credential.
-    capabilities: Option<Vec<u8>>,
-}
-
-impl Login {
-    /// The state to be in while `rest` is still to be written, one piece for each invitation.
-    fn await_next(self, rest: VecDeque<SecretBytes>) -> State {
-        match rest.is_empty() {
-            true => State::Answer(AwaitAnswer {
-                login: self,
-                challenges: 0,
-            }),
-            false => State::Invitation(AwaitInvitation { login: self, rest }),
-        }
-    }
-
-    /// Takes what may come at any time around a login; `false` for what only the state can judge.
-    fn takes(&mut self, response: &Response<'_>, bytes: &[u8], leg: &mut Leg) -> bool {
-        match response {
-            Response::Tagged(tag, _) if self.id.as_ref().is_some_and(|id| *tag == id.as_bytes()) => {
-                // Whether it liked our ID is the upstream's business. A list that came before is one from before the login.
-                self.id = None;
-                self.capabilities = None;
-                true
-            }
-            response if is_untagged(response) => {
-                match listed(response) {
-                    Some(list) => self.capabilities = Some(list.0.to_vec()),
-                    None => pass_on_untagged(response, bytes, leg),
-                }
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn is_answered_by(&self, tag: &[u8]) -> bool {
-        tag == self.tag.as_bytes()
-    }
-
-    fn refused(&self, condition: &Condition<'_>) -> Fault {
-        match self.mechanism {
-            Some(mechanism) => refusal(condition, &self.redaction, &format!("AUTHENTICATE {}", name(mechanism))),
-            None => refusal(condition, &self.redaction, "LOGIN"),
-        }
-    }
-}
-
-/// Waits for a `+`: for a SASL response that could not be sent at once, or for a literal of LOGIN.
-struct AwaitInvitation {
-    login: Login,
-    /// Never empty.
-    rest: VecDeque<SecretBytes>,
-}
-
-impl AwaitInvitation {
-    fn on_response(mut self, response: &Response<'_>, bytes: &[u8], leg: &mut Leg) -> Result<State, Fault> {
-        match response {
-            Response::Continuation(_) => {
-                if let Some(piece) = self.rest.pop_front() {
-                    leg.send(piece);
-                }
-                // The upstream had not the whole credential when it sent this list.
-                self.login.capabilities = None;
-                Ok(self.login.await_next(self.rest))
-            }
-            Response::Tagged(tag, condition) if self.login.is_answered_by(tag) && condition.status != Status::Ok => {
-                Err(self.login.refused(condition))
-            }
-            response if self.login.takes(response, bytes, leg) => Ok(State::Invitation(self)),
-            _ => Err(unexpected(bytes, &State::Invitation(self))),
-        }
-    }
-}
-
-/// Waits for the answer to the whole credential, with a challenge before it at the most.
-struct AwaitAnswer {
-    login: Login,
-    challenges: u32,
-}
-
-impl AwaitAnswer {
-    fn on_response(mut self, response: &Response<'_>, bytes: &[u8], leg: &mut Leg) -> Result<State, Fault> {
-        match response {
-            Response::Continuation(challenge) if self.challenges < CHALLENGES_MAX => {
-                self.answer_challenge(challenge, leg);
-                Ok(State::Answer(self))
-            }
-            Response::Tagged(tag, condition) if self.login.is_answered_by(tag) => match condition.status {
-                Status::Ok => Ok(self.on_accepted(condition, leg)),
-                _ => Err(self.login.refused(condition)),
-            },
-            response if self.login.takes(response, bytes, leg) => Ok(State::Answer(self)),
-            _ => Err(unexpected(bytes, &State::Answer(self))),
-        }
-    }
-
-    /// The upstream explains a refusal (RFC 7628 §3.2.2) and says NO once that was acknowledged. A mechanism that knows no
-    /// such thing is cancelled (RFC 9051 §6.2.2).
-    fn answer_challenge(&mut self, challenge: &[u8], leg: &mut Leg) {
-        self.challenges += 1;
-        let explained = STANDARD
-            .decode(challenge.trim_ascii())
-            .unwrap_or_else(|_| challenge.to_vec());
-        let explained = self.login.redaction.clean(&explained);
-        leg.steps.push_back(UpstreamStep::Challenged(explained));
-        let answer = match self.login.mechanism {
-            Some(Mechanism::XOAuth2) => XOAUTH2_CHALLENGE_ANSWER,
-            Some(Mechanism::OAuthBearer) => OAUTHBEARER_CHALLENGE_ANSWER,
-            Some(Mechanism::Plain | Mechanism::Login) | None => "*",
-        };
-        leg.send(format!("{answer}\r\n").into_bytes());
-    }
-
-    fn on_accepted(self, condition: &Condition<'_>, leg: &mut Leg) -> State {
-        if condition.is_alert() {
-            leg.pass_on(&[b"* OK [ALERT] ", condition.text].concat());
-        }
-        let list = condition.capabilities().map(|list| list.0.to_vec());
-        let list = list.or(self.login.capabilities).filter(|list| !list.is_empty());
-        // What follows the OK is the open mailbox's own, as it would be in the relay.
-        leg.passes_on = true;
-        if let Some(list) = &list {
-            leg.pass_on_capabilities(list);
-        }
-        let asked = list.is_none().then(|| leg.ask_for_capabilities());
-        AwaitSettlement {
-            asked,
-            is_listed: list.is_some(),
-            id: self.login.id,
-        }
-        .settle(leg)
-    }
-}
-
-/// Logged in. Waits for the capability list, where it was not volunteered, and for an answer to ID that is late, so that
-/// no answer to a command of ours is left in the stream.
-struct AwaitSettlement {
-    /// The tag of our CAPABILITY.
-    asked: Option<String>,
-    /// Whether the client is going to have the list.
-    is_listed: bool,
-    id: Option<String>,
-}
-
-impl AwaitSettlement {
-    fn settle(self, leg: &mut Leg) -> State {
-        match (&self.asked, &self.id) {
-            (None, None) => leg.logged_in(),
-            _ => State::Settlement(self),
-        }
-    }
-
-    fn on_response(mut self, response: &Response<'_>, bytes: &[u8], leg: &mut Leg) -> Result<State, Fault> {
-        let is_tagged = |awaited: &Option<String>, tag: &[u8]| awaited.as_ref().is_some_and(|it| tag == it.as_bytes());
-        match response {
-            // An upstream that refuses to give its list has still opened the mailbox; the client will hear what it hears.
-            Response::Tagged(tag, condition) if is_tagged(&self.asked, tag) => {
-                self.asked = None;
-                self.on_list(condition.capabilities(), leg);
-            }
-            Response::Tagged(tag, _) if is_tagged(&self.id, tag) => self.id = None,
-            Response::Identity if self.id.is_some() => {}
-            response if is_untagged(response) => match listed(response) {
-                None => leg.pass_on(bytes),
-                list => self.on_list(list, leg),
-            },
-            _ => return Err(unexpected(bytes, &State::Settlement(self))),
-        }
-        Ok(self.settle(leg))
-    }
-
-    fn on_list(&mut self, list: Option<Capabilities<'_>>, leg: &mut Leg) {
-        if let Some(list) = list.filter(|_| !self.is_listed) {
-            leg.pass_on_capabilities(list.0);
-            self.is_listed = true;
-        }
-    }
-}
-
-/// The capability list in an untagged response, wherever it stands.
-fn listed<'a>(response: &Response<'a>) -> Option<Capabilities<'a>> {
-    match response {
-        Response::Capability(list) => Some(*list),
-        Response::Untagged(condition) => condition.capabilities(),
-        _ => None,
-    }
-}
-
-/// Passes on what an upstream says before the login's OK, except what it says to the proxy: its identity.
-fn pass_on_untagged(response: &Response<'_>, bytes: &[u8], leg: &mut Leg) {
-    if !matches!(response, Response::Identity) {
-        leg.pass_on(bytes);
-    }
-}
-
-fn is_untagged(response: &Response<'_>) -> bool {
-    !matches!(response, Response::Continuation(_) | Response::Tagged(..))
-}
-
-fn unexpected(bytes: &[u8], state: &State) -> Fault {
+/// The fault of a response that the state has no use for.
+pub(super) fn unexpected(bytes: &[u8], state: &State) -> Fault {
     let said = state.clean(without_line_end(bytes));
     Fault::unavailable(format_args!(
         "upstream sent an unexpected response, {}: {said}",
@@ -651,9 +441,6 @@ fn unexpected(bytes: &[u8], state: &State) -> Fault {
 fn injected() -> Fault {
     Fault::unavailable("upstream sent data in clear behind its OK to STARTTLS: a command injection, refused")
 }
-
-/// One explains the refusal. More would keep a login going for nothing.
-const CHALLENGES_MAX: u32 = 1;
 
 #[cfg(test)]
 #[path = "upstream_tests.rs"]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::phases::{Greeting, State};
 use super::{Action, Goodbye, Input, Phase, Report, SessionContext, Transition};
 use crate::limits::PIPELINED_BYTES_MAX;
-use crate::proto::Protocol;
 use crate::proto::dialogue::{ClientDialogue, DialUpstream};
+use crate::proto::{Dialogues, Protocol};
 
 /// One client session. See the module for how it is driven.
 pub struct Session {
@@ -27,13 +27,14 @@ pub(super) struct Core {
 }
 
 impl Session {
-    /// A session whose client was accepted at `now`, on a protocol's two dialogues.
-    pub fn with_dialogues(
-        context: &SessionContext,
-        client: Box<dyn ClientDialogue>,
-        upstream: Box<dyn DialUpstream + Send>,
-        now: Instant,
-    ) -> Self {
+    /// A session whose client was accepted at `now`; `None` if the proxy does not speak the context's protocol yet.
+    pub fn new(context: &SessionContext, now: Instant) -> Option<Self> {
+        crate::proto::dialogues(context).map(|dialogues| Self::with_dialogues(context, dialogues, now))
+    }
+
+    /// A session whose client was accepted at `now`, on these dialogues.
+    pub fn with_dialogues(context: &SessionContext, dialogues: Dialogues, now: Instant) -> Self {
+        let Dialogues { client, upstream } = dialogues;
         Self {
             core: Core {
                 protocol: context.protocol,

@@ -515,6 +515,49 @@ fn a_client_that_pipelines_too_much_is_not_read_from() {
 }
 
 #[test]
+fn a_session_logs_in_on_a_real_upstream_dialogue() {
+    let now = Instant::now();
+    let mut session = Session::new(&context(), now).unwrap();
+    let mut to_upstream = Vec::new();
+    for input in [
+        Input::Opened,
+        Input::ClientBytes(b"A LOGIN joe tok\r\nB NOOP\r\n"),
+        Input::LoginChecked(Ok(Admission {
+            account: "example".to_owned(),
+        })),
+        Input::UpstreamConnected(Ok(ready(1, UpstreamSecurity::Secured))),
+        Input::UpstreamBytes(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"),
+    ] {
+        assert_eq!(session.handle(input, now), Transition::Taken);
+        while let Some(action) = session.poll_action() {
+            if let Action::SendUpstream(bytes) = action {
+                to_upstream.extend_from_slice(&bytes);
+            }
+        }
+    }
+    let sent = String::from_utf8(to_upstream).unwrap();
+    let login = sent.lines().find(|line| line.contains("AUTHENTICATE XOAUTH2")).unwrap();
+    let tag = login.split(' ').next().unwrap();
+    let answer = format!("* CAPABILITY IMAP4rev1 IDLE\r\n{tag} OK done\r\n");
+    session.handle(Input::UpstreamBytes(answer.as_bytes()), now);
+    let said: String = std::iter::from_fn(|| session.poll_action())
+        .map(|action| shown(&action))
+        .collect();
+    assert_eq!(
+        said,
+        "S: * CAPABILITY IMAP4rev1 IDLE\nS: A OK example authenticated\n> LoggedIn\n> relay client<> upstream<B NOOP⏎>\n"
+    );
+}
+
+#[test]
+fn protocols_that_are_not_spoken_have_no_session() {
+    for protocol in [Protocol::Smtp, Protocol::Pop3] {
+        let context = SessionContext { protocol, ..context() };
+        assert!(Session::new(&context, Instant::now()).is_none());
+    }
+}
+
+#[test]
 fn debug_output_holds_no_secret() {
     let now = Instant::now();
     let mut session = imap_session(&context(), now);
