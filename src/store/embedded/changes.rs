@@ -220,6 +220,9 @@ fn put_names(draft: &mut Draft<'_>, names: BTreeMap<String, Bearers>) -> Result<
 }
 
 fn account(draft: &Draft<'_>, id: &str) -> Result<Option<AccountRecord>, StoreError> {
+    if !meta::is_keyable(id) {
+        return Ok(None);
+    }
     draft
         .value(Table::Accounts, id.as_bytes())?
         .map(|bytes| codec::decode("an account", &bytes))

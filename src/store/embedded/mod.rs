@@ -105,6 +105,16 @@ impl EmbeddedStore {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Waits until what was recorded before can be read.
+    async fn barrier(&self) -> Result<(), StoreError> {
+        let (reply, passed) = oneshot::channel();
+        self.orders
+            .send(Order::Barrier(reply))
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        passed.await.map_err(|_| StoreError::Closed)
+    }
+
     /// Runs a scan on a thread that may block.
     async fn scan<T: Send + 'static>(
         &self,
@@ -244,17 +254,13 @@ impl Store for EmbeddedStore {
     }
 
     async fn usage(&self, filter: &UsageFilter, page: Page) -> Result<Listing<UsageEvent>, StoreError> {
-        let (reply, passed) = oneshot::channel();
-        self.orders
-            .send(Order::Barrier(reply))
-            .await
-            .map_err(|_| StoreError::Closed)?;
-        passed.await.map_err(|_| StoreError::Closed)?;
+        self.barrier().await?;
         let filter = filter.clone();
         self.scan(move |tables| queries::usage(tables, &filter, page)).await
     }
 
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError> {
+        self.barrier().await?;
         let cutoff = now.before(retention);
         let mut swept = 0;
         // In steps, so that logins and refreshes that are to be written meanwhile are not kept waiting.

@@ -152,65 +152,64 @@ impl Writer {
 
     /// Carries out `first` and what waits behind it, in one commit. Returns the order to close, if it came.
     fn carry_out(&mut self, first: Order) -> Option<oneshot::Sender<Result<(), StoreError>>> {
-        let mut group = Group::default();
-        let mut closing = None;
+        let mut group = Vec::new();
         let mut next = Some(first);
-        while let Some(order) = next.take() {
+        while let Some(order) = next {
+            if let Order::Close(closed) = order {
+                self.carry_out_group(group);
+                return Some(closed);
+            }
+            group.push(order);
+            next = if group.len() < GROUP_MAX {
+                self.orders.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        self.carry_out_group(group);
+        None
+    }
+
+    /// Stages a group in its order, commits it, and answers those who wait for it.
+    fn carry_out_group(&mut self, group: Vec<Order>) {
+        let tables = self.writable();
+        let mut draft = tables
+            .as_deref()
+            .map(|tables| Draft::new(tables, self.shared.counts(), self.usage))
+            .map_err(Clone::clone);
+        let mut answers: Vec<Answer> = Vec::new();
+        let mut durability = Durability::Buffered;
+        let mut events = 0;
+        for order in group {
+            let draft = draft.as_mut().map_err(|error| error.clone());
             match order {
-                Order::Change(change) => group.changes.push(change),
-                Order::Usage(event) => group.usage.push(event),
-                Order::TokenUse(token, last) => group.token_uses.push((token, last)),
-                Order::Barrier(passed) => group.barriers.push(passed),
-                Order::Close(closed) => closing = Some(closed),
-            }
-            if closing.is_none() && group.len() < GROUP_MAX {
-                next = self.orders.try_recv().ok();
-            }
-        }
-        self.commit_group(group);
-        closing
-    }
-
-    /// Stages and commits a group, and answers those who wait for it.
-    fn commit_group(&mut self, group: Group) {
-        match self.writable() {
-            Ok(tables) => self.write_group(&tables, group.changes, &group.usage, &group.token_uses),
-            Err(error) => {
-                self.shared.shed(group.usage.len());
-                for change in group.changes {
-                    change(Err(error.clone()))(Ok(()));
+                Order::Change(change) => {
+                    answers.push(change(draft));
+                    durability = Durability::Synced;
                 }
+                Order::Usage(event) => {
+                    log_loss(draft.map_or(Ok(()), |draft| changes::add_usage(draft, &event)));
+                    events += 1;
+                }
+                Order::TokenUse(token, last) => {
+                    log_loss(draft.map_or(Ok(()), |draft| changes::note_token_use(draft, &token, &last)));
+                }
+                Order::Barrier(passed) => answers.push(Box::new(move |_committed| {
+                    let _ = passed.send(());
+                })),
+                // `carry_out` keeps it out of groups.
+                Order::Close(_) => {}
             }
         }
-        for passed in group.barriers {
-            let _ = passed.send(());
-        }
-    }
-
-    fn write_group(
-        &mut self,
-        tables: &Tables,
-        changes: Vec<Change>,
-        usage: &[UsageEvent],
-        token_uses: &[(TokenId, TokenUse)],
-    ) {
-        let durability = if changes.is_empty() {
-            Durability::Buffered
-        } else {
-            Durability::Synced
+        let committed = match &tables {
+            Ok(tables) => draft.and_then(|draft| self.commit(tables, draft, durability)),
+            Err(error) => Err(error.clone()),
         };
-        let mut draft = Draft::new(tables, self.shared.counts(), self.usage);
-        let answers: Vec<Answer> = changes.into_iter().map(|change| change(Ok(&mut draft))).collect();
-        for event in usage {
-            log_loss(changes::add_usage(&mut draft, event));
-        }
-        for (token, last) in token_uses {
-            log_loss(changes::note_token_use(&mut draft, token, last));
-        }
-        let committed = self.commit(tables, draft, durability);
         if committed.is_err() {
-            self.shared.shed(usage.len());
+            self.shared.shed(events);
         }
+        // IMPORTANT: let go of the database first, for a caller may close the store when it has its answer.
+        drop(tables);
         for answer in answers {
             answer(committed.clone());
         }
@@ -321,21 +320,6 @@ impl Writer {
         };
         let released = self.shared.release(StoreError::Closed);
         flushed.and(released)
-    }
-}
-
-/// Orders that are committed together.
-#[derive(Default)]
-struct Group {
-    changes: Vec<Change>,
-    usage: Vec<UsageEvent>,
-    token_uses: Vec<(TokenId, TokenUse)>,
-    barriers: Vec<oneshot::Sender<()>>,
-}
-
-impl Group {
-    fn len(&self) -> usize {
-        self.changes.len() + self.usage.len() + self.token_uses.len() + self.barriers.len()
     }
 }
 
