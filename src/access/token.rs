@@ -17,10 +17,6 @@ impl AccessToken {
     ///
     /// # Panics
     /// If the operating system has no random bytes: there is no safe way to go on then.
-    #[expect(
-        clippy::expect_used,
-        reason = "an error that no caller could do anything about but stop"
-    )]
     pub fn mint() -> (Self, TokenId) {
         let mut bytes = Zeroizing::new([0; ACCESS_TOKEN_BYTES]);
         rand::rngs::OsRng
@@ -85,11 +81,11 @@ mod tests {
         for text in [
             "",
             "a",
-            &good[1..],
+            &"a".repeat(63),
             &format!("{good}a"),
             &good.to_uppercase(),
             &"g".repeat(64),
-            &format!(" {}", &good[1..]),
+            &format!(" {}", "a".repeat(63)),
             &"é".repeat(32),
         ] {
             assert!(AccessToken::parse(text).is_none(), "{text}");

@@ -400,7 +400,7 @@ async fn compare(store: &EmbeddedStore, model: &Model) {
 
     let listed = store.accounts(None, ALL).await.unwrap();
     let mut expected: Vec<_> = model.accounts.values().map(|(record, _)| record.clone()).collect();
-    expected.sort_by(|a, b| b.created.cmp(&a.created));
+    expected.sort_by_key(|record| std::cmp::Reverse(record.created));
     assert_eq!(listed.entries, expected);
     let listed = store.tokens(None, None, ALL).await.unwrap();
     let expected: Vec<_> = model
