@@ -1,6 +1,6 @@
 //! The store on fjall, an embedded log-structured database under the state directory.
 //!
-//! One thread writes ([`writer`]); everybody reads straight from the database. A read takes microseconds, so that it is done
+//! One thread writes (`writer`); everybody reads straight from the database. A read takes microseconds, so that it is done
 //! where it is asked for; listings, which scan, go to a thread that may block. Nothing here waits for a disk on a worker of
 //! the runtime, except for a single block of a table that is not in memory yet.
 //!
@@ -10,7 +10,7 @@
 //!   Store::account, token, usage, …       ─────────────────────────> tables
 //! ```
 //! How it fails: a full disk refuses writes until there is room again, a failed one until the database could be opened
-//! again; reads go on. See [`writer`].
+//! again; reads go on. See `writer`.
 
 mod changes;
 mod codec;
