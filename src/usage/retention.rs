@@ -6,7 +6,7 @@ use crate::clock;
 use crate::config::StoreSettings;
 use crate::store::SharedStore;
 
-/// Sweeps at once and then every [`SWEEP_INTERVAL`], until `shutdown` is ready. `settings` is asked each time, so that a
+/// Sweeps at once and then every five minutes, until `shutdown` is ready. `settings` is asked each time, so that a
 /// reload of the configuration counts. A sweep that fails is made up for by the next one.
 pub async fn run(store: SharedStore, settings: impl Fn() -> StoreSettings, shutdown: impl Future<Output = ()>) {
     let mut shutdown = std::pin::pin!(shutdown);
