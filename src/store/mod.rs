@@ -1,15 +1,18 @@
 //! What is kept: accounts with their credentials, access tokens, usage events. The trait and its types.
 //!
 //! An engine is one folder that implements [`Store`]; `embedded` is the one on fjall. Callers see plain values: sealing the
-//! secrets before they reach a disk is the engine's duty, with [`seal`].
+//! secrets before they reach a disk is the engine's duty, with [`seal`] and [`master_key`].
 //!
 //! Durable operations return only when their effect survives a power loss; buffered ones (usage events, last use) survive a
 //! killed process once the writer has them.
 
 pub mod embedded;
 mod keys;
+pub mod master_key;
 mod records;
 pub mod seal;
+mod secrets;
+pub mod state_dir;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +122,8 @@ pub enum StoreError {
     /// Another process has the directory open.
     #[error("{0} is in use by another portreeve; stop that one first, or give this one another server.state_dir")]
     Locked(String),
-    /// The disk is full or failing. Nothing of the operation was kept; trying again later may succeed.
+    /// The disk is full or failing. The operation has no effect now, and trying it again later may succeed; if the disk
+    /// failed in the midst of it, a restart may yet find it done.
     #[error("cannot write to the store: {0}")]
     Unwritable(String),
     /// A record cannot be read: damage, or a format newer than this program.
@@ -128,6 +132,9 @@ pub enum StoreError {
     /// The master key is missing or not the one that sealed the records.
     #[error("{0}")]
     MasterKey(String),
+    /// Other users of the machine can reach what must be private: the state directory or the master key.
+    #[error("{0}")]
+    Exposed(String),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -146,6 +153,19 @@ pub struct UsageFilter {
     pub until: Option<Timestamp>,
     /// Of this kind.
     pub kind: Option<UsageKind>,
+}
+
+impl UsageFilter {
+    /// Whether `event` is wanted.
+    pub fn matches(&self, event: &UsageEvent) -> bool {
+        self.account
+            .as_ref()
+            .is_none_or(|account| event.account.as_ref() == Some(account))
+            && self.token.is_none_or(|token| event.token == Some(token))
+            && self.since.is_none_or(|since| event.time >= since)
+            && self.until.is_none_or(|until| event.time < until)
+            && self.kind.is_none_or(|kind| event.kind == kind)
+    }
 }
 
 /// A page of a listing, counted from 0.

@@ -1,0 +1,176 @@
+//! What an access token may be used for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::proto::Protocol;
+
+/// A scope of INTERFACE §4. Narrowed ones, such as `imap-proxy:read`, are not granted yet and refused by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// IMAP.
+    ImapProxy,
+    /// Submission.
+    Smtp,
+    /// POP3.
+    Pop3,
+    /// The admin API, for the token's own account.
+    Api,
+    /// `GET /metrics`.
+    Metrics,
+    /// Everything in the admin API; for root tokens, which have no account and cannot log in to mail.
+    All,
+}
+
+/// Why a token cannot have the scopes that were asked for. The text is for whoever asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScopeError {
+    /// No such scope.
+    #[error("unknown scope '{0}'; allowed are imap-proxy, smtp, pop3, api and metrics, and * for a root token")]
+    Unknown(String),
+    /// A scope narrowed by a colon.
+    #[error(
+        "'{0}' is a narrowed scope, which this version does not grant; allowed are imap-proxy, smtp, pop3, api and metrics"
+    )]
+    Narrowed(String),
+    /// No scope at all.
+    #[error("at least one scope is needed; allowed are imap-proxy, smtp, pop3, api and metrics")]
+    Missing,
+    /// The scope of root tokens for one that has an account.
+    #[error(
+        "the scope * is for root tokens, which have no account; allowed here are imap-proxy, smtp, pop3, api and metrics"
+    )]
+    RootOnly,
+    /// Other scopes for a token without an account.
+    #[error("a token without an account is a root token, whose only scope is *")]
+    NotRoot,
+}
+
+impl Scope {
+    /// The scope that a login over `protocol` needs.
+    pub const fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Imap => Self::ImapProxy,
+            Protocol::Smtp => Self::Smtp,
+            Protocol::Pop3 => Self::Pop3,
+        }
+    }
+
+    /// Its name in the admin API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ImapProxy => "imap-proxy",
+            Self::Smtp => "smtp",
+            Self::Pop3 => "pop3",
+            Self::Api => "api",
+            Self::Metrics => "metrics",
+            Self::All => "*",
+        }
+    }
+
+    /// Whether one of `granted`, as a token's record holds them, is this scope or stands for it. A name that this version
+    /// does not know grants nothing.
+    pub(super) fn is_granted_by(self, granted: &[String]) -> bool {
+        granted
+            .iter()
+            .any(|name| name == self.name() || name == Self::All.name())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = ScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        ALL.into_iter().find(|scope| scope.name() == text).ok_or_else(|| {
+            let base = text.split_once(':').map(|(base, _)| base);
+            if base.is_some_and(|base| ALL.iter().any(|scope| scope.name() == base)) {
+                ScopeError::Narrowed(text.to_owned())
+            } else {
+                ScopeError::Unknown(text.to_owned())
+            }
+        })
+    }
+}
+
+/// Whether a new token, of `account` or root, may have `scopes`.
+///
+/// # Errors
+/// The first objection.
+pub fn check_scopes(account: Option<&str>, scopes: &[String]) -> Result<(), ScopeError> {
+    let parsed = scopes
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<Vec<Scope>, _>>()?;
+    match account {
+        None if parsed == [Scope::All] => Ok(()),
+        None => Err(ScopeError::NotRoot),
+        Some(_) if parsed.is_empty() => Err(ScopeError::Missing),
+        Some(_) if parsed.contains(&Scope::All) => Err(ScopeError::RootOnly),
+        Some(_) => Ok(()),
+    }
+}
+
+const ALL: [Scope; 6] = [
+    Scope::ImapProxy,
+    Scope::Smtp,
+    Scope::Pop3,
+    Scope::Api,
+    Scope::Metrics,
+    Scope::All,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scope_is_read_by_its_name() {
+        for scope in ALL {
+            assert_eq!(scope.to_string().parse(), Ok(scope));
+        }
+    }
+
+    #[test]
+    fn which_scopes_a_token_may_have() {
+        for (account, scopes, expected) in [
+            (Some("a"), &["imap-proxy", "smtp", "pop3", "api", "metrics"][..], Ok(())),
+            (None, &["*"], Ok(())),
+            (Some("a"), &[], Err(ScopeError::Missing)),
+            (Some("a"), &["imap-proxy", "*"], Err(ScopeError::RootOnly)),
+            (None, &["imap-proxy"], Err(ScopeError::NotRoot)),
+            (None, &["*", "*"], Err(ScopeError::NotRoot)),
+            (None, &[], Err(ScopeError::NotRoot)),
+            (Some("a"), &["imap"], Err(ScopeError::Unknown("imap".to_owned()))),
+            (
+                Some("a"),
+                &["IMAP-PROXY"],
+                Err(ScopeError::Unknown("IMAP-PROXY".to_owned())),
+            ),
+            (
+                Some("a"),
+                &["imap-proxy:read"],
+                Err(ScopeError::Narrowed("imap-proxy:read".to_owned())),
+            ),
+        ] {
+            let scopes: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
+            assert_eq!(check_scopes(account, &scopes), expected, "{account:?} {scopes:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_lists_what_is_allowed() {
+        for text in ["imap", "smtp:send"] {
+            let error = text.parse::<Scope>().unwrap_err().to_string();
+            assert!(
+                error.contains(text) && error.contains("imap-proxy, smtp, pop3, api and metrics"),
+                "{error}"
+            );
+        }
+    }
+}

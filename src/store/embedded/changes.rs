@@ -1,0 +1,257 @@
+//! The operations on a [`Draft`]: what each checks and which records and indexes it keeps in step. Only the writer's thread
+//! runs them, so that a check and the write that relies on it cannot be parted.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::codec;
+use super::draft::Draft;
+use super::meta;
+use super::tables::Table;
+use crate::clock::Timestamp;
+use crate::store::{AccountRecord, StoreError, TokenId, TokenRecord, TokenUse, UsageEvent, keys};
+
+/// Writes a new account.
+pub(super) fn create_account(draft: &mut Draft<'_>, record: &AccountRecord, sealed: Vec<u8>) -> Result<(), StoreError> {
+    if account(draft, &record.account)?.is_some() {
+        return Err(StoreError::Conflict(ACCOUNT_ID));
+    }
+    let names = renamed(draft, None, Some(record))?;
+    let bytes = codec::encode(record)?;
+    put_names(draft, names)?;
+    draft.put(Table::Accounts, record.account.as_bytes(), bytes);
+    draft.put(Table::Secrets, record.account.as_bytes(), sealed);
+    draft.counts.add(record.state);
+    Ok(())
+}
+
+/// Replaces an account and its secrets.
+pub(super) fn replace_account(
+    draft: &mut Draft<'_>,
+    record: &AccountRecord,
+    sealed: Vec<u8>,
+) -> Result<(), StoreError> {
+    let before = account(draft, &record.account)?.ok_or(StoreError::NotFound("account"))?;
+    let names = renamed(draft, Some(&before), Some(record))?;
+    let bytes = codec::encode(record)?;
+    put_names(draft, names)?;
+    draft.put(Table::Accounts, record.account.as_bytes(), bytes);
+    draft.put(Table::Secrets, record.account.as_bytes(), sealed);
+    draft.counts.subtract(before.state);
+    draft.counts.add(record.state);
+    Ok(())
+}
+
+/// Deletes an account, its secrets and its tokens.
+pub(super) fn remove_account(draft: &mut Draft<'_>, id: &str) -> Result<Vec<TokenId>, StoreError> {
+    let before = account(draft, id)?.ok_or(StoreError::NotFound("account"))?;
+    let names = renamed(draft, Some(&before), None)?;
+    let tokens: Vec<TokenId> = draft
+        .keys(Table::AccountTokens, &keys::account_prefix(id))?
+        .iter()
+        .filter_map(|key| keys::token_of(key))
+        .collect();
+    put_names(draft, names)?;
+    draft.delete(Table::Accounts, id.as_bytes());
+    draft.delete(Table::Secrets, id.as_bytes());
+    draft.counts.subtract(before.state);
+    for token in &tokens {
+        delete_token(draft, token, Some(id));
+    }
+    Ok(tokens)
+}
+
+/// Writes a new access token.
+pub(super) fn create_token(draft: &mut Draft<'_>, token: &TokenRecord) -> Result<(), StoreError> {
+    if draft.value(Table::Tokens, &token.id.0)?.is_some() {
+        return Err(StoreError::Conflict("the access token"));
+    }
+    if let Some(owner) = &token.account {
+        account(draft, owner)?.ok_or(StoreError::NotFound("account"))?;
+    }
+    draft.put(Table::Tokens, token.id.0, codec::encode(token)?);
+    if let Some(owner) = &token.account {
+        draft.put(Table::AccountTokens, keys::account_token(owner, &token.id), []);
+    }
+    draft.counts.tokens += 1;
+    Ok(())
+}
+
+/// Deletes an access token.
+pub(super) fn remove_token(draft: &mut Draft<'_>, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    let Some(bytes) = draft.value(Table::Tokens, &id.0)? else {
+        return Ok(None);
+    };
+    let token: TokenRecord = codec::decode("an access token", &bytes)?;
+    delete_token(draft, id, token.account.as_deref());
+    Ok(Some(token))
+}
+
+/// Notes the last accepted use of a token, unless the token has been deleted meanwhile.
+pub(super) fn note_token_use(draft: &mut Draft<'_>, id: &TokenId, last: &TokenUse) -> Result<(), StoreError> {
+    if draft.value(Table::Tokens, &id.0)?.is_some() {
+        draft.put(Table::TokenUses, id.0, codec::encode(last)?);
+    }
+    Ok(())
+}
+
+/// Adds a usage event.
+pub(super) fn add_usage(draft: &mut Draft<'_>, event: &UsageEvent) -> Result<(), StoreError> {
+    let bytes = codec::encode(event)?;
+    let number = keys::next_sequence(draft.usage.last, event.time);
+    draft.usage.last = number;
+    draft.usage.count += 1;
+    draft.put(Table::Usage, keys::sequence(&[], number), bytes);
+    for (table, key) in index_keys(event, number) {
+        draft.put(table, key, []);
+    }
+    Ok(())
+}
+
+/// Deletes up to [`SWEEP_MAX`] of the oldest events: those before `cutoff`, and those beyond the newest `events_max`. Stops
+/// at the first that is to stay. Returns how many were deleted.
+pub(super) fn sweep(draft: &mut Draft<'_>, cutoff: Timestamp, events_max: u64) -> Result<u64, StoreError> {
+    let mut swept = Vec::new();
+    let mut left = draft.usage.count;
+    for entry in draft.committed().entries(Table::Usage) {
+        let (key, value) = entry?;
+        if draft.deletes(Table::Usage, &key) {
+            continue;
+        }
+        let event: UsageEvent = codec::decode("a usage event", &value)?;
+        if swept.len() >= SWEEP_MAX || (left <= events_max && event.time >= cutoff) {
+            break;
+        }
+        left = left.saturating_sub(1);
+        swept.push((key.to_vec(), event));
+    }
+    draft.usage.count = left;
+    for (key, event) in &swept {
+        draft.delete(Table::Usage, key.as_slice());
+        for (table, key) in index_keys(event, keys::sequence_of(key).unwrap_or_default()) {
+            draft.delete(table, key);
+        }
+    }
+    Ok(u64::try_from(swept.len()).unwrap_or(u64::MAX))
+}
+
+/// Events that one sweep deletes at most, so that an operation that waits behind it waits for milliseconds.
+pub(super) const SWEEP_MAX: usize = 1000;
+
+/// Who bears a name, ids and e-mail addresses folded alike.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Bearers {
+    /// The account whose e-mail it is.
+    pub(super) email: Option<String>,
+    /// The accounts whose id it is; several, where their ids differ in case alone.
+    ids: Vec<String>,
+}
+
+impl Bearers {
+    fn remove(&mut self, account: &str) {
+        self.ids.retain(|id| id != account);
+        if self.email.as_deref() == Some(account) {
+            self.email = None;
+        }
+    }
+
+    fn is_another_s_email(&self, account: &str) -> bool {
+        self.email.as_deref().is_some_and(|bearer| bearer != account)
+    }
+
+    fn is_another_s_id(&self, account: &str) -> bool {
+        self.ids.iter().any(|id| id != account)
+    }
+}
+
+/// The entries of [`Table::Names`] that change when an account turns from `before` into `after`.
+///
+/// # Errors
+/// [`StoreError::Conflict`] where `after` takes a name of another account.
+fn renamed(
+    draft: &Draft<'_>,
+    before: Option<&AccountRecord>,
+    after: Option<&AccountRecord>,
+) -> Result<BTreeMap<String, Bearers>, StoreError> {
+    let mut names = BTreeMap::new();
+    for record in before.into_iter().chain(after) {
+        for name in [Some(&record.account), record.email.as_ref()].into_iter().flatten() {
+            if !meta::is_keyable(name) {
+                return Err(StoreError::Unwritable(
+                    "a name is empty or too long to be kept".to_owned(),
+                ));
+            }
+            let name = keys::folded(name);
+            let mut bearers = match draft.value(Table::Names, name.as_bytes())? {
+                Some(bytes) => codec::decode("a name", &bytes)?,
+                None => Bearers::default(),
+            };
+            bearers.remove(&record.account);
+            names.insert(name, bearers);
+        }
+    }
+    if let Some(after) = after {
+        let id = names.entry(keys::folded(&after.account)).or_default();
+        if id.is_another_s_email(&after.account) {
+            return Err(StoreError::Conflict(ACCOUNT_ID));
+        }
+        id.ids.push(after.account.clone());
+        if let Some(email) = &after.email {
+            let email = names.entry(keys::folded(email)).or_default();
+            if email.is_another_s_email(&after.account) || email.is_another_s_id(&after.account) {
+                return Err(StoreError::Conflict(EMAIL));
+            }
+            email.email = Some(after.account.clone());
+        }
+    }
+    Ok(names)
+}
+
+fn put_names(draft: &mut Draft<'_>, names: BTreeMap<String, Bearers>) -> Result<(), StoreError> {
+    for (name, bearers) in names {
+        if bearers.email.is_none() && bearers.ids.is_empty() {
+            draft.delete(Table::Names, name);
+        } else {
+            draft.put(Table::Names, name, codec::encode(&bearers)?);
+        }
+    }
+    Ok(())
+}
+
+fn account(draft: &Draft<'_>, id: &str) -> Result<Option<AccountRecord>, StoreError> {
+    if !meta::is_keyable(id) {
+        return Ok(None);
+    }
+    draft
+        .value(Table::Accounts, id.as_bytes())?
+        .map(|bytes| codec::decode("an account", &bytes))
+        .transpose()
+}
+
+fn delete_token(draft: &mut Draft<'_>, id: &TokenId, account: Option<&str>) {
+    draft.delete(Table::Tokens, id.0);
+    draft.delete(Table::TokenUses, id.0);
+    if let Some(account) = account {
+        draft.delete(Table::AccountTokens, keys::account_token(account, id));
+    }
+    draft.counts.tokens = draft.counts.tokens.saturating_sub(1);
+}
+
+fn index_keys(event: &UsageEvent, number: u64) -> impl Iterator<Item = (Table, Vec<u8>)> {
+    let account = event
+        .account
+        .as_ref()
+        .filter(|account| meta::is_keyable(account))
+        .map(|account| {
+            let key = keys::sequence(&keys::account_prefix(account), number);
+            (Table::UsageByAccount, key)
+        });
+    let token = event
+        .token
+        .map(|token| (Table::UsageByToken, keys::sequence(&token.0, number)));
+    account.into_iter().chain(token)
+}
+
+const ACCOUNT_ID: &str = "the account id";
+const EMAIL: &str = "the e-mail address";

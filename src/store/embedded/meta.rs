@@ -1,0 +1,167 @@
+//! What the store knows of itself: its format, a proof of the master key, and what it counts.
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::codec;
+use super::tables::{Durability, Table, Tables, Writes};
+use crate::store::master_key::MasterKey;
+use crate::store::seal::Sealer;
+use crate::store::{AccountRecord, AccountState, StoreError, keys};
+
+/// How many there are of what is asked for often. Kept in memory, counted anew whenever the store is opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    states: [u64; STATES.len()],
+    /// Access tokens.
+    pub(super) tokens: u64,
+}
+
+impl Counts {
+    /// Counts what is in `tables`.
+    pub(super) fn of(tables: &Tables) -> Result<Self, StoreError> {
+        let view = tables.view();
+        let mut counts = Self::default();
+        for entry in view.entries(Table::Accounts) {
+            counts.add(codec::decode::<AccountRecord>("an account", &entry?.1)?.state);
+        }
+        for key in view.keys(Table::Tokens, &[]) {
+            key?;
+            counts.tokens += 1;
+        }
+        Ok(counts)
+    }
+
+    /// One more account in `state`.
+    pub(super) fn add(&mut self, state: AccountState) {
+        *self.of_state(state) += 1;
+    }
+
+    /// One account less in `state`.
+    pub(super) fn subtract(&mut self, state: AccountState) {
+        let count = self.of_state(state);
+        *count = count.saturating_sub(1);
+    }
+
+    /// Accounts in each state.
+    pub(super) fn states(&self) -> Vec<(AccountState, u64)> {
+        STATES.into_iter().zip(self.states).collect()
+    }
+
+    fn of_state(&mut self, state: AccountState) -> &mut u64 {
+        let [new, active, needs_authorization, failing, disabled] = &mut self.states;
+        match state {
+            AccountState::New => new,
+            AccountState::Active => active,
+            AccountState::NeedsAuthorization => needs_authorization,
+            AccountState::Failing => failing,
+            AccountState::Disabled => disabled,
+        }
+    }
+}
+
+/// Where the numbering of usage events stands, and how many there are: kept on disk beside them, because counting a million
+/// of them would delay every start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct UsageMeter {
+    /// The number of the newest event there ever was.
+    pub(super) last: u64,
+    /// How many there are.
+    pub(super) count: u64,
+}
+
+impl UsageMeter {
+    /// The meter as `value` of [`USAGE_METER`] tells.
+    pub(super) fn read(value: Option<&[u8]>) -> Result<Self, StoreError> {
+        value.map_or(Ok(Self { last: 0, count: 0 }), |bytes| {
+            codec::decode("the usage meter", bytes)
+        })
+    }
+}
+
+/// Refuses a store of a newer format; marks a new one.
+pub(super) fn check_format(tables: &Tables) -> Result<(), StoreError> {
+    match tables.value(Table::Meta, FORMAT_KEY)? {
+        None => put(tables, FORMAT_KEY, FORMAT.to_vec()),
+        Some(format) if format.as_ref() == FORMAT => Ok(()),
+        Some(format) => Err(StoreError::Unreadable(format!(
+            "it has format {}, and this program reads format {}",
+            String::from_utf8_lossy(&format),
+            String::from_utf8_lossy(FORMAT),
+        ))),
+    }
+}
+
+/// The sealer for this store: with the key in `file`, or in the state directory where none is configured. A new key is made
+/// only in the state directory, and never while records exist that another one sealed.
+pub(super) fn sealer(tables: &Tables, state_dir: &Path, file: Option<&Path>) -> Result<Sealer, StoreError> {
+    let path = file.map_or_else(|| state_dir.join(DEFAULT_KEY_FILE), Path::to_path_buf);
+    let shown = path.display();
+    let has_sealed = !tables.view().is_empty(Table::Secrets)?;
+
+    let key = match MasterKey::load(&path)? {
+        Some(key) => key,
+        None if has_sealed => {
+            return Err(StoreError::MasterKey(format!(
+                "the master key {shown} is missing, but there are account secrets sealed with it; restore the file from a \
+                 backup, or set secrets.master_key_file to where the key is"
+            )));
+        }
+        None if file.is_some() => {
+            return Err(StoreError::MasterKey(format!(
+                "there is no master key in {shown} (secrets.master_key_file); make one with \
+                 'umask 077; head -c 32 /dev/urandom | base64 > {shown}'"
+            )));
+        }
+        None => MasterKey::generate(&path)?,
+    };
+
+    let sealer = Sealer::new(&key);
+    let proof = tables.value(Table::Meta, KEY_PROOF)?;
+    let is_proven = proof.is_some_and(|proof| sealer.open(Table::Meta.name(), KEY_PROOF, &proof).is_ok());
+    if is_proven {
+        return Ok(sealer);
+    }
+    if has_sealed {
+        return Err(StoreError::MasterKey(format!(
+            "the master key in {shown} is not the one that sealed the account secrets in this store; restore the right one \
+             from a backup, or set secrets.master_key_file to where it is"
+        )));
+    }
+    let proof = sealer
+        .seal(Table::Meta.name(), KEY_PROOF, Zeroizing::new(PROOF_TEXT.to_vec()))
+        .map_err(|error| StoreError::Unwritable(error.to_string()))?;
+    put(tables, KEY_PROOF, proof)?;
+    Ok(sealer)
+}
+
+/// Whether `name` can be the key of a record.
+pub(super) fn is_keyable(name: &str) -> bool {
+    (1..=keys::NAME_BYTES_MAX).contains(&name.len())
+}
+
+/// The key of the [`UsageMeter`].
+pub(super) const USAGE_METER: &[u8] = b"usage-meter";
+
+fn put(tables: &Tables, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+    let writes = Writes::from([((Table::Meta, key.to_vec()), Some(value))]);
+    tables.commit(writes, Durability::Synced)
+}
+
+const STATES: [AccountState; 5] = [
+    AccountState::New,
+    AccountState::Active,
+    AccountState::NeedsAuthorization,
+    AccountState::Failing,
+    AccountState::Disabled,
+];
+
+const DEFAULT_KEY_FILE: &str = "master.key";
+
+const FORMAT_KEY: &[u8] = b"format";
+const FORMAT: &[u8] = b"1";
+
+/// A sealed constant, by which a wrong key is noticed before anything is sealed with it.
+const KEY_PROOF: &[u8] = b"key-proof";
+const PROOF_TEXT: &[u8] = b"portreeve";

@@ -1,0 +1,160 @@
+//! Listings: scans of a [`View`], for a thread that may block.
+
+use super::codec;
+use super::tables::{Table, Tables, View};
+use crate::clock::Timestamp;
+use crate::store::{
+    AccountRecord, Listing, Page, StoreError, TokenId, TokenRecord, TokenUse, UsageEvent, UsageFilter, keys,
+};
+
+/// Accounts, newest first; see [`crate::store::Store::accounts`].
+pub(super) fn accounts(tables: &Tables, query: Option<&str>, page: Page) -> Result<Listing<AccountRecord>, StoreError> {
+    let view = tables.view();
+    let query = Query::new(query);
+    let mut found = Vec::new();
+    for entry in view.entries(Table::Accounts) {
+        let (key, value) = entry?;
+        let record: AccountRecord = codec::decode("an account", &value)?;
+        let texts = [Some(&record.account), record.name.as_ref(), record.email.as_ref()];
+        if query.matches(texts.into_iter().flatten().map(String::as_str)) {
+            found.push((record.created, key));
+        }
+    }
+    newest_first(found, page).try_map(|key| value(&view, Table::Accounts, "an account", &key))
+}
+
+/// Access tokens, newest first; see [`crate::store::Store::tokens`].
+pub(super) fn tokens(
+    tables: &Tables,
+    account: Option<&str>,
+    query: Option<&str>,
+    page: Page,
+) -> Result<Listing<(TokenRecord, Option<TokenUse>)>, StoreError> {
+    let view = tables.view();
+    let query = Query::new(query);
+    let mut found = Vec::new();
+    let mut consider = |record: TokenRecord| {
+        let id = record.id.to_string();
+        let texts = [record.account.as_deref(), Some(&record.description), Some(&id)];
+        if query.matches(texts.into_iter().flatten()) {
+            found.push((record.created, record.id));
+        }
+    };
+    match account {
+        Some(account) => {
+            for key in view.keys(Table::AccountTokens, &keys::account_prefix(account)) {
+                if let Some(id) = keys::token_of(&key?) {
+                    consider(value(&view, Table::Tokens, "an access token", &id.0)?);
+                }
+            }
+        }
+        None => {
+            for entry in view.entries(Table::Tokens) {
+                consider(codec::decode("an access token", &entry?.1)?);
+            }
+        }
+    }
+    newest_first(found, page).try_map(|id: TokenId| {
+        let record = value(&view, Table::Tokens, "an access token", &id.0)?;
+        let last = view.value(Table::TokenUses, &id.0)?;
+        let last = last
+            .map(|bytes| codec::decode("a token's last use", &bytes))
+            .transpose()?;
+        Ok((record, last))
+    })
+}
+
+/// Usage events, newest first; see [`crate::store::Store::usage`].
+pub(super) fn usage(tables: &Tables, filter: &UsageFilter, page: Page) -> Result<Listing<UsageEvent>, StoreError> {
+    let view = tables.view();
+    let (table, prefix) = match (&filter.token, &filter.account) {
+        (Some(token), _) => (Table::UsageByToken, token.0.to_vec()),
+        (None, Some(account)) => (Table::UsageByAccount, keys::account_prefix(account)),
+        (None, None) => (Table::Usage, Vec::new()),
+    };
+    let from = filter.since.map_or(0, keys::sequence_floor);
+    let range = keys::sequence(&prefix, from)..=keys::sequence(&prefix, u64::MAX);
+    // What an index answers alone need not be read to be counted.
+    let is_answered_by_index = filter.since.is_none()
+        && filter.until.is_none()
+        && filter.kind.is_none()
+        && (filter.token.is_none() || filter.account.is_none());
+
+    let wanted = span(page);
+    let mut total = 0;
+    let mut entries = Vec::new();
+    for key in view.keys_within(table, range).rev() {
+        let key = keys::sequence(&[], keys::sequence_of(&key?).unwrap_or_default());
+        if is_answered_by_index && !wanted.contains(&total) {
+            total += 1;
+            continue;
+        }
+        let event: UsageEvent = value(&view, Table::Usage, "a usage event", &key)?;
+        if filter.matches(&event) {
+            if wanted.contains(&total) {
+                entries.push(event);
+            }
+            total += 1;
+        }
+    }
+    Ok(Listing {
+        total: u64::try_from(total).unwrap_or(u64::MAX),
+        entries,
+    })
+}
+
+/// What a listing's entries must contain, without regard to case.
+struct Query(Option<String>);
+
+impl Query {
+    fn new(query: Option<&str>) -> Self {
+        Self(query.map(keys::folded))
+    }
+
+    fn matches<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> bool {
+        match &self.0 {
+            None => true,
+            Some(query) => texts.into_iter().any(|text| keys::folded(text).contains(query)),
+        }
+    }
+}
+
+impl<K> Listing<K> {
+    fn try_map<T>(self, read: impl FnMut(K) -> Result<T, StoreError>) -> Result<Listing<T>, StoreError> {
+        Ok(Listing {
+            total: self.total,
+            entries: self.entries.into_iter().map(read).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The keys of one page. Entries of the same moment are in the order of their keys.
+fn newest_first<K: Ord>(mut found: Vec<(Timestamp, K)>, page: Page) -> Listing<K> {
+    found.sort_unstable_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
+    let wanted = span(page);
+    Listing {
+        total: u64::try_from(found.len()).unwrap_or(u64::MAX),
+        entries: found
+            .into_iter()
+            .skip(wanted.start)
+            .take(wanted.len())
+            .map(|(_, key)| key)
+            .collect(),
+    }
+}
+
+fn span(page: Page) -> std::ops::Range<usize> {
+    let start = page.page.saturating_mul(page.size);
+    start..start.saturating_add(page.size)
+}
+
+fn value<T: serde::de::DeserializeOwned>(
+    view: &View<'_>,
+    table: Table,
+    what: &'static str,
+    key: &[u8],
+) -> Result<T, StoreError> {
+    let bytes = view.value(table, key)?;
+    let bytes = bytes.ok_or_else(|| StoreError::Unreadable(format!("an index names {what} that is not there")))?;
+    codec::decode(what, &bytes)
+}

@@ -1,0 +1,140 @@
+//! What readers share with the writer's thread: the open database, the store's health and its counts.
+//!
+//! Every lock here is held for a copy at most, so that a worker of the runtime never waits for one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use super::meta::Counts;
+use super::room;
+use super::tables::Tables;
+use crate::clock;
+use crate::store::StoreError;
+
+/// See the module.
+pub(super) struct Shared {
+    tables: RwLock<Result<Arc<Tables>, StoreError>>,
+    health: RwLock<Result<(), StoreError>>,
+    counts: RwLock<Counts>,
+    shed: AtomicU64,
+    /// [`room::RESERVE_BYTES`]; tests pretend that the disk is full by raising it.
+    reserve: AtomicU64,
+}
+
+impl Shared {
+    /// Around an open database, healthy, with nothing counted yet.
+    pub(super) fn new(tables: Tables) -> Self {
+        Self {
+            tables: RwLock::new(Ok(Arc::new(tables))),
+            health: RwLock::new(Ok(())),
+            counts: RwLock::default(),
+            shed: AtomicU64::new(0),
+            reserve: AtomicU64::new(room::RESERVE_BYTES),
+        }
+    }
+
+    /// The database, or why there is none at present. Not to be kept: see [`Self::release`].
+    pub(super) fn tables(&self) -> Result<Arc<Tables>, StoreError> {
+        read(&self.tables)
+    }
+
+    /// Puts another database in place.
+    pub(super) fn install(&self, tables: Tables) {
+        write(&self.tables, Ok(Arc::new(tables)));
+    }
+
+    /// Takes the database away, so that readers fail with `reason`, and closes it when the last of them has finished.
+    /// Blocks until then.
+    ///
+    /// # Errors
+    /// [`StoreError::Unwritable`] if a reader takes too long; the database is back in place then, unless it was to be
+    /// closed for good.
+    pub(super) fn release(&self, reason: StoreError) -> Result<(), StoreError> {
+        let is_final = matches!(reason, StoreError::Closed);
+        let taken = std::mem::replace(
+            &mut *self.tables.write().unwrap_or_else(PoisonError::into_inner),
+            Err(reason),
+        );
+        let Ok(mut tables) = taken else {
+            return Ok(());
+        };
+        let deadline = clock::instant() + READERS_WAIT_MAX;
+        loop {
+            match Arc::try_unwrap(tables) {
+                Ok(tables) => {
+                    drop(tables);
+                    return Ok(());
+                }
+                Err(shared) => tables = shared,
+            }
+            if clock::instant() > deadline {
+                if !is_final {
+                    write(&self.tables, Ok(tables));
+                }
+                return Err(StoreError::Unwritable(
+                    "a reader does not let go of the database".to_owned(),
+                ));
+            }
+            std::thread::sleep(READERS_POLL);
+        }
+    }
+
+    /// Whether durable writes succeed.
+    pub(super) fn health(&self) -> Result<(), StoreError> {
+        read(&self.health)
+    }
+
+    /// Sets what [`Self::health`] tells.
+    pub(super) fn set_health(&self, health: Result<(), StoreError>) {
+        write(&self.health, health);
+    }
+
+    /// What is counted.
+    pub(super) fn counts(&self) -> Counts {
+        read(&self.counts)
+    }
+
+    /// Sets what [`Self::counts`] tells.
+    pub(super) fn set_counts(&self, counts: Counts) {
+        write(&self.counts, counts);
+    }
+
+    /// Notes that `events` usage events were lost.
+    pub(super) fn shed(&self, events: usize) {
+        self.shed
+            .fetch_add(u64::try_from(events).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether any were lost since [`Self::take_shed`].
+    pub(super) fn has_shed(&self) -> bool {
+        self.shed.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many were lost since the last time.
+    pub(super) fn take_shed(&self) -> u64 {
+        self.shed.swap(0, Ordering::Relaxed)
+    }
+
+    /// Bytes that must be free on the disk before anything is written.
+    pub(super) fn reserve(&self) -> u64 {
+        self.reserve.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_reserve(&self, bytes: u64) {
+        self.reserve.store(bytes, Ordering::Relaxed);
+    }
+}
+
+fn read<T: Clone>(lock: &RwLock<T>) -> T {
+    lock.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn write<T>(lock: &RwLock<T>, value: T) {
+    *lock.write().unwrap_or_else(PoisonError::into_inner) = value;
+}
+
+/// How long a listing may go on before the database it reads is closed: a full scan of all usage events takes about a second.
+const READERS_WAIT_MAX: Duration = Duration::from_secs(10);
+const READERS_POLL: Duration = Duration::from_millis(1);
