@@ -1,9 +1,9 @@
 //! The root of all accounts: finds an account's supervisor, starting it if nobody needed it before.
 //!
-//! **The slot protocol.** An account has at most one slot in the map and a slot at most one living supervisor, for its
-//! lock is held from reading the store until the supervisor runs. A supervisor that ends of its own accord marks its slot as
-//! retired under that same lock; whoever finds a retired slot looks into the map again. A question that meets a supervisor
-//! just ending is dropped with its mailbox, its asker notices, and asks again.
+//! **The slot protocol.** An account has at most one slot in the map and a slot at most one living supervisor: its
+//! `starting` lock is held from reading the store until the supervisor runs. A supervisor that ends of its own accord first
+//! marks its slot as retired; whoever finds a retired slot looks into the map again. A question that meets a supervisor just
+//! ending is dropped with its mailbox, its asker notices, and asks again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +49,9 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Slot {
     pub(super) register: Register,
-    occupant: tokio::sync::Mutex<Occupant>,
+    occupant: Mutex<Occupant>,
+    /// Held by whoever starts a supervisor.
+    starting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -162,11 +164,11 @@ impl Accounts {
         let account = record.account.clone();
         let order = |reply| {
             let credentials = secrets.clone().map_or(Credentials::Kept, Credentials::New);
-            Message::Order(Order::Replace(Replacement {
+            Message::Order(Order::Replace(Box::new(Replacement {
                 record: record.clone(),
                 credentials,
                 reply,
-            }))
+            })))
         };
         self.ask(&account, ORDER_TIMEOUT, order).await?
     }
@@ -193,7 +195,7 @@ impl Accounts {
     /// # Errors
     /// [`StoreError::NotFound`], and what the store says.
     pub async fn status(&self, account: &str) -> Result<AccountStatus, StoreError> {
-        if let Some(supervisor) = self.running(account).await
+        if let Some(supervisor) = self.running(account)
             && let Ok(CallResult::Success(status)) = supervisor.call(Message::Status, Some(ORDER_TIMEOUT)).await
         {
             return Ok(status);
@@ -229,7 +231,9 @@ impl Accounts {
         let slots = lock(&self.shared.slots).values().cloned().collect::<Vec<_>>();
         let timeout = self.shared.config().limits.token_request_timeout + DRAIN_WRITE_TIME;
         let drains = slots.into_iter().map(|slot| async move {
-            let Some(supervisor) = slot.supervisor().await else {
+            // One that is being started was let in before the door was shut.
+            let _starting = slot.starting.lock().await;
+            let Some(supervisor) = slot.supervisor() else {
                 return;
             };
             if let Ok(CallResult::Timeout) = supervisor.call(Message::Drain, Some(timeout)).await {
@@ -252,7 +256,8 @@ impl Accounts {
             match supervisor.call(&question, Some(timeout)).await {
                 Ok(CallResult::Success(answer)) => return Ok(answer),
                 Ok(CallResult::Timeout) => return Err(Unanswered::TimedOut),
-                Ok(CallResult::SenderError) | Err(_) => {}
+                // It is ending, or has just failed: what it was asked is not answered any more.
+                Ok(CallResult::SenderError) | Err(_) => drop(supervisor.wait(Some(ENDING_TIME)).await),
             }
         }
         Err(Unanswered::Defect)
@@ -260,11 +265,7 @@ impl Accounts {
 
     /// Tells an account's supervisor something that only a running one needs to know.
     fn tell(&self, account: &str, message: Message) {
-        let slot = lock(&self.shared.slots).get(account).cloned();
-        // The lock is held for long only while a supervisor is being started, and then nothing of the past concerns it.
-        if let Some(slot) = slot
-            && let Ok(occupant) = slot.occupant.try_lock()
-            && let Occupant::Supervisor(supervisor) = &*occupant
+        if let Some(supervisor) = self.running(account)
             && supervisor.send_message(message).is_err()
         {
             tracing::debug!(account, "a report came after the account's supervisor had ended");
@@ -273,35 +274,41 @@ impl Accounts {
 
     /// Whether an account's supervisor runs.
     #[cfg(test)]
-    pub(super) async fn is_supervised(&self, account: &str) -> bool {
-        self.running(account).await.is_some()
+    pub(super) fn is_supervised(&self, account: &str) -> bool {
+        self.running(account).is_some()
     }
 
-    async fn running(&self, account: &str) -> Option<ActorRef<Message>> {
+    /// Ends a supervisor as a panic would.
+    #[cfg(test)]
+    pub(super) fn kill_supervisor(&self, account: &str) {
+        self.running(account).expect("it runs").kill();
+    }
+
+    fn running(&self, account: &str) -> Option<ActorRef<Message>> {
         let slot = lock(&self.shared.slots).get(account).cloned()?;
-        slot.supervisor().await
+        slot.supervisor()
     }
 
     async fn supervisor(&self, account: &str) -> Result<ActorRef<Message>, Unanswered> {
         loop {
             let slot = Arc::clone(lock(&self.shared.slots).entry(account.to_owned()).or_default());
-            let mut occupant = slot.occupant.lock().await;
-            match &*occupant {
-                Occupant::Supervisor(supervisor) if is_alive(supervisor) => return Ok(supervisor.clone()),
-                Occupant::Supervisor(_) | Occupant::Nobody => {}
-                Occupant::Retired => continue,
+            if let Some(supervisor) = slot.supervisor() {
+                return Ok(supervisor);
+            }
+            let _starting = slot.starting.lock().await;
+            // Somebody else may have been here meanwhile.
+            if let Some(supervisor) = slot.supervisor() {
+                return Ok(supervisor);
+            }
+            if matches!(*lock(&slot.occupant), Occupant::Retired) {
+                continue;
             }
             let started = self.start_supervisor(account, &slot).await;
             match &started {
-                Ok(supervisor) => *occupant = Occupant::Supervisor(supervisor.clone()),
+                Ok(supervisor) => *lock(&slot.occupant) = Occupant::Supervisor(supervisor.clone()),
                 // The register of sessions that outlived a supervisor is kept until another can be started.
-                Err(why) if !matches!(why, Unanswered::UnknownAccount) && !slot.register.is_empty() => {
-                    *occupant = Occupant::Nobody;
-                }
-                Err(_) => {
-                    *occupant = Occupant::Retired;
-                    lock(&self.shared.slots).remove(account);
-                }
+                Err(why) if !matches!(why, Unanswered::UnknownAccount) && !slot.register.is_empty() => {}
+                Err(_) => self.shared.retire(account, &slot),
             }
             return started;
         }
@@ -358,23 +365,19 @@ impl Shared {
         }
     }
 
-    /// Takes a supervisor's slot out of the map, so that it can end. Says whether that was possible just now.
-    pub(super) fn retire(&self, account: &str, slot: &Arc<Slot>) -> bool {
-        let Ok(mut occupant) = slot.occupant.try_lock() else {
-            return false;
-        };
-        *occupant = Occupant::Retired;
+    /// Takes a slot out of the map, so that its supervisor can end.
+    pub(super) fn retire(&self, account: &str, slot: &Arc<Slot>) {
+        *lock(&slot.occupant) = Occupant::Retired;
         let mut slots = lock(&self.slots);
         if slots.get(account).is_some_and(|mapped| Arc::ptr_eq(mapped, slot)) {
             slots.remove(account);
         }
-        true
     }
 }
 
 impl Slot {
-    async fn supervisor(&self) -> Option<ActorRef<Message>> {
-        match &*self.occupant.lock().await {
+    fn supervisor(&self) -> Option<ActorRef<Message>> {
+        match &*lock(&self.occupant) {
             Occupant::Supervisor(supervisor) if is_alive(supervisor) => Some(supervisor.clone()),
             _ => None,
         }
@@ -389,7 +392,7 @@ impl From<Unanswered> for Fault {
             }
             Unanswered::Store(error) => Self::unavailable(error),
             Unanswered::Draining => Self::unavailable("the proxy shuts down"),
-            Unanswered::TimedOut => Self::unavailable("waiting for the account's supervisor to answer"),
+            Unanswered::TimedOut => Self::unavailable("the account's credential was not there in time"),
             Unanswered::Defect => Self::with_detail(FaultKind::Internal, "the account's supervisor fails"),
         }
     }
@@ -416,7 +419,7 @@ async fn watch_config(shared: Weak<Shared>, mut config: watch::Receiver<Arc<Conf
         shared.tokens.reload();
         let slots = lock(&shared.slots).values().cloned().collect::<Vec<_>>();
         for slot in slots {
-            if let Some(supervisor) = slot.supervisor().await {
+            if let Some(supervisor) = slot.supervisor() {
                 // One that is just ending needs no news.
                 let _ = supervisor.send_message(Message::ConfigChanged);
             }
@@ -438,6 +441,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How often a supervisor is looked for that ends just when it is asked.
 const ATTEMPTS_MAX: usize = 4;
+
+/// How long to wait for a supervisor that is ending to have ended.
+const ENDING_TIME: Duration = Duration::from_millis(100);
 
 /// How long an administrator waits for a write. One that comes later is carried out all the same.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use crate::store::{AccountRecord, AccountSecrets, StoreError, TokenId};
 #[derive(Debug)]
 pub(super) enum Order {
     /// Another record, and other credentials where given.
-    Replace(Replacement),
+    Replace(Box<Replacement>),
     /// No account any more.
     Remove(RpcReplyPort<Result<Vec<TokenId>, StoreError>>),
 }

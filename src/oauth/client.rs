@@ -431,4 +431,51 @@ mod tests {
         assert_eq!(error.code, "trust");
         assert!(error.message.contains("/nonexistent/ca.pem"));
     }
+
+    /// Serves one TLS connection with a certificate of its own, which is written to the returned file.
+    async fn serve_tls(directory: &std::path::Path) -> (Url, PathBuf) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let ca_file = directory.join("ca.pem");
+        std::fs::write(&ca_file, signed.cert.pem()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![signed.cert.der().clone()], key)
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
+        tokio::spawn(async move {
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // A client that does not trust the certificate ends the handshake.
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    continue;
+                };
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await.unwrap();
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"access_token\":\"a\"}";
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        (Url::parse(&url).unwrap(), ca_file)
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_trusted_if_the_providers_ca_file_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let (url, ca_file) = serve_tls(directory.path()).await;
+        let mut provider = provider(Some(url), None);
+        let error = refresh(&provider, TIMEOUT).await.unwrap_err();
+        assert_eq!(error.code, "connect");
+        assert!(error.message.contains("certificate"), "{}", error.message);
+        provider.ca_file = Some(ca_file);
+        let answer = refresh(&provider, TIMEOUT).await.unwrap();
+        assert_eq!(answer.access_token.expose_secret(), "a");
+    }
 }

@@ -359,8 +359,10 @@ fn table_states() -> Vec<(&'static str, Machine, Timestamp)> {
     ]
 }
 
+type MakeInput = fn(&Machine, Timestamp) -> Input<u32>;
+
 /// The table's columns: a name, and the input made for a machine at a time.
-fn table_events() -> Vec<(&'static str, fn(&Machine, Timestamp) -> Input<u32>)> {
+fn table_events() -> Vec<(&'static str, MakeInput)> {
     fn hour(now: Timestamp) -> TokenTimes {
         let expires = now.after(HOUR);
         TokenTimes { obtained: now, expires }

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::limits::OAUTH_TOKEN_LIFE_DEFAULT;
 use crate::oauth::TokenAnswer;
 use crate::secret::{ExposeSecret, SecretString};
-use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState, Grant};
+use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState};
 
 /// An account's record and secrets.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Held {
 
     fn beside_grant(&self, secrets: AccountSecrets) -> AccountSecrets {
         AccountSecrets {
-            grant: self.secrets.grant.as_ref().map(Grant::clone),
+            grant: self.secrets.grant.clone(),
             password: secrets.password,
         }
     }

@@ -65,7 +65,7 @@ pub(super) fn save(state: &Supervised) {
 }
 
 /// Writes what the account is after a replacement.
-pub(super) fn replace(state: &Supervised, replacement: Replacement) {
+pub(super) fn replace(state: &Supervised, replacement: Box<Replacement>) {
     let (myself, store) = (state.myself.clone(), state.shared.store.clone());
     let (record, secrets) = state.held.after(&replacement);
     tokio::spawn(async move {

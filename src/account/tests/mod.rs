@@ -534,13 +534,13 @@ async fn stopping_gives_up_on_a_provider_that_never_answers() {
 async fn a_supervisor_that_nobody_uses_ends_and_comes_back_when_needed() {
     let (mut world, _) = refreshed().await;
     sleep(Duration::from_secs(2000)).await;
-    assert!(!world.accounts.is_supervised("ada").await);
+    assert!(!world.accounts.is_supervised("ada"));
     assert_eq!(
         token_of(&world).await.0,
         "a1",
         "from the store, without another refresh"
     );
-    assert!(world.accounts.is_supervised("ada").await);
+    assert!(world.accounts.is_supervised("ada"));
     assert!(world.requests.try_recv().is_err());
 }
 
@@ -549,7 +549,7 @@ async fn an_unknown_account_leaves_nothing_behind() {
     let world = World::with(refresh_token("r1")).await;
     let asked = world.accounts.credential("eve", Protocol::Imap, None).await;
     assert_eq!(kind(asked), FaultKind::UnknownCredentials);
-    assert!(!world.accounts.is_supervised("eve").await);
+    assert!(!world.accounts.is_supervised("eve"));
     assert!(matches!(
         world.accounts.status("eve").await,
         Err(StoreError::NotFound(_))
@@ -562,4 +562,33 @@ async fn a_protocol_that_the_provider_lacks_costs_no_refresh() {
     let asked = world.accounts.credential("ada", Protocol::Smtp, None).await;
     assert_eq!(kind(asked), FaultKind::ProtocolNotOffered);
     assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_dies_is_replaced_and_its_sessions_are_still_known() {
+    let (mut world, _) = refreshed().await;
+    let (first, mut heard) = session(&world, 1).await;
+    let (second, _) = session(&world, 2).await;
+    let (third, _) = session(&world, 3).await;
+    let first = world.accounts.open_session("ada", first).await.unwrap();
+    let _second = world.accounts.open_session("ada", second).await.unwrap();
+    world.accounts.kill_supervisor("ada");
+    let fault = world.accounts.open_session("ada", third.clone()).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::AccountLimit);
+    assert_eq!(token_of(&world).await.0, "a1");
+    world.accounts.token_removed("ada", &TokenId([1; 32]));
+    assert_eq!(heard.recv().await, Some(Goodbye::TokenDeleted));
+    drop(first);
+    world.accounts.open_session("ada", third).await.unwrap();
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_supervisor_that_dies_is_served_by_the_next() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    let _lost = world.request().await;
+    world.accounts.kill_supervisor("ada");
+    world.request().await.succeed("a1", None, 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a1");
 }
