@@ -85,6 +85,32 @@ pub fn instant() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// A wall clock that never goes back: the later of the wall clock and of what the monotonic one has counted since the start.
+///
+/// For timers whose moments are kept on disk. It goes on through a suspended machine (which the monotonic clock misses),
+/// through a wall clock that is set back, and, in tests, with tokio's paused clock.
+#[derive(Debug, Clone, Copy)]
+pub struct SteadyClock {
+    start: Timestamp,
+    origin: Instant,
+}
+
+impl SteadyClock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self {
+            start: now(),
+            origin: instant(),
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        let counted = instant().saturating_duration_since(self.origin);
+        now().max(self.start.after(counted))
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -37,6 +37,9 @@ pub const REFRESH_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// See [`REFRESH_BACKOFF_MIN`].
 pub const REFRESH_BACKOFF_MAX: Duration = Duration::from_secs(300);
 
+/// Refresh requests in progress at one provider; more wait. Enough for 4 a second at a provider that takes 15 s to answer.
+pub const REFRESHES_PER_PROVIDER_MAX: usize = 64;
+
 /// A token that an upstream refused is replaced ahead of its time at most this often for each account.
 pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -130,3 +133,11 @@ pub const STORE_QUEUE: usize = 4096;
 
 /// Descriptors kept for the store, the admin socket, logs and token requests when sessions are admitted (INTERFACE §3).
 pub const DESCRIPTORS_RESERVED: u64 = 200;
+
+/// First and longest wait between attempts to write an account that the store refused.
+pub const ACCOUNT_WRITE_RETRY_MIN: Duration = Duration::from_secs(1);
+/// See [`ACCOUNT_WRITE_RETRY_MIN`].
+pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
+pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);

@@ -1,1 +1,95 @@
-//! Not built yet.
+//! OAuth2 towards providers: what to ask their token endpoints, what their answers mean, and who they are.
+//!
+//! [`request`], [`answer`] and [`discovery`] are pure and meet no socket; [`client`] is the only place that names the HTTP
+//! client; [`providers`] holds the presets as data. Nothing here keeps a token: that is [`crate::account`]'s.
+//!
+//! Everything that can go wrong is a [`TokenError`] whose kind says what a retry would need: nothing but time, another
+//! app configuration, or a person.
+
+pub mod answer;
+mod classify;
+pub mod client;
+pub mod discovery;
+pub mod providers;
+pub mod request;
+mod trust;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use url::{Host, Url};
+
+use crate::config::Provider;
+use crate::secret::SecretString;
+
+pub use answer::{TokenAnswer, TokenError, TokenErrorKind};
+
+/// Where refreshed tokens come from: [`client::TokenClient`], or a scripted provider in tests.
+#[async_trait]
+pub trait TokenSource: Send + Sync + 'static {
+    /// Asks `provider` for a new access token. `timeout` bounds the whole exchange.
+    ///
+    /// Dropping the future may lose a rotated refresh token, so callers run it to its end.
+    async fn refresh(
+        &self,
+        provider: &Provider,
+        refresh_token: &SecretString,
+        timeout: Duration,
+    ) -> Result<TokenAnswer, TokenError>;
+
+    /// The configuration or the files that it names may have changed: forget what was derived from them.
+    fn reload(&self) {}
+}
+
+/// Whether secrets may be sent to `url`: over https, or over http to a loopback host or where an administrator allowed it.
+pub fn is_url_allowed(url: &Url, allow_insecure: bool) -> bool {
+    match url.scheme() {
+        "https" => url.has_host(),
+        "http" => url.has_host() && (allow_insecure || is_loopback(url)),
+        _ => false,
+    }
+}
+
+/// Whether `url` names this machine: `localhost` (RFC 6761 §6.3) or a loopback address.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
+        }
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_go_over_https_or_stay_on_this_machine() {
+        let cases = [
+            ("https://id.example.com/token", false, true),
+            ("http://id.example.com/token", false, false),
+            ("http://id.example.com/token", true, true),
+            ("http://localhost:8080/token", false, true),
+            ("http://idp.localhost/token", false, true),
+            ("http://127.0.0.9/token", false, true),
+            ("http://[::1]:1/token", false, true),
+            ("http://[::ffff:127.0.0.1]/token", false, true),
+            ("http://127.0.0.1.example.com/token", false, false),
+            ("http://localhost.example.com/token", false, false),
+            ("http://10.0.0.1/token", false, false),
+            ("ftp://localhost/token", true, false),
+            ("file:///etc/passwd", true, false),
+        ];
+        for (url, allow_insecure, allowed) in cases {
+            assert_eq!(
+                is_url_allowed(&Url::parse(url).unwrap(), allow_insecure),
+                allowed,
+                "{url}"
+            );
+        }
+    }
+}

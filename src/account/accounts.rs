@@ -1,0 +1,452 @@
+//! The root of all accounts: finds an account's supervisor, starting it if nobody needed it before.
+//!
+//! **The slot protocol.** An account has at most one slot in the map and a slot at most one living supervisor: its
+//! `starting` lock is held from reading the store until the supervisor runs. A supervisor that ends of its own accord first
+//! marks its slot as retired; whoever finds a retired slot looks into the map again. A question that meets a supervisor just
+//! ending is dropped with its mailbox, its asker notices, and asks again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use ractor::rpc::CallResult;
+use ractor::{Actor, ActorRef, ActorStatus, RpcReplyPort};
+use tokio::sync::{Semaphore, watch};
+
+use super::AccountStatus;
+use super::sessions::{LiveSession, Register, SessionLease};
+use super::supervisor::{AccountSupervisor, Message, Setup};
+use super::target::UpstreamTarget;
+use super::writes::{Credentials, Order, Replacement};
+use crate::config::Config;
+use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::limits::REFRESHES_PER_PROVIDER_MAX;
+use crate::oauth::TokenSource;
+use crate::proto::Protocol;
+use crate::proto::session::Goodbye;
+use crate::store::{AccountRecord, AccountSecrets, SharedStore, StoreError, TokenId};
+
+/// All accounts. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts {
+    shared: Arc<Shared>,
+}
+
+/// What supervisors and their root have in common.
+pub(super) struct Shared {
+    pub(super) store: SharedStore,
+    pub(super) tokens: Arc<dyn TokenSource>,
+    config: watch::Receiver<Arc<Config>>,
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    limiters: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// The accounts with a grant that the disk has refused.
+    unsaved: Mutex<BTreeSet<String>>,
+    is_draining: AtomicBool,
+}
+
+/// An account's place in the map.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) register: Register,
+    occupant: Mutex<Occupant>,
+    /// Held by whoever starts a supervisor.
+    starting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+enum Occupant {
+    #[default]
+    Nobody,
+    Supervisor(ActorRef<Message>),
+    /// The slot is not in the map any more.
+    Retired,
+}
+
+/// Why a question got no answer.
+#[derive(Debug)]
+enum Unanswered {
+    UnknownAccount,
+    Store(StoreError),
+    Draining,
+    TimedOut,
+    Defect,
+}
+
+impl Accounts {
+    /// All accounts of `store`. No supervisor is started yet. Must be called within a runtime: a task watches `config`.
+    pub fn start(store: SharedStore, tokens: impl TokenSource, config: watch::Receiver<Arc<Config>>) -> Self {
+        let shared = Arc::new(Shared {
+            store,
+            tokens: Arc::new(tokens),
+            config: config.clone(),
+            slots: Mutex::default(),
+            limiters: Mutex::default(),
+            unsaved: Mutex::default(),
+            is_draining: AtomicBool::new(false),
+        });
+        tokio::spawn(watch_config(Arc::downgrade(&shared), config));
+        Self { shared }
+    }
+
+    /// Registers a session that logs in. It is told through [`LiveSession::end`] when it must end; dropping the lease
+    /// unregisters it.
+    ///
+    /// # Errors
+    /// [`FaultKind::AccountLimit`], [`FaultKind::AccountDisabled`]; [`FaultKind::UnknownCredentials`] if the account or the
+    /// session's access token has been deleted meanwhile; [`FaultKind::Unavailable`].
+    pub async fn open_session(&self, account: &str, session: LiveSession) -> Result<SessionLease, Fault> {
+        let token = session.token;
+        let timeout = self.login_timeout();
+        let lease = self
+            .ask(account, timeout, |reply| Message::OpenSession(session.clone(), reply))
+            .await??;
+        // IMPORTANT: after the session is registered. A token deleted before was checked too early by whoever checked it; one
+        // deleted from now on finds the session in the register.
+        match self.shared.store.token(&token).await {
+            Ok(Some(_)) => Ok(lease),
+            Ok(None) => Err(Fault::with_detail(
+                FaultKind::UnknownCredentials,
+                "the access token was deleted meanwhile",
+            )),
+            Err(error) => Err(Fault::unavailable(error)),
+        }
+    }
+
+    /// Where an account's mailbox is and what to present there. If `refused` is the generation of the current token, it is
+    /// replaced first, at most once a minute for each account. Dropping the future cancels no refresh.
+    ///
+    /// # Errors
+    /// [`FaultKind::AuthorizationGone`], [`FaultKind::AppRefused`], [`FaultKind::Unavailable`],
+    /// [`FaultKind::UpstreamRefused`] (it is too soon to replace a refused token once more), [`FaultKind::AccountDisabled`],
+    /// [`FaultKind::ProtocolNotOffered`], [`FaultKind::UnknownCredentials`] if the account has been deleted.
+    pub async fn credential(
+        &self,
+        account: &str,
+        protocol: Protocol,
+        refused: Option<u64>,
+    ) -> Result<UpstreamTarget, Fault> {
+        let timeout = self.login_timeout();
+        let question = |reply| Message::Credential {
+            protocol,
+            refused,
+            reply,
+        };
+        self.ask(account, timeout, question).await?
+    }
+
+    /// The upstream accepted a credential; `grant` is [`UpstreamTarget::grant`].
+    pub fn report_accepted(&self, account: &str, grant: u64) {
+        self.tell(account, Message::UpstreamAccepted { grant });
+    }
+
+    /// The upstream refused a credential, and the client has been told so; `grant` is [`UpstreamTarget::grant`]. Nothing
+    /// comes of it unless the credential is to blame.
+    pub fn report_refused(&self, account: &str, grant: u64, refusal: &UpstreamRefusal) {
+        let refusal = refusal.clone();
+        self.tell(account, Message::UpstreamRefused { grant, refusal });
+    }
+
+    /// Adds an account, durably.
+    ///
+    /// # Errors
+    /// As [`crate::store::Store::create_account`].
+    pub async fn create(&self, record: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
+        self.shared.store.create_account(record, secrets).await
+    }
+
+    /// Changes an account, durably, and its credentials where `secrets` are given, which ends `needs-authorization` and any
+    /// back-off. The record's state matters only for disabling and enabling; else the account's own is kept.
+    ///
+    /// # Errors
+    /// As [`crate::store::Store::replace_account`].
+    pub async fn replace(&self, record: AccountRecord, secrets: Option<AccountSecrets>) -> Result<(), StoreError> {
+        let account = record.account.clone();
+        let order = |reply| {
+            let credentials = secrets.clone().map_or(Credentials::Kept, Credentials::New);
+            Message::Order(Order::Replace(Box::new(Replacement {
+                record: record.clone(),
+                credentials,
+                reply,
+            })))
+        };
+        self.ask(&account, ORDER_TIMEOUT, order).await?
+    }
+
+    /// Deletes an account with its access tokens, durably, and ends its sessions. Returns the ids of those tokens.
+    ///
+    /// # Errors
+    /// As [`crate::store::Store::remove_account`].
+    pub async fn remove(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
+        self.ask(account, ORDER_TIMEOUT, |reply| Message::Order(Order::Remove(reply)))
+            .await?
+    }
+
+    /// An access token has been deleted: its sessions end.
+    pub fn token_removed(&self, account: &str, token: &TokenId) {
+        let slot = lock(&self.shared.slots).get(account).cloned();
+        if let Some(slot) = slot {
+            slot.register.end(Some(token), Goodbye::TokenDeleted);
+        }
+    }
+
+    /// How an account's credential is. Starts no supervisor.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], and what the store says.
+    pub async fn status(&self, account: &str) -> Result<AccountStatus, StoreError> {
+        if let Some(supervisor) = self.running(account)
+            && let Ok(CallResult::Success(status)) = supervisor.call(Message::Status, Some(ORDER_TIMEOUT)).await
+        {
+            return Ok(status);
+        }
+        let store = &self.shared.store;
+        let record = store.account(account).await?.ok_or(StoreError::NotFound("account"))?;
+        let secrets = store.account_secrets(account).await?.unwrap_or_default();
+        Ok(AccountStatus {
+            state: record.state,
+            last_error: record.last_error,
+            next_try: None,
+            expires: secrets.grant.and_then(|grant| grant.expires),
+        })
+    }
+
+    /// Whether everything that must not be lost is on disk. `Err` says what is not, for `/readyz`.
+    ///
+    /// # Errors
+    /// A message for an operator.
+    pub fn health(&self) -> Result<(), String> {
+        match lock(&self.shared.unsaved).len() {
+            0 => Ok(()),
+            count => Err(format!(
+                "the grants of {count} accounts are in memory only: the store refuses to write them"
+            )),
+        }
+    }
+
+    /// Stops: sends no more refreshes, waits for those on their way and until what they brought is on disk, then ends all
+    /// supervisors. Gives up after as long as a request may take and a few seconds for the disk.
+    pub async fn drain(&self) {
+        self.shared.is_draining.store(true, Ordering::SeqCst);
+        let slots = lock(&self.shared.slots).values().cloned().collect::<Vec<_>>();
+        let timeout = self.shared.config().limits.token_request_timeout + DRAIN_WRITE_TIME;
+        let drains = slots.into_iter().map(|slot| async move {
+            // One that is being started was let in before the door was shut.
+            let _starting = slot.starting.lock().await;
+            let Some(supervisor) = slot.supervisor() else {
+                return;
+            };
+            if let Ok(CallResult::Timeout) = supervisor.call(Message::Drain, Some(timeout)).await {
+                tracing::error!("a refresh or the write of its grant did not end in time");
+            }
+            supervisor.stop(None);
+        });
+        futures_util::future::join_all(drains).await;
+    }
+
+    /// Asks an account's supervisor, and once more if it was just ending.
+    async fn ask<T: Send + 'static>(
+        &self,
+        account: &str,
+        timeout: Duration,
+        question: impl Fn(RpcReplyPort<T>) -> Message,
+    ) -> Result<T, Unanswered> {
+        for _ in 0..ATTEMPTS_MAX {
+            let supervisor = self.supervisor(account).await?;
+            match supervisor.call(&question, Some(timeout)).await {
+                Ok(CallResult::Success(answer)) => return Ok(answer),
+                Ok(CallResult::Timeout) => return Err(Unanswered::TimedOut),
+                // It is ending, or has just failed: what it was asked is not answered any more.
+                Ok(CallResult::SenderError) | Err(_) => drop(supervisor.wait(Some(ENDING_TIME)).await),
+            }
+        }
+        Err(Unanswered::Defect)
+    }
+
+    /// Tells an account's supervisor something that only a running one needs to know.
+    fn tell(&self, account: &str, message: Message) {
+        if let Some(supervisor) = self.running(account)
+            && supervisor.send_message(message).is_err()
+        {
+            tracing::debug!(account, "a report came after the account's supervisor had ended");
+        }
+    }
+
+    /// Whether an account's supervisor runs.
+    #[cfg(test)]
+    pub(super) fn is_supervised(&self, account: &str) -> bool {
+        self.running(account).is_some()
+    }
+
+    /// Ends a supervisor as a panic would.
+    #[cfg(test)]
+    pub(super) fn kill_supervisor(&self, account: &str) {
+        self.running(account).expect("it runs").kill();
+    }
+
+    fn running(&self, account: &str) -> Option<ActorRef<Message>> {
+        let slot = lock(&self.shared.slots).get(account).cloned()?;
+        slot.supervisor()
+    }
+
+    async fn supervisor(&self, account: &str) -> Result<ActorRef<Message>, Unanswered> {
+        loop {
+            let slot = Arc::clone(lock(&self.shared.slots).entry(account.to_owned()).or_default());
+            if let Some(supervisor) = slot.supervisor() {
+                return Ok(supervisor);
+            }
+            let _starting = slot.starting.lock().await;
+            // Somebody else may have been here meanwhile.
+            if let Some(supervisor) = slot.supervisor() {
+                return Ok(supervisor);
+            }
+            if matches!(*lock(&slot.occupant), Occupant::Retired) {
+                continue;
+            }
+            let started = self.start_supervisor(account, &slot).await;
+            match &started {
+                Ok(supervisor) => *lock(&slot.occupant) = Occupant::Supervisor(supervisor.clone()),
+                // The register of sessions that outlived a supervisor is kept until another can be started.
+                Err(why) if !matches!(why, Unanswered::UnknownAccount) && !slot.register.is_empty() => {}
+                Err(_) => self.shared.retire(account, &slot),
+            }
+            return started;
+        }
+    }
+
+    async fn start_supervisor(&self, account: &str, slot: &Arc<Slot>) -> Result<ActorRef<Message>, Unanswered> {
+        if self.shared.is_draining.load(Ordering::SeqCst) {
+            return Err(Unanswered::Draining);
+        }
+        let store = &self.shared.store;
+        let record = store.account(account).await.map_err(Unanswered::Store)?;
+        let record = record.ok_or(Unanswered::UnknownAccount)?;
+        let secrets = store.account_secrets(account).await.map_err(Unanswered::Store)?;
+        let setup = Setup {
+            record,
+            secrets: secrets.unwrap_or_default(),
+            shared: Arc::clone(&self.shared),
+            slot: Arc::clone(slot),
+        };
+        match AccountSupervisor::spawn(None, AccountSupervisor, setup).await {
+            Ok((supervisor, _)) => Ok(supervisor),
+            Err(error) => {
+                tracing::error!(account, %error, "an account's supervisor cannot be started");
+                Err(Unanswered::Defect)
+            }
+        }
+    }
+
+    fn login_timeout(&self) -> Duration {
+        self.shared.config().limits.login_timeout
+    }
+}
+
+impl Shared {
+    /// The configuration in effect.
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// What bounds the refresh requests in progress at one provider.
+    pub(super) fn limiter(&self, provider: &str) -> Arc<Semaphore> {
+        let mut limiters = lock(&self.limiters);
+        let make = || Arc::new(Semaphore::new(REFRESHES_PER_PROVIDER_MAX));
+        Arc::clone(limiters.entry(provider.to_owned()).or_insert_with(make))
+    }
+
+    /// Whether an account has a grant that the disk has refused.
+    pub(super) fn note_unsaved(&self, account: &str, is_unsaved: bool) {
+        let mut unsaved = lock(&self.unsaved);
+        if is_unsaved {
+            unsaved.insert(account.to_owned());
+        } else if !unsaved.is_empty() {
+            unsaved.remove(account);
+        }
+    }
+
+    /// Takes a slot out of the map, so that its supervisor can end.
+    pub(super) fn retire(&self, account: &str, slot: &Arc<Slot>) {
+        *lock(&slot.occupant) = Occupant::Retired;
+        let mut slots = lock(&self.slots);
+        if slots.get(account).is_some_and(|mapped| Arc::ptr_eq(mapped, slot)) {
+            slots.remove(account);
+        }
+    }
+}
+
+impl Slot {
+    fn supervisor(&self) -> Option<ActorRef<Message>> {
+        match &*lock(&self.occupant) {
+            Occupant::Supervisor(supervisor) if is_alive(supervisor) => Some(supervisor.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl From<Unanswered> for Fault {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::UnknownAccount => {
+                Self::with_detail(FaultKind::UnknownCredentials, "the account was deleted meanwhile")
+            }
+            Unanswered::Store(error) => Self::unavailable(error),
+            Unanswered::Draining => Self::unavailable("the proxy shuts down"),
+            Unanswered::TimedOut => Self::unavailable("the account's credential was not there in time"),
+            Unanswered::Defect => Self::with_detail(FaultKind::Internal, "the account's supervisor fails"),
+        }
+    }
+}
+
+impl From<Unanswered> for StoreError {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::UnknownAccount => Self::NotFound("account"),
+            Unanswered::Store(error) => error,
+            Unanswered::Draining => Self::Closed,
+            Unanswered::TimedOut => Self::Unwritable("the account was not written in time".to_owned()),
+            Unanswered::Defect => Self::Unwritable("the account's supervisor fails".to_owned()),
+        }
+    }
+}
+
+/// Tells everybody whom it may concern that the configuration was reloaded, for as long as there are accounts.
+async fn watch_config(shared: Weak<Shared>, mut config: watch::Receiver<Arc<Config>>) {
+    while config.changed().await.is_ok() {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.tokens.reload();
+        let slots = lock(&shared.slots).values().cloned().collect::<Vec<_>>();
+        for slot in slots {
+            if let Some(supervisor) = slot.supervisor() {
+                // One that is just ending needs no news.
+                let _ = supervisor.send_message(Message::ConfigChanged);
+            }
+        }
+    }
+}
+
+fn is_alive(supervisor: &ActorRef<Message>) -> bool {
+    matches!(
+        supervisor.get_status(),
+        ActorStatus::Unstarted | ActorStatus::Starting | ActorStatus::Running | ActorStatus::Upgrading
+    )
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change under these locks is a single call, so that a panic beside it leaves them whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How often a supervisor is looked for that ends just when it is asked.
+const ATTEMPTS_MAX: usize = 4;
+
+/// How long to wait for a supervisor that is ending to have ended.
+const ENDING_TIME: Duration = Duration::from_millis(100);
+
+/// How long an administrator waits for a write. One that comes later is carried out all the same.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long stopping waits for the disk after the longest refresh.
+const DRAIN_WRITE_TIME: Duration = Duration::from_secs(10);

@@ -1,0 +1,323 @@
+//! The actor that owns one account's credential. It decides and returns in microseconds; requests and writes are tasks of
+//! their own that report their end as a message, whatever happens to them.
+//!
+//! How it fails: a refresh or a write that panics is one that failed for now. A supervisor that panics is replaced by the
+//! next question (see [`super::accounts`]); who waited for it is told that nothing can be had now, or asks again.
+
+mod credential;
+mod held;
+mod orders;
+mod tasks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::task::JoinHandle;
+
+use super::AccountStatus;
+use super::accounts::{Shared, Slot};
+use super::refresh::{Input, Refresher, TokenTimes};
+use super::sessions::{LiveSession, Register, SessionLease};
+use super::target::{Place, UpstreamTarget};
+use super::writes::{Order, Replacement, Writes};
+use crate::clock::{SteadyClock, Timestamp};
+use crate::config::Config;
+use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::limits::SUPERVISOR_IDLE;
+use crate::oauth::{TokenAnswer, TokenError};
+use crate::proto::Protocol;
+use crate::secret::{SecretString, duplicate};
+use crate::store::{AccountRecord, AccountSecrets, AccountState, StoreError, TokenId};
+
+use held::Held;
+
+/// What a supervisor is asked, ordered and told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// May this session live on the account?
+    OpenSession(LiveSession, RpcReplyPort<Result<SessionLease, Fault>>),
+    /// What is presented where?
+    Credential {
+        protocol: Protocol,
+        refused: Option<u64>,
+        reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
+    },
+    /// How is the credential?
+    Status(RpcReplyPort<AccountStatus>),
+    /// Change the account.
+    Order(Order),
+    /// Send nothing new, and answer when all that was sent has ended and is kept.
+    Drain(RpcReplyPort<()>),
+    /// The register is empty again.
+    LastSessionEnded,
+    /// The configuration was reloaded.
+    ConfigChanged,
+    /// An upstream accepted the credential.
+    UpstreamAccepted { grant: u64 },
+    /// An upstream refused the credential for good.
+    UpstreamRefused { grant: u64, refusal: UpstreamRefusal },
+    /// A refresh ended.
+    Refreshed {
+        grant: u64,
+        result: Result<TokenAnswer, TokenError>,
+    },
+    /// The save on its way ended.
+    Saved(Result<(), StoreError>),
+    /// A replacement ended; with the record that was written.
+    Replaced(Box<Replacement>, Box<AccountRecord>, Result<(), StoreError>),
+    /// A removal ended.
+    Removed(
+        RpcReplyPort<Result<Vec<TokenId>, StoreError>>,
+        Result<Vec<TokenId>, StoreError>,
+    ),
+    /// The time that was waited for has come.
+    TimeCame,
+}
+
+/// The behaviour; everything that is kept is [`Supervised`].
+pub(super) struct AccountSupervisor;
+
+/// What a supervisor is started with.
+pub(super) struct Setup {
+    pub(super) record: AccountRecord,
+    pub(super) secrets: AccountSecrets,
+    pub(super) shared: Arc<Shared>,
+    pub(super) slot: Arc<Slot>,
+}
+
+/// Somebody who asked for a credential. Dropping it unanswered tells them that, too.
+#[derive(Debug)]
+struct Waiter {
+    place: Place,
+    reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
+}
+
+/// A refreshed token that is not on disk yet, and so not in use.
+#[derive(Debug)]
+struct Uncommitted {
+    grant: u64,
+    times: TokenTimes,
+    access_token: SecretString,
+    /// Whether the save on its way includes it.
+    is_being_saved: bool,
+}
+
+/// A supervisor's state.
+pub(super) struct Supervised {
+    myself: ActorRef<Message>,
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    clock: SteadyClock,
+    held: Held,
+    refresher: Refresher<Waiter>,
+    /// The access token that is handed out.
+    usable: Option<SecretString>,
+    uncommitted: Option<Uncommitted>,
+    writes: Writes,
+    /// The grants whose refresh is on its way: more than one if credentials were replaced meanwhile.
+    in_flight: Vec<u64>,
+    last_refusal: Option<UpstreamRefusal>,
+    drains: Vec<RpcReplyPort<()>>,
+    last_used: Timestamp,
+    timer: Option<(Timestamp, JoinHandle<()>)>,
+}
+
+impl Actor for AccountSupervisor {
+    type Msg = Message;
+    type State = Supervised;
+    type Arguments = Setup;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, setup: Setup) -> Result<Supervised, ActorProcessingErr> {
+        Ok(Supervised::new(myself, setup))
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Message>,
+        message: Message,
+        state: &mut Supervised,
+    ) -> Result<(), ActorProcessingErr> {
+        state.handle(message);
+        Ok(())
+    }
+
+    /// It has no children. The default would stop it with the first one that ends.
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<Message>,
+        _event: SupervisionEvent,
+        _state: &mut Supervised,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+impl Supervised {
+    fn new(myself: ActorRef<Message>, setup: Setup) -> Self {
+        let clock = SteadyClock::start();
+        let now = clock.now();
+        let held = Held::new(setup.record, setup.secrets);
+        let needs_authorization = held.record.state == AccountState::NeedsAuthorization;
+        let refresher = if needs_authorization && held.uses_oauth() {
+            Refresher::needing_authorization()
+        } else {
+            Refresher::new(held.token_times(now), held.renewal(), now, rand::random())
+        };
+        let usable = held.access_token().map(duplicate);
+        Self {
+            myself,
+            shared: setup.shared,
+            slot: setup.slot,
+            clock,
+            held,
+            refresher,
+            usable,
+            uncommitted: None,
+            writes: Writes::new(),
+            in_flight: Vec::new(),
+            last_refusal: None,
+            drains: Vec::new(),
+            last_used: now,
+            timer: None,
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        let now = self.clock.now();
+        // A lease that was taken from a supervisor before this one tells only the register.
+        let sessions = if self.register().is_empty() {
+            Input::SessionsGone
+        } else {
+            Input::SessionsLive
+        };
+        self.decide(sessions, now);
+        match message {
+            Message::OpenSession(session, reply) => self.on_open_session(session, reply, now),
+            Message::Credential {
+                protocol,
+                refused,
+                reply,
+            } => self.on_asked(protocol, refused, reply, now),
+            Message::Status(reply) => drop(reply.send(self.status())),
+            Message::Order(order) => self.on_order(order),
+            Message::Drain(reply) => {
+                self.drains.push(reply);
+                self.writes.hurry();
+                self.decide(Input::Draining, now);
+            }
+            Message::LastSessionEnded => {}
+            Message::ConfigChanged => self.decide(Input::AppChanged, now),
+            Message::UpstreamAccepted { grant } => self.on_accepted(grant),
+            Message::UpstreamRefused { grant, refusal } => self.on_refused(grant, refusal, now),
+            Message::Refreshed { grant, result } => self.on_refreshed(grant, result, now),
+            Message::Saved(result) => self.on_saved(&result, now),
+            Message::Replaced(replacement, written, result) => self.on_replaced(*replacement, &written, result, now),
+            Message::Removed(reply, result) => self.on_removed(reply, result),
+            Message::TimeCame => {
+                self.timer = None;
+                self.decide(Input::DeadlinePassed, now);
+                self.retire_if_idle(now);
+            }
+        }
+        self.write(now);
+        self.shared
+            .note_unsaved(&self.held.record.account, self.writes.is_grant_refused());
+        if self.in_flight.is_empty() && self.uncommitted.is_none() && self.writes.is_clean() {
+            self.drains.drain(..).for_each(|reply| drop(reply.send(())));
+        }
+        self.arm(now);
+    }
+
+    fn on_open_session(
+        &mut self,
+        session: LiveSession,
+        reply: RpcReplyPort<Result<SessionLease, Fault>>,
+        now: Timestamp,
+    ) {
+        self.last_used = now;
+        let config = self.config();
+        let own_limit = config
+            .providers
+            .get(&self.held.record.provider)
+            .and_then(|provider| provider.sessions_per_account_max);
+        let limit = own_limit.unwrap_or(config.limits.sessions_per_account_max);
+        let opened = if self.held.record.state == AccountState::Disabled {
+            Err(Fault::new(FaultKind::AccountDisabled))
+        } else {
+            SessionLease::take(&self.slot, session, limit, self.myself.clone()).map_err(|live| {
+                Fault::with_detail(
+                    FaultKind::AccountLimit,
+                    format!("{live} sessions are live, {limit} are allowed"),
+                )
+            })
+        };
+        if opened.is_ok() {
+            self.decide(Input::SessionsLive, now);
+        }
+        // If nobody listens any more, the lease comes back with the error and is dropped, which ends it.
+        drop(reply.send(opened));
+    }
+
+    fn status(&self) -> AccountStatus {
+        AccountStatus {
+            state: self.held.record.state,
+            last_error: self.held.record.last_error.clone(),
+            next_try: self.refresher.next_try(),
+            expires: self.refresher.expires(),
+        }
+    }
+
+    /// Ends this supervisor if nobody has used it for a while and the store holds all that it knows.
+    fn retire_if_idle(&mut self, now: Timestamp) {
+        let is_idle = now >= self.last_used.after(SUPERVISOR_IDLE)
+            && self.register().is_empty()
+            && self.refresher.is_at_rest()
+            && self.in_flight.is_empty()
+            && self.writes.is_clean();
+        if is_idle {
+            self.shared.retire(&self.held.record.account, &self.slot);
+            self.myself.stop(None);
+        }
+    }
+
+    /// Sees to it that this supervisor is woken when something is due. A timer that comes early is harmless.
+    fn arm(&mut self, now: Timestamp) {
+        let idle = match self.register().is_empty() && self.refresher.is_at_rest() {
+            // Tried again later where it cannot end yet.
+            true => Some(self.last_used.after(SUPERVISOR_IDLE).max(now.after(IDLE_CHECK_MIN))),
+            false => None,
+        };
+        let due = [self.refresher.deadline(), self.writes.retry_at(), idle];
+        let Some(due) = due.into_iter().flatten().min() else {
+            return;
+        };
+        if self.timer.as_ref().is_some_and(|(armed, _)| *armed <= due) {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            timer.abort();
+        }
+        self.timer = Some((due, tasks::wake(self.myself.clone(), due.since(now))));
+    }
+
+    fn register(&self) -> &Register {
+        &self.slot.register
+    }
+
+    fn config(&self) -> Arc<Config> {
+        self.shared.config()
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        if let Some((_, timer)) = self.timer.take() {
+            timer.abort();
+        }
+        self.shared.note_unsaved(&self.held.record.account, false);
+    }
+}
+
+/// How long to wait at least before it is looked again whether the supervisor can end.
+const IDLE_CHECK_MIN: Duration = Duration::from_secs(60);

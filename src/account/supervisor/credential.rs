@@ -1,0 +1,196 @@
+//! The credential's side of a supervisor: who asks for it, how refreshes end, what upstreams say of it.
+
+use ractor::RpcReplyPort;
+
+use super::held::UPSTREAM_REFUSED;
+use super::{Supervised, Uncommitted, Waiter, tasks};
+use crate::account::UpstreamTarget;
+use crate::account::refresh::{Action, Answer, Failure, Input, TokenTimes};
+use crate::account::target::Place;
+use crate::account::writes::Behind;
+use crate::clock::Timestamp;
+use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::oauth::{TokenAnswer, TokenError, TokenErrorKind};
+use crate::proto::{CredentialSecret, Protocol};
+use crate::secret::duplicate;
+use crate::store::AccountState;
+
+impl Supervised {
+    pub(super) fn on_asked(
+        &mut self,
+        protocol: Protocol,
+        refused: Option<u64>,
+        reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
+        now: Timestamp,
+    ) {
+        self.last_used = now;
+        let place = match self.place(protocol) {
+            Ok(place) => place,
+            Err(fault) => return drop(reply.send(Err(fault))),
+        };
+        if self.held.uses_oauth() {
+            let waiter = Waiter { place, reply };
+            return self.decide(Input::Asked { waiter, refused }, now);
+        }
+        let answer = match self.held.password() {
+            Some(_) if self.held.record.state == AccountState::NeedsAuthorization => Err(self.authorization_gone()),
+            Some(password) => {
+                let secret = CredentialSecret::Password(duplicate(password));
+                Ok(place.with_secret(secret, self.refresher.grant()))
+            }
+            None => Err(Fault::with_detail(
+                FaultKind::AuthorizationGone,
+                "the account has no credentials",
+            )),
+        };
+        drop(reply.send(answer));
+    }
+
+    fn place(&self, protocol: Protocol) -> Result<Place, Fault> {
+        if self.held.record.state == AccountState::Disabled {
+            return Err(Fault::new(FaultKind::AccountDisabled));
+        }
+        Place::find(&self.held.record, &self.config(), protocol)
+    }
+
+    /// Lets the policy decide, and carries out what it wants.
+    pub(super) fn decide(&mut self, input: Input<Waiter>, now: Timestamp) {
+        for action in self.refresher.handle(input, now, rand::random()) {
+            match action {
+                Action::Send { grant } => self.send_refresh(grant),
+                Action::Answer(waiter, answer) => self.answer(waiter, answer),
+                Action::Defect(what) => {
+                    let state = self.refresher.state_name();
+                    tracing::error!(account = %self.held.record.account, state, "defect in the refresh policy: {what}");
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, waiter: Waiter, answer: Answer) {
+        let told = match (answer, &self.usable) {
+            (Answer::Token, Some(token)) => {
+                let secret = CredentialSecret::OAuth {
+                    token: duplicate(token),
+                    generation: self.refresher.generation(),
+                };
+                Ok(waiter.place.with_secret(secret, self.refresher.grant()))
+            }
+            (Answer::Token, None) => Err(Fault::with_detail(FaultKind::Internal, "no token where one is usable")),
+            (Answer::Unavailable, _) => Err(Fault::unavailable(self.held.last_error())),
+            (Answer::AppRefused, _) => Err(Fault::with_detail(FaultKind::AppRefused, self.held.last_error())),
+            (Answer::NeedsAuthorization, _) => Err(self.authorization_gone()),
+            (Answer::StillRefused, _) => Err(match &self.last_refusal {
+                Some(refusal) => Fault::new(FaultKind::UpstreamRefused(refusal.clone())),
+                None => Fault::unavailable("the upstream refuses a token that was refreshed less than a minute ago"),
+            }),
+        };
+        if answer == Answer::NeedsAuthorization && self.held.record.state != AccountState::NeedsAuthorization {
+            let now = self.clock.now();
+            self.note(
+                AccountState::NeedsAuthorization,
+                Some(("no_refresh_token", "the access token has ended")),
+                now,
+            );
+        }
+        // Whoever has hung up meanwhile needs no answer.
+        drop(waiter.reply.send(told));
+    }
+
+    fn authorization_gone(&self) -> Fault {
+        Fault::with_detail(FaultKind::AuthorizationGone, self.held.last_error())
+    }
+
+    pub(super) fn on_refreshed(&mut self, grant: u64, result: Result<TokenAnswer, TokenError>, now: Timestamp) {
+        self.in_flight.retain(|sent| *sent != grant);
+        if grant != self.refresher.grant() {
+            tracing::debug!(account = %self.held.record.account, "a refresh ended whose grant has been replaced");
+            return;
+        }
+        match result {
+            Ok(answer) => {
+                tracing::debug!(account = %self.held.record.account, life = ?answer.expires_in, "OAuth token refreshed");
+                let times = TokenTimes {
+                    obtained: now,
+                    expires: now.after(answer.expires_in),
+                };
+                let access_token = duplicate(&answer.access_token);
+                self.held.take_answer(answer, times);
+                self.uncommitted = Some(Uncommitted {
+                    grant,
+                    times,
+                    access_token,
+                    is_being_saved: false,
+                });
+                self.note_refreshed(now);
+                self.writes.mark(Behind::Grant);
+            }
+            Err(error) => {
+                let (state, failure) = match error.kind {
+                    TokenErrorKind::Grant => (AccountState::NeedsAuthorization, Failure::Grant),
+                    TokenErrorKind::App => (AccountState::Failing, Failure::App),
+                    TokenErrorKind::Temporary { retry_after } => {
+                        (AccountState::Failing, Failure::Temporary { retry_after })
+                    }
+                };
+                // IMPORTANT: before the waiters are answered, for their faults carry the error.
+                self.note(state, Some((&error.code, &error.message)), now);
+                self.decide(Input::Failed { grant, failure }, now);
+            }
+        }
+    }
+
+    fn send_refresh(&mut self, grant: u64) {
+        self.in_flight.push(grant);
+        tasks::refresh(self, grant);
+    }
+
+    pub(super) fn on_accepted(&mut self, grant: u64) {
+        if grant != self.refresher.grant() {
+            return;
+        }
+        self.last_refusal = None;
+        let is_over = match self.held.record.state {
+            AccountState::New => true,
+            // A token accepted upstream says nothing of a refresh that fails.
+            AccountState::Failing => self.held.is_failing_upstream() || self.refresher.is_at_rest(),
+            AccountState::NeedsAuthorization => !self.held.uses_oauth(),
+            AccountState::Active | AccountState::Disabled => false,
+        };
+        if is_over {
+            let now = self.clock.now();
+            self.note(AccountState::Active, None, now);
+        }
+    }
+
+    pub(super) fn on_refused(&mut self, grant: u64, refusal: UpstreamRefusal, now: Timestamp) {
+        if grant != self.refresher.grant() || !refusal.blames_credential {
+            return;
+        }
+        let message = match &refusal.code {
+            Some(code) => format!("the upstream refuses the credential: [{code}] {}", refusal.text),
+            None => format!("the upstream refuses the credential: {}", refusal.text),
+        };
+        self.last_refusal = Some(refusal);
+        let state = if self.held.uses_oauth() {
+            AccountState::Failing
+        } else {
+            AccountState::NeedsAuthorization
+        };
+        self.note(state, Some((UPSTREAM_REFUSED, &message)), now);
+    }
+
+    fn note_refreshed(&mut self, now: Timestamp) {
+        // A refresh that succeeds does not heal a mailbox whose upstream refuses the fresh tokens.
+        if !self.held.is_failing_upstream() {
+            self.note(AccountState::Active, None, now);
+        }
+    }
+
+    /// Takes note of a state, and has it written if it is another.
+    fn note(&mut self, state: AccountState, error: Option<(&str, &str)>, now: Timestamp) {
+        if self.held.note(state, error, now) {
+            self.writes.mark(Behind::State);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What a supervisor holds in memory: the account's record and its secrets. Pure.
+
+use crate::account::refresh::{Renewal, TokenTimes};
+use crate::account::writes::{Credentials, Replacement};
+use crate::clock::Timestamp;
+use crate::limits::OAUTH_TOKEN_LIFE_DEFAULT;
+use crate::oauth::TokenAnswer;
+use crate::secret::{ExposeSecret, SecretString};
+use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState};
+
+/// An account's record and secrets.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) record: AccountRecord,
+    pub(super) secrets: AccountSecrets,
+}
+
+/// The code of an error that an upstream, not the token endpoint, is the cause of.
+pub(super) const UPSTREAM_REFUSED: &str = "upstream_refused";
+
+impl Held {
+    pub(super) fn new(record: AccountRecord, secrets: AccountSecrets) -> Self {
+        Self { record, secrets }
+    }
+
+    /// Whether the mailbox is reached with OAuth tokens rather than a password.
+    pub(super) fn uses_oauth(&self) -> bool {
+        self.secrets
+            .grant
+            .as_ref()
+            .is_some_and(|grant| grant.refresh_token.is_some() || grant.access_token.is_some())
+    }
+
+    pub(super) fn password(&self) -> Option<&SecretString> {
+        self.secrets.password.as_ref()
+    }
+
+    pub(super) fn access_token(&self) -> Option<&SecretString> {
+        self.secrets.grant.as_ref()?.access_token.as_ref()
+    }
+
+    pub(super) fn refresh_token(&self) -> Option<&SecretString> {
+        self.secrets.grant.as_ref()?.refresh_token.as_ref()
+    }
+
+    pub(super) fn renewal(&self) -> Renewal {
+        match self.refresh_token() {
+            Some(_) => Renewal::Possible,
+            None => Renewal::Impossible,
+        }
+    }
+
+    /// The access token's times. What an administrator left out is assumed: obtained now, good for an hour.
+    pub(super) fn token_times(&self, now: Timestamp) -> Option<TokenTimes> {
+        self.access_token()?;
+        let grant = self.secrets.grant.as_ref()?;
+        let obtained = grant.obtained.unwrap_or(now);
+        let expires = grant.expires.unwrap_or(obtained.after(OAUTH_TOKEN_LIFE_DEFAULT));
+        Some(TokenTimes { obtained, expires })
+    }
+
+    /// Whether `other` has the refresh token that is held.
+    pub(super) fn has_refresh_token_of(&self, other: &AccountSecrets) -> bool {
+        let other = other.grant.as_ref().and_then(|grant| grant.refresh_token.as_ref());
+        match (self.refresh_token(), other) {
+            (Some(mine), Some(other)) => mine.expose_secret() == other.expose_secret(),
+            _ => false,
+        }
+    }
+
+    /// Takes over what a refresh brought. Without a new refresh token the old one stays (RFC 6749 §6).
+    pub(super) fn take_answer(&mut self, answer: TokenAnswer, times: TokenTimes) {
+        let grant = self.secrets.grant.get_or_insert_default();
+        if let Some(refresh_token) = answer.refresh_token {
+            grant.refresh_token = Some(refresh_token);
+        }
+        grant.access_token = Some(answer.access_token);
+        grant.obtained = Some(times.obtained);
+        grant.expires = Some(times.expires);
+    }
+
+    /// What the account would be after `replacement`, as things are now.
+    pub(super) fn after(&self, replacement: &Replacement) -> (AccountRecord, AccountSecrets) {
+        let secrets = match &replacement.credentials {
+            Credentials::Kept => self.secrets.clone(),
+            Credentials::New(secrets) => secrets.clone(),
+            Credentials::NewBesideGrant(secrets) => self.beside_grant(secrets.clone()),
+        };
+        (
+            self.merged(replacement.record.clone(), &replacement.credentials),
+            secrets,
+        )
+    }
+
+    /// Takes over a replacement.
+    pub(super) fn replace(&mut self, record: AccountRecord, credentials: Credentials) {
+        self.record = self.merged(record, &credentials);
+        match credentials {
+            Credentials::Kept => {}
+            Credentials::New(secrets) => self.secrets = secrets,
+            Credentials::NewBesideGrant(secrets) => self.secrets = self.beside_grant(secrets),
+        }
+    }
+
+    /// Takes note of a state. Says whether it is worth writing: not for the same error at another time. What an
+    /// administrator disabled stays so.
+    pub(super) fn note(&mut self, state: AccountState, error: Option<(&str, &str)>, now: Timestamp) -> bool {
+        if self.record.state == AccountState::Disabled {
+            return false;
+        }
+        let before = self.record.last_error.as_ref().map(|error| error.code.as_str());
+        let is_other = self.record.state != state || before != error.map(|(code, _)| code);
+        if is_other {
+            let (code, message) = error.unwrap_or_default();
+            let (account, provider) = (&self.record.account, &self.record.provider);
+            tracing::info!(%account, %provider, ?state, code, message, "account state changed");
+        }
+        self.record.state = state;
+        self.record.last_error = error.map(|(code, message)| AccountError {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            time: now,
+        });
+        is_other
+    }
+
+    /// Whether the last error is an upstream's.
+    pub(super) fn is_failing_upstream(&self) -> bool {
+        let code = self.record.last_error.as_ref().map(|error| error.code.as_str());
+        self.record.state == AccountState::Failing && code == Some(UPSTREAM_REFUSED)
+    }
+
+    /// The last error, for the detail of a fault.
+    pub(super) fn last_error(&self) -> String {
+        match &self.record.last_error {
+            Some(error) => format!("{}: {}", error.code, error.message),
+            None => String::new(),
+        }
+    }
+
+    /// A record from outside with what the supervisor knows better: the state and the error, unless new credentials or a
+    /// change between enabled and disabled make them obsolete.
+    fn merged(&self, mut record: AccountRecord, credentials: &Credentials) -> AccountRecord {
+        let was_disabled = self.record.state == AccountState::Disabled;
+        let is_disabled = record.state == AccountState::Disabled;
+        let has_new = !matches!(credentials, Credentials::Kept);
+        if has_new || (was_disabled && !is_disabled) {
+            record.last_error = None;
+            if !is_disabled {
+                record.state = AccountState::New;
+            }
+        } else {
+            record.last_error.clone_from(&self.record.last_error);
+            if !is_disabled {
+                record.state = self.record.state;
+            }
+        }
+        record
+    }
+
+    fn beside_grant(&self, secrets: AccountSecrets) -> AccountSecrets {
+        AccountSecrets {
+            grant: self.secrets.grant.clone(),
+            password: secrets.password,
+        }
+    }
+}

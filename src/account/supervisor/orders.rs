@@ -1,0 +1,112 @@
+//! The store's side of a supervisor: what is written when, and what administrators order.
+
+use ractor::RpcReplyPort;
+
+use super::{Supervised, tasks};
+use crate::account::refresh::Input;
+use crate::account::writes::{Behind, Credentials, Order, Replacement, Write};
+use crate::clock::Timestamp;
+use crate::proto::session::Goodbye;
+use crate::secret::duplicate;
+use crate::store::{AccountRecord, AccountState, StoreError, TokenId};
+
+impl Supervised {
+    /// A save ended. What it brought is used now; what the disk refused is used, too, for the old grant may be gone, and the
+    /// account stays unsaved until a later attempt succeeds.
+    pub(super) fn on_saved(&mut self, result: &Result<(), StoreError>, now: Timestamp) {
+        self.writes.on_saved(result, now);
+        if let Err(StoreError::NotFound(_)) = result {
+            tracing::error!(account = %self.held.record.account, "an account has vanished from the store");
+            self.shared.retire(&self.held.record.account, &self.slot);
+            return self.myself.stop(None);
+        }
+        if let Err(error) = result {
+            tracing::error!(account = %self.held.record.account, %error, "an account cannot be written; it is kept in memory");
+        }
+        if let Some(done) = self.uncommitted.take_if(|uncommitted| uncommitted.is_being_saved) {
+            self.usable = Some(done.access_token);
+            let (grant, times) = (done.grant, done.times);
+            self.decide(Input::Succeeded { grant, times }, now);
+        }
+    }
+
+    pub(super) fn on_order(&mut self, order: Order) {
+        let order = match order {
+            Order::Replace(mut replacement) => {
+                let is_refreshing = self.in_flight.contains(&self.refresher.grant()) || self.uncommitted.is_some();
+                if is_refreshing && let Credentials::New(secrets) = replacement.credentials {
+                    // The answer on its way belongs to this very grant: it must not be lost.
+                    replacement.credentials = match self.held.has_refresh_token_of(&secrets) {
+                        true => Credentials::NewBesideGrant(secrets),
+                        false => Credentials::New(secrets),
+                    };
+                }
+                Order::Replace(replacement)
+            }
+            Order::Remove(reply) => Order::Remove(reply),
+        };
+        self.writes.order(order);
+    }
+
+    pub(super) fn on_replaced(
+        &mut self,
+        replacement: Replacement,
+        written: &AccountRecord,
+        result: Result<(), StoreError>,
+        now: Timestamp,
+    ) {
+        self.writes.on_order_ended();
+        if result.is_ok() {
+            let Replacement {
+                record, credentials, ..
+            } = replacement;
+            let has_new_grant = matches!(credentials, Credentials::New(_));
+            self.held.replace(record, credentials);
+            if self.held.record != *written {
+                // Its state changed while it was being written.
+                self.writes.mark(Behind::State);
+            }
+            if has_new_grant {
+                self.usable = self.held.access_token().map(duplicate);
+                (self.uncommitted, self.last_refusal) = (None, None);
+                let times = self.held.token_times(now);
+                let renewal = self.held.renewal();
+                self.decide(Input::GrantReplaced { times, renewal }, now);
+            }
+            if self.held.record.state == AccountState::Disabled {
+                self.register().end(None, Goodbye::AccountDeleted);
+            }
+        }
+        drop(replacement.reply.send(result));
+    }
+
+    pub(super) fn on_removed(
+        &mut self,
+        reply: RpcReplyPort<Result<Vec<TokenId>, StoreError>>,
+        result: Result<Vec<TokenId>, StoreError>,
+    ) {
+        self.writes.on_order_ended();
+        if result.is_ok() {
+            self.register().end(None, Goodbye::AccountDeleted);
+            self.shared.retire(&self.held.record.account, &self.slot);
+            // Waiters and later orders are dropped with the state: their askers find no account any more.
+            self.myself.stop(None);
+        }
+        drop(reply.send(result));
+    }
+
+    /// Starts the next write, if there is one.
+    pub(super) fn write(&mut self, now: Timestamp) {
+        match self.writes.next(now) {
+            None => {}
+            Some(Write::Save) => {
+                if let Some(uncommitted) = &mut self.uncommitted {
+                    uncommitted.is_being_saved = true;
+                }
+                tasks::save(self);
+            }
+            Some(Write::Order(Order::Replace(replacement))) => tasks::replace(self, replacement),
+            Some(Write::Order(Order::Remove(reply))) => tasks::remove(self, reply),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The tasks that a supervisor starts. Each reports its end, also if it panics, and none is ever cancelled: they run on if
+//! the supervisor ends, and what they report is lost only with it.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use ractor::{ActorRef, RpcReplyPort};
+use tokio::task::JoinHandle;
+
+use super::{Message, Supervised};
+use crate::account::writes::Replacement;
+use crate::clock;
+use crate::metrics::names;
+use crate::oauth::TokenError;
+use crate::secret::duplicate;
+use crate::store::{StoreError, TokenId};
+
+/// Refreshes the grant that is held, as soon as the provider has room for one more request of ours.
+pub(super) fn refresh(state: &Supervised, grant: u64) {
+    let myself = state.myself.clone();
+    let shared = std::sync::Arc::clone(&state.shared);
+    let config = state.config();
+    let account = state.held.record.account.clone();
+    let name = state.held.record.provider.clone();
+    let provider = config.providers.get(&name).cloned();
+    let refresh_token = state.held.refresh_token().map(duplicate);
+    let timeout = config.limits.token_request_timeout;
+    let limiter = shared.limiter(&name);
+    let request = async move {
+        let (Some(provider), Some(refresh_token)) = (provider, refresh_token) else {
+            return Err(TokenError::app(
+                "no_provider",
+                format!("provider '{name}' is not configured"),
+            ));
+        };
+        // The semaphore is never closed; without a permit the request is sent all the same.
+        let _permit = limiter.acquire().await.ok();
+        tracing::debug!(%account, provider = %provider.name, "refreshing the OAuth token");
+        let begun = clock::instant();
+        let result = shared.tokens.refresh(&provider, &refresh_token, timeout).await;
+        let took = clock::instant().saturating_duration_since(begun);
+        let outcome = result.as_ref().map_or_else(TokenError::label, |_| "success");
+        metrics::counter!(names::OAUTH_REFRESHES, names::PROVIDER => name.clone(), names::OUTCOME => outcome)
+            .increment(1);
+        metrics::histogram!(names::OAUTH_REFRESH_DURATION, names::PROVIDER => name).record(took.as_secs_f64());
+        result
+    };
+    tokio::spawn(async move {
+        let result = AssertUnwindSafe(Box::pin(request)).catch_unwind().await;
+        let result = result.unwrap_or_else(|panic| Err(TokenError::temporary("internal", what(&*panic))));
+        report(&myself, Message::Refreshed { grant, result });
+    });
+}
+
+/// Writes what is held.
+pub(super) fn save(state: &Supervised) {
+    let (myself, store) = (state.myself.clone(), state.shared.store.clone());
+    let (record, secrets) = (state.held.record.clone(), state.held.secrets.clone());
+    tokio::spawn(async move {
+        let result = or_panicked(store.replace_account(record, secrets)).await;
+        report(&myself, Message::Saved(result));
+    });
+}
+
+/// Writes what the account is after a replacement.
+pub(super) fn replace(state: &Supervised, replacement: Box<Replacement>) {
+    let (myself, store) = (state.myself.clone(), state.shared.store.clone());
+    let (record, secrets) = state.held.after(&replacement);
+    tokio::spawn(async move {
+        let result = or_panicked(store.replace_account(record.clone(), secrets)).await;
+        report(&myself, Message::Replaced(replacement, Box::new(record), result));
+    });
+}
+
+/// Deletes the account.
+pub(super) fn remove(state: &Supervised, reply: RpcReplyPort<Result<Vec<TokenId>, StoreError>>) {
+    let (myself, store) = (state.myself.clone(), state.shared.store.clone());
+    let account = state.held.record.account.clone();
+    tokio::spawn(async move {
+        let result = or_panicked(store.remove_account(&account)).await;
+        report(&myself, Message::Removed(reply, result));
+    });
+}
+
+/// Wakes the supervisor after a while.
+pub(super) fn wake(myself: ActorRef<Message>, after: Duration) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        tokio::time::sleep(after).await;
+        report(&myself, Message::TimeCame);
+    })
+}
+
+async fn or_panicked<T>(operation: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let result = AssertUnwindSafe(operation).catch_unwind().await;
+    result.unwrap_or_else(|panic| Err(StoreError::Unwritable(what(&*panic))))
+}
+
+fn report(supervisor: &ActorRef<Message>, message: Message) {
+    if supervisor.send_message(message).is_err() {
+        tracing::debug!("a task of an account's supervisor outlived it");
+    }
+}
+
+fn what(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("defect: {}", text.unwrap_or("a panic"))
+}

@@ -1,0 +1,161 @@
+//! Where an account's mailbox is, and under which name its owner is known there. Pure.
+
+use std::sync::Arc;
+
+use crate::config::{Config, Endpoint, Provider};
+use crate::fault::{Fault, FaultKind};
+use crate::oauth::providers::{self, UserRule};
+use crate::proto::{Credential, CredentialSecret, Protocol};
+use crate::store::{AccountRecord, EndpointOverride};
+
+/// Where to connect and what to present there.
+#[derive(Debug, Clone)]
+pub struct UpstreamTarget {
+    /// What to present.
+    pub credential: Credential,
+    /// The provider, for its mechanisms and trust anchors.
+    pub provider: Arc<Provider>,
+    /// Where to connect: the account's own endpoint, else the provider's.
+    pub endpoint: Endpoint,
+    /// Which of the account's credentials this is; goes with what is reported of it later.
+    pub grant: u64,
+}
+
+/// An [`UpstreamTarget`] without its secret.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) user: String,
+    pub(super) provider: Arc<Provider>,
+    pub(super) endpoint: Endpoint,
+}
+
+impl Place {
+    /// Where `record`'s mailbox is for `protocol`.
+    pub(super) fn find(record: &AccountRecord, config: &Config, protocol: Protocol) -> Result<Self, Fault> {
+        let missing = |what: String| Fault::with_detail(FaultKind::ProtocolNotOffered, what);
+        let Some(provider) = config.providers.get(&record.provider) else {
+            return Err(missing(format!("provider '{}' is not configured", record.provider)));
+        };
+        let own = own_endpoint(record, protocol);
+        let endpoint = match own {
+            Some(own) => Endpoint {
+                host: own.host.clone(),
+                port: own.port,
+                tls: own.tls,
+            },
+            None => provider
+                .endpoint(protocol)
+                .cloned()
+                .ok_or_else(|| missing(format!("provider '{}' has no {protocol} endpoint", provider.name)))?,
+        };
+        Ok(Self {
+            user: user(record, own, protocol),
+            provider: Arc::clone(provider),
+            endpoint,
+        })
+    }
+
+    /// Completes this place with a secret.
+    pub(super) fn with_secret(self, secret: CredentialSecret, grant: u64) -> UpstreamTarget {
+        UpstreamTarget {
+            credential: Credential {
+                user: self.user,
+                secret,
+            },
+            provider: self.provider,
+            endpoint: self.endpoint,
+            grant,
+        }
+    }
+}
+
+/// The name that the account gives for the protocol or for all of them, else what its provider makes of its address.
+fn user(record: &AccountRecord, own: Option<&EndpointOverride>, protocol: Protocol) -> String {
+    let given = own.and_then(|own| own.user.as_ref()).or(record.user.as_ref());
+    if let Some(given) = given {
+        return given.clone();
+    }
+    let address = record.email.as_ref().unwrap_or(&record.account);
+    let rule = match protocol {
+        Protocol::Imap => providers::preset(&record.provider).map_or(UserRule::Address, |preset| preset.imap_user),
+        Protocol::Smtp | Protocol::Pop3 => UserRule::Address,
+    };
+    rule.apply(address).to_owned()
+}
+
+fn own_endpoint(record: &AccountRecord, protocol: Protocol) -> Option<&EndpointOverride> {
+    match protocol {
+        Protocol::Imap => record.imap.as_ref(),
+        Protocol::Smtp => record.smtp.as_ref(),
+        Protocol::Pop3 => record.pop3.as_ref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::tests::support::{account, config};
+    use crate::config::UpstreamTls;
+
+    fn own(user: Option<&str>) -> EndpointOverride {
+        EndpointOverride {
+            host: "own.example.com".to_owned(),
+            port: 1993,
+            tls: UpstreamTls::Starttls,
+            user: user.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_most_particular_name_wins() {
+        let mut record = account("ada");
+        let named = |record: &AccountRecord| Place::find(record, &config(), Protocol::Imap).unwrap().user;
+        record.email = None;
+        assert_eq!(named(&record), "ada");
+        record.email = Some("ada@example.com".to_owned());
+        assert_eq!(named(&record), "ada@example.com");
+        record.user = Some("shared@example.com".to_owned());
+        assert_eq!(named(&record), "shared@example.com");
+        record.imap = Some(own(None));
+        assert_eq!(named(&record), "shared@example.com");
+        record.imap = Some(own(Some("imap-name")));
+        assert_eq!(named(&record), "imap-name");
+    }
+
+    #[test]
+    fn icloud_is_given_the_local_part_unless_a_name_was_given() {
+        let mut record = account("ada");
+        record.provider = "icloud".to_owned();
+        record.email = Some("ada@icloud.com".to_owned());
+        assert_eq!(Place::find(&record, &config(), Protocol::Imap).unwrap().user, "ada");
+        record.user = Some("ada@icloud.com".to_owned());
+        assert_eq!(
+            Place::find(&record, &config(), Protocol::Imap).unwrap().user,
+            "ada@icloud.com"
+        );
+    }
+
+    #[test]
+    fn the_accounts_own_endpoint_goes_before_the_providers() {
+        let mut record = account("ada");
+        let place = |record: &AccountRecord, protocol| Place::find(record, &config(), protocol);
+        assert_eq!(
+            place(&record, Protocol::Imap).unwrap().endpoint.host,
+            "imap.example.com"
+        );
+        record.imap = Some(own(None));
+        let endpoint = place(&record, Protocol::Imap).unwrap().endpoint;
+        assert_eq!(
+            (endpoint.host.as_str(), endpoint.port, endpoint.tls),
+            ("own.example.com", 1993, UpstreamTls::Starttls)
+        );
+        assert_eq!(
+            place(&record, Protocol::Pop3).unwrap_err().kind,
+            FaultKind::ProtocolNotOffered
+        );
+        record.provider = "gone".to_owned();
+        let fault = place(&record, Protocol::Imap).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::ProtocolNotOffered);
+        assert_eq!(fault.detail, "provider 'gone' is not configured");
+    }
+}

@@ -1,0 +1,594 @@
+//! Accounts as their callers see them, on a paused clock, over a store in memory and a provider that the test plays.
+
+pub(crate) mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use support::{Asked, World, account, config, password, refresh_token, session};
+use tokio::time::{Instant, sleep};
+
+use crate::clock;
+use crate::fault::{FaultKind, UpstreamRefusal};
+use crate::oauth::{TokenError, TokenErrorKind};
+use crate::proto::session::Goodbye;
+use crate::proto::{CredentialSecret, Protocol};
+use crate::secret::ExposeSecret;
+use crate::store::{AccountSecrets, AccountState, Grant, Store, StoreError, TokenId};
+
+fn token(asked: &Asked) -> (&str, u64) {
+    match &asked.as_ref().unwrap().credential.secret {
+        CredentialSecret::OAuth { token, generation } => (token.expose_secret(), *generation),
+        CredentialSecret::Password(password) => (password.expose_secret(), 0),
+    }
+}
+
+fn kind(asked: Asked) -> FaultKind {
+    asked.unwrap_err().kind
+}
+
+fn trouble(kind: TokenErrorKind, code: &str) -> TokenError {
+    TokenError {
+        kind,
+        code: code.to_owned(),
+        message: "says the provider".to_owned(),
+    }
+}
+
+const PASSING: TokenErrorKind = TokenErrorKind::Temporary { retry_after: None };
+
+fn refusal() -> UpstreamRefusal {
+    UpstreamRefusal {
+        code: Some("AUTHENTICATIONFAILED".to_owned()),
+        text: "Invalid credentials".to_owned(),
+        blames_credential: true,
+    }
+}
+
+/// Refreshes once, so that `a1` is the current token, good for an hour.
+async fn refreshed() -> (World, u64) {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    world.request().await.succeed("a1", Some("r2"), 3600);
+    let asked = asked.await.unwrap();
+    assert_eq!(token(&asked).0, "a1");
+    let generation = token(&asked).1;
+    (world, generation)
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_logins_cause_one_refresh() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = (0..200).map(|_| world.ask(None)).collect::<Vec<_>>();
+    let request = world.request().await;
+    assert_eq!(request.refresh_token, "r1");
+    request.succeed("a1", Some("r2"), 3600);
+    for asked in asked {
+        assert_eq!(token(&asked.await.unwrap()).0, "a1");
+    }
+    assert!(world.requests.try_recv().is_err());
+    assert_eq!(
+        (world.state().await, world.stored().as_str(), world.store.writes()),
+        (AccountState::Active, "r2", 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_grant_is_on_disk_before_its_token_is_used() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let gate = world.store.hold_writes();
+    let mut asked = world.ask(None);
+    world.request().await.succeed("a1", Some("r2"), 3600);
+    assert!(tokio::time::timeout(Duration::from_secs(5), &mut asked).await.is_err());
+    gate.add_permits(1);
+    assert_eq!(token(&asked.await.unwrap()).0, "a1");
+    assert_eq!(world.stored(), "r2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_cancels_no_refresh() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    let request = world.request().await;
+    asked.abort();
+    assert!(asked.await.unwrap_err().is_cancelled());
+    request.succeed("a1", Some("r2"), 3600);
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "a1");
+    assert_eq!(world.stored(), "r2");
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_refuses_is_used_from_memory_and_written_later() {
+    let mut world = World::with(refresh_token("r1")).await;
+    world.store.is_full.store(true, Ordering::SeqCst);
+    let asked = world.ask(None);
+    world.request().await.succeed("a1", Some("r2"), 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a1");
+    assert_eq!(world.stored(), "r1");
+    assert!(world.accounts.health().unwrap_err().contains("1 accounts"));
+    sleep(Duration::from_secs(20)).await;
+    assert!(world.store.writes() > 3, "the write is tried again and again");
+    assert!(world.accounts.health().is_err());
+    world.store.is_full.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(31)).await;
+    assert_eq!(world.stored(), "r2");
+    assert_eq!(world.accounts.health(), Ok(()));
+    let writes = world.store.writes();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.store.writes(), writes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_is_gone_needs_a_person_and_a_put_heals_it_at_once() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    world
+        .request()
+        .await
+        .fail(trouble(TokenErrorKind::Grant, "invalid_grant"));
+    assert_eq!(kind(asked.await.unwrap()), FaultKind::AuthorizationGone);
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(
+        (status.state, status.next_try),
+        (AccountState::NeedsAuthorization, None)
+    );
+    assert_eq!(status.last_error.unwrap().code, "invalid_grant");
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
+    assert!(world.requests.try_recv().is_err());
+
+    world
+        .accounts
+        .replace(account("ada"), Some(refresh_token("r9")))
+        .await
+        .unwrap();
+    assert_eq!(world.state().await, AccountState::New);
+    let asked = world.ask(None);
+    let request = world.request().await;
+    assert_eq!(request.refresh_token, "r9");
+    request.succeed("a9", None, 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a9");
+    assert_eq!(world.stored(), "r9", "a missing refresh token keeps the old");
+    assert_eq!(world.state().await, AccountState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn needs_authorization_outlives_a_restart() {
+    let mut record = account("ada");
+    record.state = AccountState::NeedsAuthorization;
+    let mut world = World::with_record(record, refresh_token("r1")).await;
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn passing_trouble_is_backed_off_from_and_recovers_by_itself() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    world.request().await.fail(trouble(PASSING, "http_503"));
+    let fault = asked.await.unwrap().unwrap_err();
+    assert_eq!(
+        (fault.kind, fault.detail.as_str()),
+        (FaultKind::Unavailable, "http_503: says the provider")
+    );
+    assert_eq!(world.state().await, AccountState::Failing);
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::Unavailable);
+    assert!(
+        world.requests.try_recv().is_err(),
+        "within the back-off nothing is sent"
+    );
+    // Nobody asks: the next attempt comes all the same.
+    world.request().await.succeed("a1", None, 3600);
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "a1");
+    assert_eq!(world.state().await, AccountState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_trouble_again_is_not_written_again() {
+    let mut world = World::with(refresh_token("r1")).await;
+    drop(world.ask(None));
+    for _ in 0..5 {
+        world.request().await.fail(trouble(PASSING, "http_503"));
+    }
+    world.request().await.fail(trouble(PASSING, "timeout"));
+    world.request().await.succeed("a1", None, 3600);
+    world.ask(None).await.unwrap().unwrap();
+    assert_eq!(world.store.writes(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_waited_for() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let retry_after = Some(Duration::from_secs(90));
+    let begun = Instant::now();
+    let asked = world.ask(None);
+    world
+        .request()
+        .await
+        .fail(trouble(TokenErrorKind::Temporary { retry_after }, "http_429"));
+    assert_eq!(kind(asked.await.unwrap()), FaultKind::Unavailable);
+    let next_try = world.accounts.status("ada").await.unwrap().next_try.unwrap();
+    assert!(next_try.since(clock::now()) > Duration::from_secs(85));
+    world.request().await.succeed("a1", None, 3600);
+    assert!(begun.elapsed() >= Duration::from_secs(90) && begun.elapsed() < Duration::from_secs(92));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_app_fails_the_account_until_its_settings_change() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    world
+        .request()
+        .await
+        .fail(trouble(TokenErrorKind::App, "invalid_client"));
+    assert_eq!(kind(asked.await.unwrap()), FaultKind::AppRefused);
+    assert_eq!(world.state().await, AccountState::Failing);
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AppRefused);
+    world.config.send_replace(Arc::new(config()));
+    while world.accounts.status("ada").await.unwrap().next_try.is_some() {
+        tokio::task::yield_now().await;
+    }
+    let asked = world.ask(None);
+    world.request().await.succeed("a1", None, 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_task_that_panics_is_passing_trouble() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    world.request().await.break_down();
+    assert_eq!(kind(asked.await.unwrap()), FaultKind::Unavailable);
+    world.request().await.succeed("a1", None, 3600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_credentials_are_not_overwritten_by_the_old_grants_refresh() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    let old = world.request().await;
+    world
+        .accounts
+        .replace(account("ada"), Some(refresh_token("r9")))
+        .await
+        .unwrap();
+    let new = world.request().await;
+    assert_eq!(new.refresh_token, "r9");
+    old.succeed("a2", Some("r2"), 3600);
+    new.succeed("a10", Some("r10"), 3600);
+    assert_eq!(
+        token(&asked.await.unwrap()).0,
+        "a10",
+        "who waited gets the new grant's token"
+    );
+    assert_eq!(world.stored(), "r10");
+    old_failure_changes_nothing(&mut world).await;
+}
+
+async fn old_failure_changes_nothing(world: &mut World) {
+    let (_, generation) = token_of(world).await;
+    let asked = world.ask(Some(generation));
+    let old = world.request().await;
+    world
+        .accounts
+        .replace(account("ada"), Some(refresh_token("r11")))
+        .await
+        .unwrap();
+    let new = world.request().await;
+    old.fail(trouble(TokenErrorKind::Grant, "invalid_grant"));
+    new.succeed("a12", None, 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a12");
+    assert_eq!(world.state().await, AccountState::Active);
+}
+
+async fn token_of(world: &World) -> (String, u64) {
+    let asked = world.ask(None).await.unwrap();
+    let (token, generation) = token(&asked);
+    (token.to_owned(), generation)
+}
+
+#[tokio::test(start_paused = true)]
+async fn putting_the_same_grant_again_loses_no_rotation_on_its_way() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    let request = world.request().await;
+    let mut record = account("ada");
+    record.name = Some("Ada".to_owned());
+    world.accounts.replace(record, Some(refresh_token("r1"))).await.unwrap();
+    request.succeed("a2", Some("r2"), 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a2");
+    assert_eq!(world.stored(), "r2");
+    assert_eq!(
+        world.store.account("ada").await.unwrap().unwrap().name.as_deref(),
+        Some("Ada")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_that_the_store_refuses_changes_nothing() {
+    let (mut world, _) = refreshed().await;
+    world.store.create_account(account("bob"), password("x")).await.unwrap();
+    let mut record = account("ada");
+    record.email = Some("bob@example.com".to_owned());
+    let refused = world.accounts.replace(record, Some(refresh_token("r9"))).await;
+    assert!(matches!(refused, Err(StoreError::Conflict("e-mail"))));
+    assert_eq!(token_of(&world).await.0, "a1");
+    let unknown = world.accounts.replace(account("eve"), None).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound("account"))));
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_changes_without_its_credentials_or_state() {
+    let (mut world, _) = refreshed().await;
+    let mut record = account("ada");
+    record.user = Some("shared@example.com".to_owned());
+    world.accounts.replace(record, None).await.unwrap();
+    let asked = world.ask(None).await.unwrap().unwrap();
+    assert_eq!(asked.credential.user, "shared@example.com");
+    assert_eq!(
+        (world.state().await, world.stored().as_str()),
+        (AccountState::Active, "r2")
+    );
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_once_a_minute() {
+    let (mut world, first) = refreshed().await;
+    let asked = world.ask(Some(first));
+    world.request().await.succeed("a2", None, 3600);
+    let asked = asked.await.unwrap();
+    let (fresh, second) = token(&asked);
+    assert_eq!(fresh, "a2");
+    assert_eq!(
+        token(&world.ask(Some(first)).await.unwrap()).0,
+        "a2",
+        "a newer one is there already"
+    );
+    let grant = asked.as_ref().unwrap().grant;
+    world.accounts.report_refused("ada", grant, &refusal());
+    assert_eq!(
+        kind(world.ask(Some(second)).await.unwrap()),
+        FaultKind::UpstreamRefused(refusal())
+    );
+    assert!(world.requests.try_recv().is_err());
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(status.state, AccountState::Failing);
+    let message = status.last_error.unwrap().message;
+    assert_eq!(
+        message,
+        "the upstream refuses the credential: [AUTHENTICATIONFAILED] Invalid credentials"
+    );
+    sleep(Duration::from_secs(61)).await;
+    let asked = world.ask(Some(second));
+    world.request().await.succeed("a3", None, 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a3");
+    assert_eq!(
+        world.state().await,
+        AccountState::Failing,
+        "a refresh does not heal what the upstream refuses"
+    );
+    world.accounts.report_accepted("ada", grant);
+    assert_eq!(world.state().await, AccountState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_does_not_blame_the_credential_changes_nothing() {
+    let (world, _) = refreshed().await;
+    let throttled = UpstreamRefusal {
+        blames_credential: false,
+        ..refusal()
+    };
+    world.accounts.report_refused("ada", 0, &throttled);
+    assert_eq!(world.state().await, AccountState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_while_a_session_is_live_and_not_after() {
+    let (mut world, _) = refreshed().await;
+    let begun = Instant::now();
+    let (live, _heard) = session(&world, 1).await;
+    let lease = world.accounts.open_session("ada", live).await.unwrap();
+    world.request().await.succeed("a2", None, 3600);
+    let renewed = begun.elapsed().as_secs();
+    assert!((2690..=2881).contains(&renewed), "{renewed}");
+    drop(lease);
+    sleep(Duration::from_secs(7200)).await;
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_are_limited_and_end_with_their_token_or_account() {
+    let (world, _) = refreshed().await;
+    let (first, mut first_heard) = session(&world, 1).await;
+    let (second, mut second_heard) = session(&world, 2).await;
+    let (third, _) = session(&world, 3).await;
+    let first = world.accounts.open_session("ada", first).await.unwrap();
+    let _second = world.accounts.open_session("ada", second).await.unwrap();
+    let fault = world.accounts.open_session("ada", third.clone()).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::AccountLimit);
+    drop(first);
+    let third_lease = world.accounts.open_session("ada", third).await.unwrap();
+    world.accounts.token_removed("ada", &TokenId([2; 32]));
+    assert_eq!(second_heard.recv().await, Some(Goodbye::TokenDeleted));
+    assert!(first_heard.try_recv().is_err());
+    drop(third_lease);
+    assert_eq!(world.accounts.remove("ada").await.unwrap().len(), 3);
+    assert_eq!(second_heard.recv().await, Some(Goodbye::AccountDeleted));
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::UnknownCredentials);
+    assert!(matches!(
+        world.accounts.remove("ada").await,
+        Err(StoreError::NotFound(_))
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_token_was_deleted_meanwhile_is_not_opened() {
+    let (world, _) = refreshed().await;
+    let (live, _heard) = session(&world, 1).await;
+    world.store.remove_token(&live.token).await.unwrap();
+    let fault = world.accounts.open_session("ada", live).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::UnknownCredentials);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disabled_account_serves_nobody_and_says_goodbye() {
+    let (world, _) = refreshed().await;
+    let (live, mut heard) = session(&world, 1).await;
+    let _lease = world.accounts.open_session("ada", live.clone()).await.unwrap();
+    let mut record = account("ada");
+    record.state = AccountState::Disabled;
+    world.accounts.replace(record, None).await.unwrap();
+    assert_eq!(heard.recv().await, Some(Goodbye::AccountDeleted));
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AccountDisabled);
+    assert_eq!(
+        world.accounts.open_session("ada", live).await.unwrap_err().kind,
+        FaultKind::AccountDisabled
+    );
+    world.accounts.replace(account("ada"), None).await.unwrap();
+    assert_eq!(token_of(&world).await.0, "a1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_is_handed_out_until_the_upstream_refuses_it() {
+    let world = World::with(password("pw")).await;
+    let asked = world.ask(None).await.unwrap();
+    assert_eq!(token(&asked).0, "pw");
+    let grant = asked.as_ref().unwrap().grant;
+    world.accounts.report_accepted("ada", grant);
+    world.accounts.report_accepted("ada", grant);
+    assert_eq!(world.state().await, AccountState::Active);
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw");
+    assert_eq!(world.store.writes(), 1);
+    world.accounts.report_refused("ada", grant, &refusal());
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
+    assert_eq!(world.state().await, AccountState::NeedsAuthorization);
+    world
+        .accounts
+        .replace(account("ada"), Some(password("pw2")))
+        .await
+        .unwrap();
+    // A session that tried the old one comes late with its bad news.
+    world.accounts.report_refused("ada", grant, &refusal());
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_access_token_without_a_refresh_token_serves_to_its_end() {
+    let secrets = AccountSecrets {
+        grant: Some(Grant {
+            refresh_token: None,
+            access_token: Some("a1".into()),
+            obtained: Some(clock::now()),
+            expires: Some(clock::now().after(Duration::from_secs(100))),
+        }),
+        password: None,
+    };
+    let world = World::with(secrets).await;
+    assert_eq!(token_of(&world).await.0, "a1");
+    sleep(Duration::from_secs(101)).await;
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
+    assert_eq!(world.state().await, AccountState::NeedsAuthorization);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_waits_for_a_refresh_and_its_commit() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let gate = world.store.hold_writes();
+    let asked = world.ask(None);
+    let request = world.request().await;
+    let accounts = world.accounts.clone();
+    let mut drained = tokio::spawn(async move { accounts.drain().await });
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), &mut drained)
+            .await
+            .is_err()
+    );
+    request.succeed("a1", Some("r2"), 3600);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), &mut drained)
+            .await
+            .is_err()
+    );
+    gate.add_permits(1);
+    drained.await.unwrap();
+    assert_eq!(world.stored(), "r2");
+    assert_eq!(token(&asked.await.unwrap()).0, "a1");
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::Unavailable);
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_gives_up_on_a_provider_that_never_answers() {
+    let mut world = World::with(refresh_token("r1")).await;
+    drop(world.ask(None));
+    let _request = world.request().await;
+    let begun = Instant::now();
+    world.accounts.drain().await;
+    assert_eq!(begun.elapsed().as_secs(), 25);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_nobody_uses_ends_and_comes_back_when_needed() {
+    let (mut world, _) = refreshed().await;
+    sleep(Duration::from_secs(2000)).await;
+    assert!(!world.accounts.is_supervised("ada"));
+    assert_eq!(
+        token_of(&world).await.0,
+        "a1",
+        "from the store, without another refresh"
+    );
+    assert!(world.accounts.is_supervised("ada"));
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_account_leaves_nothing_behind() {
+    let world = World::with(refresh_token("r1")).await;
+    let asked = world.accounts.credential("eve", Protocol::Imap, None).await;
+    assert_eq!(kind(asked), FaultKind::UnknownCredentials);
+    assert!(!world.accounts.is_supervised("eve"));
+    assert!(matches!(
+        world.accounts.status("eve").await,
+        Err(StoreError::NotFound(_))
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_protocol_that_the_provider_lacks_costs_no_refresh() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.accounts.credential("ada", Protocol::Smtp, None).await;
+    assert_eq!(kind(asked), FaultKind::ProtocolNotOffered);
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_dies_is_replaced_and_its_sessions_are_still_known() {
+    let (mut world, _) = refreshed().await;
+    let (first, mut heard) = session(&world, 1).await;
+    let (second, _) = session(&world, 2).await;
+    let (third, _) = session(&world, 3).await;
+    let first = world.accounts.open_session("ada", first).await.unwrap();
+    let _second = world.accounts.open_session("ada", second).await.unwrap();
+    world.accounts.kill_supervisor("ada");
+    let fault = world.accounts.open_session("ada", third.clone()).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::AccountLimit);
+    assert_eq!(token_of(&world).await.0, "a1");
+    world.accounts.token_removed("ada", &TokenId([1; 32]));
+    assert_eq!(heard.recv().await, Some(Goodbye::TokenDeleted));
+    drop(first);
+    world.accounts.open_session("ada", third).await.unwrap();
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_supervisor_that_dies_is_served_by_the_next() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    let _lost = world.request().await;
+    world.accounts.kill_supervisor("ada");
+    world.request().await.succeed("a1", None, 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a1");
+}

@@ -1,0 +1,138 @@
+//! OpenID Connect Discovery 1.0, and RFC 8414 as far as it agrees with it: an issuer tells its token endpoint. Pure: where
+//! to ask and what the answer means.
+
+use serde::Deserialize;
+use url::Url;
+
+use super::answer::{Response, TokenError};
+use super::is_url_allowed;
+use crate::limits::TOKEN_ANSWER_BYTES_MAX;
+
+/// Where `issuer` publishes its metadata (OpenID Connect Discovery 1.0 §4: after the issuer's path).
+pub fn metadata_url(issuer: &Url) -> Url {
+    let mut url = issuer.clone();
+    let path = format!(
+        "{}/.well-known/openid-configuration",
+        issuer.path().trim_end_matches('/')
+    );
+    url.set_path(&path);
+    url.set_query(None);
+    url.set_fragment(None);
+    url
+}
+
+/// The token endpoint in an issuer's metadata.
+///
+/// # Errors
+/// [`TokenError`], temporary: if the document is not there or not readable, is another issuer's (§4.3: the two must be
+/// identical, or one provider could direct secrets meant for another), or names an endpoint that secrets may not go to.
+pub fn token_endpoint(issuer: &Url, allow_insecure: bool, response: &Response<'_>) -> Result<Url, TokenError> {
+    if response.status != 200 || response.body.len() > TOKEN_ANSWER_BYTES_MAX {
+        return Err(failed(&format!(
+            "the issuer's metadata cannot be read (HTTP {})",
+            response.status
+        )));
+    }
+    let Ok(metadata) = serde_json::from_slice::<Metadata>(response.body) else {
+        return Err(failed(
+            "the issuer's metadata is not what OpenID Connect Discovery describes",
+        ));
+    };
+    // A trailing slash is the one difference forgiven: URL parsing adds it to a bare host.
+    if metadata.issuer.trim_end_matches('/') != issuer.as_str().trim_end_matches('/') {
+        return Err(failed("the metadata is another issuer's"));
+    }
+    match Url::parse(&metadata.token_endpoint) {
+        Ok(url) if is_url_allowed(&url, allow_insecure) => Ok(url),
+        Ok(_) => Err(failed("the token endpoint in the issuer's metadata is not https")),
+        Err(_) => Err(failed("the token endpoint in the issuer's metadata is not a URL")),
+    }
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    issuer: String,
+    token_endpoint: String,
+}
+
+fn failed(message: &str) -> TokenError {
+    TokenError::temporary("discovery", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn metadata_lies_behind_the_issuers_path() {
+        for (issuer, expected) in [
+            (
+                "https://id.example.com",
+                "https://id.example.com/.well-known/openid-configuration",
+            ),
+            (
+                "https://id.example.com/",
+                "https://id.example.com/.well-known/openid-configuration",
+            ),
+            (
+                "https://id.example.com/t/1",
+                "https://id.example.com/t/1/.well-known/openid-configuration",
+            ),
+            (
+                "https://id.example.com/t/1/",
+                "https://id.example.com/t/1/.well-known/openid-configuration",
+            ),
+        ] {
+            assert_eq!(metadata_url(&url(issuer)).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn only_the_issuers_own_metadata_with_a_safe_endpoint_is_believed() {
+        let issuer = url("https://id.example.com");
+        let good = r#"{"issuer":"https://id.example.com","token_endpoint":"https://t.example.com/token","x":1}"#;
+        let cases = [
+            (200, good, Some("https://t.example.com/token")),
+            (404, good, None),
+            (302, good, None),
+            (200, "<html>", None),
+            (200, r#"{"issuer":"https://id.example.com"}"#, None),
+            (
+                200,
+                r#"{"issuer":"https://evil.example","token_endpoint":"https://t.example.com/token"}"#,
+                None,
+            ),
+            (
+                200,
+                r#"{"issuer":"https://id.example.com","token_endpoint":"http://t.example.com/token"}"#,
+                None,
+            ),
+            (
+                200,
+                r#"{"issuer":"https://id.example.com","token_endpoint":"/token"}"#,
+                None,
+            ),
+            (
+                200,
+                r#"{"issuer":"https://id.example.com/","token_endpoint":"http://localhost/t"}"#,
+                Some("http://localhost/t"),
+            ),
+        ];
+        for (status, body, expected) in cases {
+            let response = Response {
+                status,
+                retry_after: None,
+                body: body.as_bytes(),
+            };
+            let endpoint = token_endpoint(&issuer, false, &response);
+            assert_eq!(endpoint.as_ref().ok().map(Url::as_str), expected, "{status} {body}");
+            if let Err(error) = endpoint {
+                assert_eq!(error.code, "discovery");
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The rows. Each is from its provider's own documentation; hosts and scopes change rarely, and then here.
+
+use super::{Preset, PresetEndpoint, PresetOAuth, UserRule};
+use crate::config::{ClientAuth, UpstreamTls};
+use crate::proto::Mechanism;
+
+/// Every preset; of several clouds the usual one first.
+pub(super) const PRESETS: &[Preset] = &[
+    GOOGLE,
+    MICROSOFT,
+    MICROSOFT_GCC_HIGH,
+    MICROSOFT_DOD,
+    MICROSOFT_CHINA,
+    ICLOUD,
+];
+
+/// developers.google.com/workspace/gmail/imap/imap-smtp. The device flow is closed to the mail scope. A desktop app has a
+/// secret, which must be sent. Without a scope a refresh keeps the grant's.
+const GOOGLE: Preset = Preset {
+    name: "google",
+    cloud: "",
+    oauth: Some(PresetOAuth {
+        authorize_url: "https://accounts.google.com/o/oauth2/v2/auth",
+        token_url: "https://oauth2.googleapis.com/token",
+        device_url: None,
+        client_auth: ClientAuth::Post,
+        imap_scope: "https://mail.google.com/",
+        smtp_scope: "https://mail.google.com/",
+        pop3_scope: "https://mail.google.com/",
+        common_scopes: &[],
+        refresh_scopes: &[],
+    }),
+    sasl: &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
+    imap: Some(implicit("imap.gmail.com", 993)),
+    smtp: Some(implicit("smtp.gmail.com", 465)),
+    pop3: Some(implicit("pop.gmail.com", 995)),
+    sessions_per_account_max: Some(15),
+    domains: &["gmail.com", "googlemail.com"],
+    imap_user: UserRule::Address,
+};
+
+/// learn.microsoft.com/exchange/client-developer/legacy-protocols. XOAUTH2 only. An app without a secret is a public client
+/// and must not send one; the table's own `client_auth` or a secret says otherwise.
+const MICROSOFT: Preset = Preset {
+    name: "microsoft",
+    cloud: "global",
+    oauth: Some(PresetOAuth {
+        authorize_url: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
+        token_url: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+        device_url: Some("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/devicecode"),
+        client_auth: ClientAuth::Post,
+        imap_scope: "https://outlook.office.com/IMAP.AccessAsUser.All",
+        smtp_scope: "https://outlook.office.com/SMTP.Send",
+        pop3_scope: "https://outlook.office.com/POP.AccessAsUser.All",
+        common_scopes: &["offline_access"],
+        refresh_scopes: &["https://outlook.office.com/IMAP.AccessAsUser.All", "offline_access"],
+    }),
+    sasl: &[Mechanism::XOAuth2],
+    imap: Some(implicit("outlook.office365.com", 993)),
+    smtp: Some(starttls("smtp.office365.com", 587)),
+    pop3: Some(implicit("outlook.office365.com", 995)),
+    sessions_per_account_max: None,
+    domains: &["outlook.com", "hotmail.com", "live.com", "msn.com"],
+    imap_user: UserRule::Address,
+};
+
+/// The cloud of the United States' government. GCC without "High" is the global cloud.
+const MICROSOFT_GCC_HIGH: Preset = Preset {
+    cloud: "gcc-high",
+    oauth: Some(US_GOVERNMENT),
+    imap: Some(implicit("outlook.office365.us", 993)),
+    smtp: Some(starttls("smtp.office365.us", 587)),
+    pop3: Some(implicit("outlook.office365.us", 995)),
+    domains: &[],
+    ..MICROSOFT
+};
+
+/// The cloud of the United States' Department of Defense: the same login, other hosts.
+const MICROSOFT_DOD: Preset = Preset {
+    cloud: "dod",
+    oauth: Some(US_GOVERNMENT),
+    imap: Some(implicit("outlook-dod.office365.us", 993)),
+    smtp: Some(starttls("outlook-dod.office365.us", 587)),
+    pop3: Some(implicit("outlook-dod.office365.us", 995)),
+    domains: &[],
+    ..MICROSOFT
+};
+
+/// The cloud that 21Vianet operates.
+const MICROSOFT_CHINA: Preset = Preset {
+    cloud: "china",
+    oauth: Some(PresetOAuth {
+        authorize_url: "https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/authorize",
+        token_url: "https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/token",
+        device_url: Some("https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/devicecode"),
+        client_auth: ClientAuth::Post,
+        imap_scope: "https://partner.outlook.cn/IMAP.AccessAsUser.All",
+        smtp_scope: "https://partner.outlook.cn/SMTP.Send",
+        pop3_scope: "https://partner.outlook.cn/POP.AccessAsUser.All",
+        common_scopes: &["offline_access"],
+        refresh_scopes: &["https://partner.outlook.cn/IMAP.AccessAsUser.All", "offline_access"],
+    }),
+    imap: Some(implicit("partner.outlook.cn", 993)),
+    smtp: Some(starttls("partner.outlook.cn", 587)),
+    pop3: Some(implicit("partner.outlook.cn", 995)),
+    domains: &[],
+    ..MICROSOFT
+};
+
+const US_GOVERNMENT: PresetOAuth = PresetOAuth {
+    authorize_url: "https://login.microsoftonline.us/{tenant}/oauth2/v2.0/authorize",
+    token_url: "https://login.microsoftonline.us/{tenant}/oauth2/v2.0/token",
+    device_url: Some("https://login.microsoftonline.us/{tenant}/oauth2/v2.0/devicecode"),
+    client_auth: ClientAuth::Post,
+    imap_scope: "https://outlook.office365.us/IMAP.AccessAsUser.All",
+    smtp_scope: "https://outlook.office365.us/SMTP.Send",
+    pop3_scope: "https://outlook.office365.us/POP.AccessAsUser.All",
+    common_scopes: &["offline_access"],
+    refresh_scopes: &["https://outlook.office365.us/IMAP.AccessAsUser.All", "offline_access"],
+};
+
+/// support.apple.com/102525. App-specific passwords only, and no POP3.
+const ICLOUD: Preset = Preset {
+    name: "icloud",
+    cloud: "",
+    oauth: None,
+    sasl: &[],
+    imap: Some(implicit("imap.mail.me.com", 993)),
+    smtp: Some(starttls("smtp.mail.me.com", 587)),
+    pop3: None,
+    sessions_per_account_max: None,
+    domains: &["icloud.com", "me.com", "mac.com"],
+    imap_user: UserRule::LocalPart,
+};
+
+const fn implicit(host: &'static str, port: u16) -> PresetEndpoint {
+    PresetEndpoint {
+        host,
+        port,
+        tls: UpstreamTls::Implicit,
+    }
+}
+
+const fn starttls(host: &'static str, port: u16) -> PresetEndpoint {
+    PresetEndpoint {
+        host,
+        port,
+        tls: UpstreamTls::Starttls,
+    }
+}
