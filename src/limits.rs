@@ -80,6 +80,31 @@ pub const RELAY_SCRATCH_BYTES: usize = 64 * 1024;
 /// Bytes of a request body at the admin API.
 pub const ADMIN_BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// Connections to the admin API at once, for each of its sockets; more wait in the kernel's backlog.
+pub const ADMIN_CONNECTIONS_MAX: usize = 128;
+
+/// How long a caller of the admin API may take to send a request's header.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request to the admin API may take in all. The longest is `verify`: it waits for a name, a connection, TLS, a
+/// token and a login, each with its own limit.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long requests in progress may go on when the admin API stops.
+pub const ADMIN_STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer that the command line reads from the admin API: a full page of the largest entries stays below it.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Accounts that `/v1/status` names as needing attention; their number is told in any case.
+pub const STATUS_ATTENTION_MAX: usize = 100;
+
+/// Scopes of one token.
+pub const TOKEN_SCOPES_MAX: usize = 16;
+
+/// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
+pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Entries of one page in the admin API.
 pub const PAGE_SIZE_MAX: usize = 1000;
 /// Entries of one page where the caller does not say.
