@@ -130,12 +130,12 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let problem = error.into_inner();
-        if path == "." {
-            ApiError::field("body", problem)
-        } else {
-            ApiError::field(&path, problem)
-        }
+        // A document that breaks off leaves the field's name open: `oauth2.?`.
+        let field = match path.trim_end_matches('?').trim_end_matches('.') {
+            "" => "body",
+            field => field,
+        };
+        ApiError::field(field, error.inner())
     })?;
     deserializer.end().map_err(|problem| ApiError::field("body", problem))?;
     Ok(value)
@@ -186,7 +186,15 @@ mod tests {
             ),
             (
                 refusal::<NewAccount>(r#"{"account":"a","account":"b"}"#),
-                "account: duplicate field `account` at line 1 column 24",
+                "body: duplicate field `account` at line 1 column 24",
+            ),
+            (
+                refusal::<NewAccount>(r#"{"oauth2":{"refreshToken":"x""#),
+                "oauth2: EOF while parsing an object at line 1 column 29",
+            ),
+            (
+                refusal::<NewAccount>(r#"{"imap":{"port":70000}}"#),
+                "imap.port: invalid value: integer `70000`, expected u16 at line 1 column 21",
             ),
             (
                 refusal::<NewToken>(r#"{"restrictions":{"addreses":[]}}"#),
