@@ -206,7 +206,7 @@ mod tests {
             ),
             (
                 refusal::<NewToken>(r#"{"expires":"soon"}"#),
-                "expires: 'soon' is not an RFC 3339 time such as 2026-01-31T12:00:00Z at line 1 column 17",
+                "expires: 'soon' is not an RFC 3339 time such as 2026-01-31T12:00:00Z at line 1 column 18",
             ),
             (
                 refusal::<AccountChange>(r#"{"oauth2":null}"#),
