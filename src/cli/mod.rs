@@ -111,7 +111,7 @@ fn refuse_json_where_there_is_none(cli: Cli) -> Result<Cli, clap::Error> {
         Command::Config(_) => return Ok(cli),
     };
     if cli.globals.json {
-        let message = format!("the argument '--json' cannot be used with '{name}'\n");
+        let message = format!("the argument '--json' cannot be used with '{name}'");
         return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
     }
     Ok(cli)

@@ -22,28 +22,53 @@ pub(super) fn providers(
     check: &mut Check<'_>,
     raw: &BTreeMap<String, Spanned<raw::Provider>>,
 ) -> BTreeMap<String, Arc<Provider>> {
-    let mut owners: BTreeMap<String, String> = BTreeMap::new();
-    let mut providers = BTreeMap::new();
+    let mut providers: BTreeMap<String, Provider> = BTreeMap::new();
     for (name, table) in raw {
-        let Some(provider) = provider(check, name, table) else {
-            continue;
-        };
-        for domain in &provider.domains {
-            if let Some(other) = owners.insert(domain.clone(), name.clone()) {
-                let at = place(&table.get_ref().domains).or_else(|| Some(table.span()));
-                let message = format!("{domain} belongs to provider {other} already; name it in one of the two");
-                check.report.refuse(at, format!("provider.{name}.domains"), message);
-            }
+        if let Some(provider) = provider(check, name, table) {
+            providers.insert(name.clone(), provider);
         }
-        providers.insert(name.clone(), Arc::new(provider));
     }
     let icloud = preset::icloud();
     if !raw.contains_key(icloud.name) {
-        let mut icloud = from_preset(&icloud);
-        icloud.domains.retain(|domain| !owners.contains_key(domain));
-        providers.insert(icloud.name.clone(), Arc::new(icloud));
+        providers.insert(icloud.name.to_owned(), from_preset(&icloud));
+    }
+    let owners = domain_owners(check, raw);
+    for provider in providers.values_mut() {
+        let name = &provider.name;
+        provider
+            .domains
+            .retain(|domain| owners.get(domain).is_none_or(|owner| owner == name));
     }
     providers
+        .into_iter()
+        .map(|(name, provider)| (name, Arc::new(provider)))
+        .collect()
+}
+
+/// Which provider each domain in the file was given to. That takes it from a preset, but never from another table.
+fn domain_owners(check: &mut Check<'_>, raw: &BTreeMap<String, Spanned<raw::Provider>>) -> BTreeMap<String, String> {
+    let mut owners = BTreeMap::new();
+    for (name, table) in raw {
+        let given = &table.get_ref().domains;
+        for domain in given.iter().flat_map(|given| given.get_ref()) {
+            let domain = domain.to_lowercase();
+            match owners.get(&domain) {
+                Some(other) if other != name => {
+                    let message = format!(
+                        "{} belongs to provider {other} already; name it in one of the two",
+                        quoted(&domain)
+                    );
+                    check
+                        .report
+                        .refuse(place(given), format!("provider.{name}.domains"), message);
+                }
+                _ => {
+                    owners.insert(domain, name.clone());
+                }
+            }
+        }
+    }
+    owners
 }
 
 /// A preset as it is without a table of its own.

@@ -19,16 +19,14 @@ use crate::secret::SecretString;
 impl Config {
     /// The configuration in effect, in TOML, without secrets.
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(&self.to_table()).expect("a table of strings, numbers and lists is TOML")
+        toml::to_string(&self.to_file()).expect("a table of strings, numbers and lists is TOML")
     }
 
     /// The configuration in effect, in JSON, without secrets.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(&self.to_table()).expect("a table with string keys is JSON")
-    }
-
-    fn to_table(&self) -> toml::Table {
-        toml::Table::try_from(self.to_file()).expect("every structure of a file is a table with string keys")
+        // By way of TOML, which has no null for a key that is absent.
+        let table = toml::Table::try_from(self.to_file()).expect("a file is a table with string keys");
+        serde_json::to_string_pretty(&table).expect("a table with string keys is JSON")
     }
 
     fn to_file(&self) -> raw::File {
