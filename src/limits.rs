@@ -115,3 +115,34 @@ pub const STORE_QUEUE: usize = 4096;
 
 /// Descriptors kept for the store, the admin socket, logs and token requests when sessions are admitted (INTERFACE §3).
 pub const DESCRIPTORS_RESERVED: u64 = 200;
+
+/// Bytes of a configuration file: a thousand providers fit.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Bytes of a file that holds one secret.
+pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of the master key (INTERFACE §3).
+pub const MASTER_KEY_BYTES: usize = 32;
+
+/// How many sessions fit under a limit of descriptors, of which each takes two, and whether that is fewer than
+/// `sessions_max` asks for (INTERFACE §3, `limits.sessions_max`). At least one, so that a starved daemon still serves.
+pub fn fit_sessions(sessions_max: usize, descriptor_limit: u64) -> (usize, bool) {
+    let room = descriptor_limit.saturating_sub(DESCRIPTORS_RESERVED) / 2;
+    let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    (sessions_max.min(room), room < sessions_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_lowered_to_what_descriptors_allow() {
+        assert_eq!(fit_sessions(20_000, 40_200), (20_000, false));
+        assert_eq!(fit_sessions(20_000, 40_199), (19_999, true));
+        assert_eq!(fit_sessions(20_000, 1024), (412, true));
+        assert_eq!(fit_sessions(15, u64::MAX), (15, false));
+        assert_eq!(fit_sessions(15, 3), (1, true));
+    }
+}
