@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::serve::{Sockets, serve};
 use super::state::{AccountControl, AccountStatus, AdminState, SessionControl};
 use super::types::{ListenerView, SessionView, StepResult, VerifyStep};
 use crate::clock::Timestamp;
-use crate::config::*;
+use crate::config::{self, Config, ListenerTls, ProcessEnvironment};
 use crate::metrics::render::Exposition;
 use crate::proto::Protocol;
 use crate::store::*;
@@ -49,13 +50,13 @@ pub(crate) struct World {
 }
 
 /// The configured root token of every [`Daemon`].
-pub(crate) const ROOT_TOKEN: &str = "the root token of a file";
+pub(crate) const ROOT_TOKEN: &str = "abababababababababababababababababababababababababababababababab";
 
 impl Daemon {
     pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("admin.sock");
-        let config = config(socket.clone());
+        let config = config(directory.path(), &socket);
         let sockets = Sockets::bind(&config).await.unwrap();
         let (tcp, metrics) = (sockets.tcp_addresses()[0], sockets.metrics_address().unwrap());
         let world = Arc::new(World::default());
@@ -93,77 +94,33 @@ impl Daemon {
     }
 }
 
-fn config(socket: PathBuf) -> Config {
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let provider = |name: &str, oauth, domains: &[&str]| {
-        let provider = Provider {
-            name: name.to_owned(),
-            oauth,
-            sasl: Vec::new(),
-            imap: None,
-            smtp: None,
-            pop3: None,
-            ca_file: None,
-            sessions_per_account_max: None,
-            domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
-        };
-        (name.to_owned(), Arc::new(provider))
-    };
-    let app = OAuthApp {
-        token_url: None,
-        issuer: None,
-        client_id: "app".to_owned(),
-        client_secret: None,
-        client_auth: ClientAuth::None,
-        scopes: Vec::new(),
-        allow_insecure: false,
-    };
-    Config {
-        source: None,
-        server: Server {
-            hostname: "mail.example.com".to_owned(),
-            state_dir: PathBuf::new(),
-            drain_timeout: Duration::from_secs(30),
-            worker_threads: None,
-        },
-        store: StoreSettings {
-            usage_retention: Duration::from_secs(1),
-            usage_events_max: 1,
-        },
-        secrets: SecretsSettings { master_key_file: None },
-        admin: Admin {
-            socket,
-            socket_mode: 0o600,
-            listen: vec![loopback],
-            root_token: Some(ROOT_TOKEN.to_owned().into()),
-        },
-        metrics_listen: Some(loopback),
-        log: Log {
-            level: "info".to_owned(),
-            format: LogFormat::Auto,
-        },
-        limits: Limits {
-            sessions_max: 1,
-            sessions_per_ip_max: 1,
-            sessions_per_account_max: 1,
-            pre_auth_timeout: Duration::from_secs(1),
-            login_timeout: Duration::from_secs(1),
-            upstream_connect_timeout: Duration::from_secs(1),
-            token_request_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            command_line_bytes_max: 1,
-            literal_bytes_max: 1,
-            bad_commands_max: 1,
-            auth_failures_max: 1,
-            auth_failure_delay: Duration::ZERO,
-        },
-        listeners: Vec::new(),
-        certificates: BTreeMap::new(),
-        providers: BTreeMap::from([
-            provider("example", Some(app), &["example.com"]),
-            provider("icloud", None, &["icloud.com", "me.com"]),
-        ]),
-    }
+fn config(directory: &Path, socket: &Path) -> Config {
+    let root_token = directory.join("root-token");
+    std::fs::write(&root_token, ROOT_TOKEN).unwrap();
+    std::fs::set_permissions(&root_token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let text = format!(
+        r#"
+        [server]
+        hostname = "mail.example.com"
+        state_dir = "{state}"
+        [admin]
+        socket = "{socket}"
+        listen = ["127.0.0.1:0"]
+        root_token_file = "{root_token}"
+        [metrics]
+        listen = "127.0.0.1:0"
+        [provider.example]
+        token_url = "https://id.example.com/token"
+        client_id = "app"
+        client_secret = "secret of the app"
+        imap = {{ host = "imap.example.com", port = 993, tls = "implicit" }}
+        domains = ["example.com"]
+        "#,
+        state = directory.join("state").display(),
+        socket = socket.display(),
+        root_token = root_token.display(),
+    );
+    config::parse(None, &text, &ProcessEnvironment).unwrap()
 }
 
 impl World {

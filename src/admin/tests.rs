@@ -476,7 +476,7 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
             "listeners": [{"protocol": "imap", "address": "127.0.0.1:2993", "tls": "off"}],
             "providers": [
                 {"name": "example", "domains": ["example.com"], "oauth2": true},
-                {"name": "icloud", "domains": ["icloud.com", "me.com"], "oauth2": false},
+                {"name": "icloud", "domains": ["icloud.com", "me.com", "mac.com"], "oauth2": false},
             ],
             "accounts": {
                 "total": 1, "new": 0, "active": 0, "needs-authorization": 0, "failing": 1, "disabled": 0,
