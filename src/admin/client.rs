@@ -41,7 +41,7 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Answer<T> {
     /// The JSON as it came.
-    pub raw: Value,
+    pub raw: String,
     /// What it says.
     pub value: T,
 }
@@ -210,9 +210,10 @@ fn read_answer<T: DeserializeOwned>(status: StatusCode, bytes: &[u8]) -> Result<
             Err(error) => malformed(error),
         });
     }
-    let raw: Value = serde_json::from_slice(bytes).map_err(malformed)?;
-    let value = T::deserialize(&raw).map_err(malformed)?;
-    Ok(Answer { raw, value })
+    Ok(Answer {
+        raw: String::from_utf8_lossy(bytes).into_owned(),
+        value: serde_json::from_slice(bytes).map_err(malformed)?,
+    })
 }
 
 /// What somebody can do who does not reach the daemon.

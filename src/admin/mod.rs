@@ -22,7 +22,7 @@ mod auth;
 mod extract;
 mod routes;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 mod validate;

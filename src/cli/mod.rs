@@ -7,11 +7,21 @@
 //! A further command is one file with `Args` and `run(args, &Globals) -> Result<(), Failure>`, one variant of [`Command`],
 //! and one arm in `dispatch`.
 
+pub mod account;
 pub mod config;
 pub mod demo;
 pub mod exit;
 pub mod output;
 pub mod serve;
+pub mod sessions;
+pub mod status;
+pub mod token;
+pub mod usage;
+pub mod value;
+
+mod daemon;
+#[cfg(test)]
+mod daemon_tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -62,7 +72,16 @@ pub enum Command {
     Demo(demo::Args),
     /// Check or show the configuration
     Config(config::Args),
-    // The commands that talk to the daemon have their variants here: account, token, usage, sessions, status.
+    /// Add, list, check and remove mailboxes
+    Account(account::Args),
+    /// Make, list and delete access tokens
+    Token(token::Args),
+    /// Show what happened with accounts and tokens
+    Usage(usage::Args),
+    /// List and end live sessions
+    Sessions(sessions::Args),
+    /// Show how the daemon is and which accounts need attention
+    Status(status::Args),
 }
 
 /// Parses `arguments`, the program's name first, runs the command, and answers the process's exit code.
@@ -100,7 +119,21 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Demo(_) => Err(Failure::failed("this build has no demonstration")),
         Command::Config(arguments) => config::run(&arguments, &cli.globals),
+        Command::Account(arguments) => block_on(account::run(arguments, &cli.globals)),
+        Command::Token(arguments) => block_on(token::run(arguments, &cli.globals)),
+        Command::Usage(arguments) => block_on(usage::run(arguments, &cli.globals)),
+        Command::Sessions(arguments) => block_on(sessions::run(arguments, &cli.globals)),
+        Command::Status(arguments) => block_on(status::run(arguments, &cli.globals)),
     }
+}
+
+/// Runs a command that talks to the daemon: one thread is enough to wait for it.
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?
+        .block_on(command)
 }
 
 /// `serve` and `demo` have no answer that JSON could be of: what they print is a log and a transcript.
@@ -108,7 +141,12 @@ fn refuse_json_where_there_is_none(cli: Cli) -> Result<Cli, clap::Error> {
     let name = match cli.command {
         Command::Serve(_) => "serve",
         Command::Demo(_) => "demo",
-        Command::Config(_) => return Ok(cli),
+        Command::Config(_)
+        | Command::Account(_)
+        | Command::Token(_)
+        | Command::Usage(_)
+        | Command::Sessions(_)
+        | Command::Status(_) => return Ok(cli),
     };
     if cli.globals.json {
         let message = format!("the argument '--json' cannot be used with '{name}'");
