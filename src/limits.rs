@@ -123,6 +123,31 @@ pub const PEM_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes of a request body at the admin API.
 pub const ADMIN_BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// Connections to the admin API at once, for each of its sockets; more wait in the kernel's backlog.
+pub const ADMIN_CONNECTIONS_MAX: usize = 128;
+
+/// How long a caller of the admin API may take to send a request's header.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request to the admin API may take in all. The longest is `verify`: it waits for a name, a connection, TLS, a
+/// token and a login, each with its own limit.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long requests in progress may go on when the admin API stops.
+pub const ADMIN_STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer that the command line reads from the admin API: a full page of the largest entries stays below it.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Accounts that `/v1/status` names as needing attention; their number is told in any case.
+pub const STATUS_ATTENTION_MAX: usize = 100;
+
+/// Scopes of one token.
+pub const TOKEN_SCOPES_MAX: usize = 16;
+
+/// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
+pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Entries of one page in the admin API.
 pub const PAGE_SIZE_MAX: usize = 1000;
 /// Entries of one page where the caller does not say.
@@ -141,3 +166,34 @@ pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
 pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);
+
+/// Bytes of a configuration file: a thousand providers fit.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Bytes of a file that holds one secret.
+pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of the master key (INTERFACE §3).
+pub const MASTER_KEY_BYTES: usize = 32;
+
+/// How many sessions fit under a limit of descriptors, of which each takes two, and whether that is fewer than
+/// `sessions_max` asks for (INTERFACE §3, `limits.sessions_max`). At least one, so that a starved daemon still serves.
+pub fn fit_sessions(sessions_max: usize, descriptor_limit: u64) -> (usize, bool) {
+    let room = descriptor_limit.saturating_sub(DESCRIPTORS_RESERVED) / 2;
+    let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    (sessions_max.min(room), room < sessions_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_lowered_to_what_descriptors_allow() {
+        assert_eq!(fit_sessions(20_000, 40_200), (20_000, false));
+        assert_eq!(fit_sessions(20_000, 40_199), (19_999, true));
+        assert_eq!(fit_sessions(20_000, 1024), (412, true));
+        assert_eq!(fit_sessions(15, u64::MAX), (15, false));
+        assert_eq!(fit_sessions(15, 3), (1, true));
+    }
+}

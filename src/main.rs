@@ -1,2 +1,7 @@
-//! Not built yet.
-fn main() {}
+//! The one binary: everything is in the library, where it can be tested.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portreeve::cli::run(std::env::args_os())
+}

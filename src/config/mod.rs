@@ -1,7 +1,33 @@
 //! The configuration: raw TOML in, validated types out. What is here has been checked and needs no further check.
 //!
-//! `raw` mirrors the file as INTERFACE §3 gives it; [`load`] reads, resolves secrets and defaults, and validates. An error
-//! names file, line, key and what is allowed.
+//! ```text
+//! locate ──> document ──> raw::File ──> sections, listener, provider ──> Config ──> show
+//!  (which     (syntax,     (keys with    (values, combinations, secrets,
+//!   file)      types)       places)       presets, defaults)
+//! ```
+//! [`load`] does it all. A check that fails notes the problem in `report` and goes on, so that an error names everything
+//! that is wrong, each with file, line, key and what is allowed; nothing of a secret is ever in it. What is outside the
+//! file (environment, user, host, other files) comes in through [`Environment`].
+
+mod document;
+mod endpoint;
+mod environment;
+mod listener;
+mod load;
+mod locate;
+pub mod preset;
+mod provider;
+mod raw;
+mod report;
+mod secret;
+mod sections;
+mod show;
+#[cfg(test)]
+mod tests;
+
+pub use environment::{Environment, FileContent, ProcessEnvironment};
+pub use load::{client_socket, load, parse};
+pub use report::{ConfigError, Problem};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +46,8 @@ use crate::secret::SecretString;
 pub struct Config {
     /// The file it came from, if any.
     pub source: Option<PathBuf>,
+    /// What an administrator should know of it, to be logged once logging is set up.
+    pub warnings: Vec<String>,
     /// `[server]`
     pub server: Server,
     /// `[store]`
@@ -67,7 +95,10 @@ pub struct StoreSettings {
 /// `[secrets]`
 #[derive(Debug, Clone)]
 pub struct SecretsSettings {
-    /// The master key's file; `None`: generated under the state directory.
+    /// The master key itself, in base64, from the configuration or from an environment variable. At most one of the two
+    /// is given; with neither, the key is generated under the state directory.
+    pub master_key: Option<SecretString>,
+    /// The master key's file.
     pub master_key_file: Option<PathBuf>,
 }
 
@@ -87,7 +118,7 @@ pub struct Admin {
 /// `[log]`
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// A level, or a filter in the syntax of `tracing_subscriber::EnvFilter`.
+    /// A level, or a list of `target=level`; what [`crate::telemetry::filter`] accepts.
     pub level: String,
     /// The output's form.
     pub format: LogFormat,
@@ -109,7 +140,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone)]
 #[expect(
     missing_docs,
-    reason = "each key is documented in INTERFACE §3 and docs/operations.md under the same name"
+    reason = "each key is documented in INTERFACE §3 and docs/configuration.md under the same name"
 )]
 pub struct Limits {
     pub sessions_max: usize,
@@ -192,6 +223,8 @@ pub struct Provider {
     pub ca_file: Option<PathBuf>,
     /// Its own limit, where it differs from `limits.sessions_per_account_max`.
     pub sessions_per_account_max: Option<usize>,
+    /// Submission sessions at once for one account; `None`: no limit.
+    pub submissions_max: Option<usize>,
     /// E-mail domains by which `account add` recognises it.
     pub domains: Vec<String>,
 }
@@ -203,6 +236,10 @@ pub struct OAuthApp {
     pub token_url: Option<Url>,
     /// The issuer whose discovery document tells the endpoints (OpenID Connect Discovery 1.0 §4).
     pub issuer: Option<Url>,
+    /// Where a mailbox's owner consents (RFC 6749 §3.1).
+    pub authorize_url: Option<Url>,
+    /// Where a device code is asked for (RFC 8628 §3.1).
+    pub device_url: Option<Url>,
     /// The app's id.
     pub client_id: String,
     /// The app's secret, for a confidential client.

@@ -227,7 +227,7 @@ impl Writer {
             .inspect_err(|error| self.turn(Condition::Broken, Some(error)))?;
         if durability == Durability::Synced {
             let took = clock::instant().duration_since(started);
-            metrics::histogram!(names::STORE_COMMIT_DURATION).record(took.as_secs_f64());
+            names::store_commit_duration().record(took.as_secs_f64());
         }
         self.is_dirty = durability == Durability::Buffered;
         self.usage = usage;

@@ -1,0 +1,136 @@
+//! `/healthz`, `/readyz`, `/metrics` and `/v1/status`: how the daemon is.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde_json::json;
+
+use super::{CallerOf, Shared};
+use crate::admin::error::ApiError;
+use crate::admin::state::AdminState;
+use crate::admin::types::{AccountCounts, AttentionView, Health, ProviderView, StatusView};
+use crate::clock;
+use crate::limits::{PAGE_SIZE_MAX, STATUS_ATTENTION_MAX};
+use crate::metrics::names;
+use crate::metrics::render::CONTENT_TYPE;
+use crate::store::{AccountState, Page, StoreError};
+
+pub(super) async fn alive() -> Json<serde_json::Value> {
+    Json(json!({"status": "ok"}))
+}
+
+pub(super) async fn ready(State(state): Shared) -> Result<Json<serde_json::Value>, ApiError> {
+    match health(&state) {
+        (Health::Ok, _) => Ok(Json(json!({"status": "ok"}))),
+        (_, problem) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not_ready",
+            problem.unwrap_or_default(),
+        )),
+    }
+}
+
+pub(super) async fn metrics(state: Shared, Extension(caller): CallerOf) -> Result<Response, ApiError> {
+    caller.require_metrics()?;
+    open_metrics(state).await
+}
+
+/// The metrics, without asking who calls.
+pub(super) async fn open_metrics(State(state): Shared) -> Result<Response, ApiError> {
+    let counts = account_counts(&state).await?;
+    for (account_state, count) in [
+        (AccountState::New, counts.new),
+        (AccountState::Active, counts.active),
+        (AccountState::NeedsAuthorization, counts.needs_authorization),
+        (AccountState::Failing, counts.failing),
+        (AccountState::Disabled, counts.disabled),
+    ] {
+        names::accounts(account_state).set(count as f64);
+    }
+    names::access_tokens().set(state.store.token_count().await? as f64);
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], state.metrics.render()).into_response())
+}
+
+pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) -> Result<Json<StatusView>, ApiError> {
+    caller.require_root()?;
+    let config = state.config.borrow().clone();
+    let accounts = account_counts(&state).await?;
+    let (health, problem) = health(&state);
+    let providers = config.providers.values().map(|provider| ProviderView {
+        name: provider.name.clone(),
+        domains: provider.domains.clone(),
+        oauth2: provider.oauth.is_some(),
+    });
+    Ok(Json(StatusView {
+        status: health,
+        problem,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: config.server.hostname.clone(),
+        started: state.started,
+        uptime_seconds: clock::now().since(state.started).as_secs(),
+        listeners: state.sessions.listeners(),
+        providers: providers.collect(),
+        attention: attention(&state, &accounts).await?,
+        accounts,
+        tokens: state.store.token_count().await?,
+        sessions: state.sessions.list(None, Page { page: 0, size: 1 }).await.total,
+    }))
+}
+
+/// Whether the daemon takes new sessions, and why not.
+fn health(state: &AdminState) -> (Health, Option<String>) {
+    if *state.draining.borrow() {
+        return (Health::Draining, Some("stopping".to_owned()));
+    }
+    let store = state.store.health().map_err(|error| error.to_string());
+    match store.and_then(|()| state.accounts.health()) {
+        Ok(()) => (Health::Ok, None),
+        Err(problem) => (Health::Unready, Some(problem)),
+    }
+}
+
+async fn account_counts(state: &AdminState) -> Result<AccountCounts, StoreError> {
+    let mut counts = AccountCounts::default();
+    for (account_state, count) in state.store.account_states().await? {
+        let place = match account_state {
+            AccountState::New => &mut counts.new,
+            AccountState::Active => &mut counts.active,
+            AccountState::NeedsAuthorization => &mut counts.needs_authorization,
+            AccountState::Failing => &mut counts.failing,
+            AccountState::Disabled => &mut counts.disabled,
+        };
+        *place += count;
+        counts.total += count;
+    }
+    Ok(counts)
+}
+
+/// The accounts that need somebody. Reads no further than the last one of them.
+async fn attention(state: &AdminState, counts: &AccountCounts) -> Result<Vec<AttentionView>, StoreError> {
+    let wanted = usize::try_from(counts.needs_authorization + counts.failing)
+        .unwrap_or(usize::MAX)
+        .min(STATUS_ATTENTION_MAX);
+    let mut found = Vec::with_capacity(wanted);
+    let mut page = Page {
+        page: 0,
+        size: PAGE_SIZE_MAX,
+    };
+    while found.len() < wanted {
+        let records = state.store.accounts(None, page).await?.entries;
+        if records.is_empty() {
+            break;
+        }
+        let needy = records
+            .into_iter()
+            .filter(|record| matches!(record.state, AccountState::NeedsAuthorization | AccountState::Failing))
+            .map(|record| AttentionView {
+                account: record.account,
+                state: record.state,
+                last_error: record.last_error,
+            });
+        found.extend(needy.take(wanted - found.len()));
+        page.page += 1;
+    }
+    Ok(found)
+}

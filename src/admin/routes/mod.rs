@@ -1,0 +1,143 @@
+//! The routes of INTERFACE §4 and what stands before all of them.
+
+mod accounts;
+mod health;
+mod sessions;
+mod tokens;
+mod usage;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Extension, Router};
+use tokio::time::timeout;
+
+use super::auth::{Caller, Peer, authenticate};
+use super::error::ApiError;
+use super::state::AdminState;
+use crate::clock;
+use crate::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_REQUEST_TIMEOUT};
+
+/// What the handlers share.
+type Shared = State<Arc<AdminState>>;
+
+/// Who calls, as [`gate`] found out.
+type CallerOf = Extension<Caller>;
+
+/// The whole admin API.
+pub(super) fn admin(state: Arc<AdminState>) -> Router {
+    Router::new()
+        .route("/v1/account", post(accounts::create))
+        .route("/v1/accounts", get(accounts::list))
+        .route(
+            "/v1/account/{account}",
+            get(accounts::read).put(accounts::change).delete(accounts::remove),
+        )
+        .route("/v1/account/{account}/verify", post(accounts::verify))
+        .route("/v1/token", post(tokens::create))
+        .route("/v1/tokens", post(tokens::create).get(tokens::list))
+        .route("/v1/token/{token}", delete(tokens::remove))
+        .route("/v1/tokens/{token}", get(tokens::read).delete(tokens::remove))
+        .route("/v1/tokens/{token}/log", get(tokens::log))
+        .route("/v1/tokens/account/{account}", get(tokens::list_of_account))
+        .route("/v1/usage", get(usage::list))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/session/{session}", delete(sessions::close))
+        .route("/v1/status", get(health::status))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), gate))
+        .with_state(state)
+}
+
+/// What `metrics.listen` serves: the metrics, to everybody who can reach it, and nothing else.
+pub(super) fn metrics_only(state: Arc<AdminState>) -> Router {
+    Router::new()
+        .route("/metrics", get(health::open_metrics))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(state)
+}
+
+/// Stands before every route, known or not: finds out who calls, bounds the time, logs the outcome.
+async fn gate(State(state): Shared, Extension(peer): Extension<Peer>, mut request: Request, next: Next) -> Response {
+    let begun = clock::instant();
+    let method = request.method().clone();
+    // The template, because the path itself may hold a token.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unknown route".to_owned(), |path| path.as_str().to_owned());
+    let response = match authenticate(&state, peer, request.headers(), clock::now()).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            run(request, next).await
+        }
+        Err(error) => error.into_response(),
+    };
+    log_outcome(&method, &route, response.status(), begun);
+    response
+}
+
+/// Runs the handler within its time. One that may change something runs to its end even if its caller hangs up or has
+/// waited long enough.
+async fn run(request: Request, next: Next) -> Response {
+    let changes = !request.method().is_safe();
+    let handler = next.run(request);
+    let outcome = if changes {
+        timeout(ADMIN_REQUEST_TIMEOUT, tokio::spawn(handler)).await
+    } else {
+        timeout(ADMIN_REQUEST_TIMEOUT, handler).await.map(Ok)
+    };
+    match outcome {
+        Ok(Ok(response)) => response,
+        Ok(Err(panicked)) => {
+            tracing::error!(%panicked, "an admin request ended by a defect");
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "a defect of this program",
+            )
+            .into_response()
+        }
+        Err(_) => ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "timeout",
+            format!("no result within {} seconds", ADMIN_REQUEST_TIMEOUT.as_secs()),
+        )
+        .into_response(),
+    }
+}
+
+fn log_outcome(method: &Method, route: &str, status: StatusCode, begun: Instant) {
+    let duration_ms = clock::instant().duration_since(begun).as_millis();
+    let status = status.as_u16();
+    if status >= 500 {
+        tracing::warn!(%method, route, status, duration_ms, "admin request");
+    } else if method.is_safe() {
+        tracing::debug!(%method, route, status, duration_ms, "admin request");
+    } else {
+        tracing::info!(%method, route, status, duration_ms, "admin request");
+    }
+}
+
+async fn unknown_route() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "no such route")
+}
+
+async fn method_not_allowed(method: Method) -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("this route does not take {method}"),
+    )
+}

@@ -1,0 +1,100 @@
+//! What the admin API needs of the rest of the program: the store as it is, accounts and live sessions through ports.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::types::{ListenerView, SessionView, VerifyStep};
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::metrics::render::Exposition;
+use crate::store::{
+    AccountError, AccountRecord, AccountSecrets, AccountState, Listing, Page, SharedStore, StoreError, TokenId,
+};
+
+/// Everything that the routes work with.
+pub struct AdminState {
+    /// Accounts, tokens and usage events.
+    pub store: SharedStore,
+    /// The owners of the accounts' credentials.
+    pub accounts: Arc<dyn AccountControl>,
+    /// The live sessions.
+    pub sessions: Arc<dyn SessionControl>,
+    /// The configuration in effect.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// The collected metrics.
+    pub metrics: Exposition,
+    /// When the daemon started.
+    pub started: Timestamp,
+    /// Whether the daemon is stopping: it is alive, but no longer ready.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// What the admin API asks of the accounts. Changes go through here rather than to the store, because the owner of an
+/// account's credential must hear of them first.
+#[async_trait]
+pub trait AccountControl: Send + Sync + 'static {
+    /// Adds an account.
+    ///
+    /// # Errors
+    /// Those of [`crate::store::Store::create_account`].
+    async fn create(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError>;
+
+    /// Replaces an account's record and, where `secrets` are given, its credentials.
+    ///
+    /// With new credentials the record's state is `new` (or `disabled`) and holds: an earlier `needs-authorization` and any
+    /// back-off are over. Without them the record's state and last error count only where they switch `disabled` on or off;
+    /// else they are what the account knows by then, which may be newer than what the caller read.
+    ///
+    /// # Errors
+    /// Those of [`crate::store::Store::replace_account`].
+    async fn replace(&self, account: AccountRecord, secrets: Option<AccountSecrets>) -> Result<(), StoreError>;
+
+    /// Deletes an account with its tokens and ends its sessions.
+    ///
+    /// # Errors
+    /// Those of [`crate::store::Store::remove_account`].
+    async fn remove(&self, account: &str) -> Result<(), StoreError>;
+
+    /// Takes note that a token has been deleted from the store, and ends the sessions that it opened.
+    async fn token_removed(&self, account: &str, token: TokenId);
+
+    /// What is known of an account's credential now; `None` for an unknown account.
+    async fn status(&self, account: &str) -> Option<AccountStatus>;
+
+    /// Walks through everything that a login needs and tells of each step how it went.
+    async fn verify(&self, account: &str) -> Vec<VerifyStep>;
+
+    /// Whether every grant that a provider rotated is on the disk. `Err` says what is not, for `/readyz`.
+    fn health(&self) -> Result<(), String>;
+}
+
+/// What the admin API asks of the listeners and the live sessions.
+#[async_trait]
+pub trait SessionControl: Send + Sync + 'static {
+    /// Live sessions, newest first; of one account, if it is named.
+    async fn list(&self, account: Option<&str>, page: Page) -> Listing<SessionView>;
+
+    /// One live session.
+    async fn find(&self, session: u64) -> Option<SessionView>;
+
+    /// Ends a session with a goodbye. Returns whether there was one.
+    async fn close(&self, session: u64) -> bool;
+
+    /// The listeners as they are bound.
+    fn listeners(&self) -> Vec<ListenerView>;
+}
+
+/// What an account's owner knows of its credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountStatus {
+    /// The account's state.
+    pub state: AccountState,
+    /// The last error that concerned its credential.
+    pub last_error: Option<AccountError>,
+    /// When the next refresh is due, after one that failed for now.
+    pub next_try: Option<Timestamp>,
+    /// When the OAuth access token ends.
+    pub expires: Option<Timestamp>,
+}

@@ -1,0 +1,513 @@
+//! The JSON of the admin API: what callers send and what they get. The command line reads the same types.
+//!
+//! Field names are camelCase, times RFC 3339 in UTC. A field that INTERFACE §4 marks with `?` is left out where there is
+//! nothing to tell; any other one is `null` then. Requests refuse fields that they do not know, and fields given twice.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::clock::Timestamp;
+use crate::config::ListenerTls;
+use crate::proto::Protocol;
+use crate::secret::SecretString;
+use crate::store::{
+    AccountError, AccountRecord, AccountState, EndpointOverride, Restrictions, TokenId, TokenRecord, TokenUse,
+    UsageEvent,
+};
+
+use super::state::AccountStatus;
+
+/// The body of `POST /v1/account`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewAccount {
+    /// The id.
+    pub account: String,
+    /// The e-mail address, the other name that clients may log in with.
+    pub email: Option<String>,
+    /// A label for people.
+    pub name: Option<String>,
+    /// A provider of the configuration.
+    pub provider: String,
+    /// The login name at the upstream, where it is not the e-mail.
+    pub user: Option<String>,
+    /// An OAuth2 grant.
+    pub oauth2: Option<NewGrant>,
+    /// A password, instead of a grant.
+    #[serde(default, deserialize_with = "optional_secret")]
+    pub password: Option<SecretString>,
+    /// Instead of the provider's IMAP endpoint.
+    pub imap: Option<EndpointOverride>,
+    /// Instead of the provider's SMTP endpoint.
+    pub smtp: Option<EndpointOverride>,
+    /// Instead of the provider's POP3 endpoint.
+    pub pop3: Option<EndpointOverride>,
+}
+
+/// An OAuth2 grant as it is given.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewGrant {
+    /// The refresh token.
+    #[serde(default, deserialize_with = "optional_secret")]
+    pub refresh_token: Option<SecretString>,
+    /// An OAuth access token that is used until it ends.
+    #[serde(default, deserialize_with = "optional_secret")]
+    pub access_token: Option<SecretString>,
+    /// When the access token ends.
+    pub expires: Option<Timestamp>,
+}
+
+/// The body of `PUT /v1/account/{account}`: fields that are given are changed, `null` clears those that may be absent, and
+/// the rest stays. Credentials are replaced as a whole and cannot be taken away, because a grant is never deleted by half.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AccountChange {
+    /// The id; it cannot be changed, and is accepted where it is the path's.
+    pub account: Option<String>,
+    /// The e-mail address.
+    #[serde(deserialize_with = "given")]
+    pub email: Option<Option<String>>,
+    /// A label for people.
+    #[serde(deserialize_with = "given")]
+    pub name: Option<Option<String>>,
+    /// A provider of the configuration.
+    #[serde(deserialize_with = "given")]
+    pub provider: Option<String>,
+    /// The login name at the upstream.
+    #[serde(deserialize_with = "given")]
+    pub user: Option<Option<String>>,
+    /// A new OAuth2 grant; ends `needs-authorization` and any back-off.
+    #[serde(deserialize_with = "given")]
+    pub oauth2: Option<NewGrant>,
+    /// A new password; ends `needs-authorization`.
+    #[serde(deserialize_with = "secret")]
+    pub password: Option<SecretString>,
+    /// Instead of the provider's IMAP endpoint.
+    #[serde(deserialize_with = "given")]
+    pub imap: Option<Option<EndpointOverride>>,
+    /// Instead of the provider's SMTP endpoint.
+    #[serde(deserialize_with = "given")]
+    pub smtp: Option<Option<EndpointOverride>>,
+    /// Instead of the provider's POP3 endpoint.
+    #[serde(deserialize_with = "given")]
+    pub pop3: Option<Option<EndpointOverride>>,
+    /// Switches the account off (`true`) or on again (`false`).
+    #[serde(deserialize_with = "given")]
+    pub disabled: Option<bool>,
+}
+
+/// The answer to `POST /v1/account`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountCreated {
+    /// The id.
+    pub account: String,
+    /// Always `new`.
+    pub state: AccountState,
+}
+
+/// One account, without its secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountView {
+    /// The id.
+    pub account: String,
+    /// The e-mail address.
+    pub email: Option<String>,
+    /// A label for people.
+    pub name: Option<String>,
+    /// The provider's name in the configuration.
+    pub provider: String,
+    /// The login name at the upstream, where it is not the e-mail.
+    pub user: Option<String>,
+    /// Its own IMAP endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imap: Option<EndpointOverride>,
+    /// Its own SMTP endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp: Option<EndpointOverride>,
+    /// Its own POP3 endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pop3: Option<EndpointOverride>,
+    /// The state.
+    pub state: AccountState,
+    /// The last error that concerned its credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<AccountError>,
+    /// When the next refresh is due, after one that failed for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Timestamp>,
+    /// When the OAuth access token ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// When it was added.
+    pub created: Timestamp,
+    /// When an administrator last changed it.
+    pub updated: Timestamp,
+}
+
+/// The answer to `POST /v1/account/{account}/verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// The id.
+    pub account: String,
+    /// Whether no step failed.
+    pub ok: bool,
+    /// The steps in the order in which they were taken.
+    pub steps: Vec<VerifyStep>,
+}
+
+/// One step of a verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyStep {
+    /// What was tried: `dns`, `tcp`, `tls`, `token` or `login`.
+    pub step: String,
+    /// How it went.
+    pub result: StepResult,
+    /// What was found and, where it failed, what to do.
+    pub message: String,
+}
+
+/// How a step of a verification went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepResult {
+    /// As it should.
+    Ok,
+    /// Not.
+    Failed,
+    /// It was not tried, because an earlier step failed or it does not apply.
+    Skipped,
+}
+
+/// The body of `POST /v1/token`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewToken {
+    /// The account, by id or e-mail; without one, a root token is made.
+    pub account: Option<String>,
+    /// What it may be used for.
+    pub scopes: Option<Vec<String>>,
+    /// A label for people.
+    pub description: Option<String>,
+    /// Where it may be used from.
+    pub restrictions: Option<NewRestrictions>,
+    /// When it ends. A time in the past is accepted: such a token is refused from the start.
+    pub expires: Option<Timestamp>,
+    /// The administrator's own note.
+    pub metadata: Option<serde_json::Value>,
+}
+
+/// Where a new token may be used from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewRestrictions {
+    /// Address ranges (`127.0.0.0/8`) or single addresses; empty: anywhere.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+/// The answer to `POST /v1/token`, the only one that holds a token.
+#[derive(Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// The token, 64 lower-case hex digits.
+    pub token: String,
+    /// Its id.
+    pub id: TokenId,
+}
+
+impl fmt::Debug for TokenCreated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCreated")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One access token, never the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenView {
+    /// Its id.
+    pub id: TokenId,
+    /// The account it is for; `null` for a root token.
+    pub account: Option<String>,
+    /// What it may be used for.
+    pub scopes: Vec<String>,
+    /// A label for people.
+    pub description: String,
+    /// Where it may be used from; `null`: anywhere.
+    pub restrictions: Option<Restrictions>,
+    /// The administrator's own note.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<serde_json::Value>,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its last accepted use.
+    pub access: Option<TokenUse>,
+}
+
+/// One live session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionView {
+    /// Its id, a decimal number that this run of the daemon uses once.
+    pub id: String,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The account, once a client has logged in.
+    pub account: Option<String>,
+    /// The access token's id, once a client has logged in.
+    pub token: Option<TokenId>,
+    /// The client's address.
+    pub remote_address: SocketAddr,
+    /// The listener's address.
+    pub local_address: SocketAddr,
+    /// The upstream's address, once its leg is open.
+    pub upstream_address: Option<SocketAddr>,
+    /// What the client said it is (IMAP ID).
+    pub client: Option<String>,
+    /// The phase it is in.
+    pub phase: String,
+    /// When the client was accepted.
+    pub since: Timestamp,
+    /// Bytes from the client to the upstream.
+    pub bytes_up: u64,
+    /// Bytes from the upstream to the client.
+    pub bytes_down: u64,
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Always `true`.
+    pub deleted: bool,
+}
+
+/// What was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Always `true`.
+    pub closed: bool,
+}
+
+/// Where in a list a page stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PageHead {
+    /// Entries on all pages.
+    pub total: u64,
+    /// This page, counted from 0.
+    pub page: usize,
+    /// How many pages there are.
+    pub pages: u64,
+    /// Entries of a full page.
+    pub page_size: usize,
+}
+
+/// A page of accounts, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountsPage {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub head: PageHead,
+    /// The accounts.
+    pub accounts: Vec<AccountView>,
+}
+
+/// A page of access tokens, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokensPage {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub head: PageHead,
+    /// The tokens.
+    pub tokens: Vec<TokenView>,
+}
+
+/// A page of usage events, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsPage {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub head: PageHead,
+    /// The events.
+    pub events: Vec<UsageEvent>,
+}
+
+/// A page of live sessions, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsPage {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub head: PageHead,
+    /// The sessions.
+    pub sessions: Vec<SessionView>,
+}
+
+/// The answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusView {
+    /// `ok`, `draining`, or `unready` with the reason in `problem`.
+    pub status: Health,
+    /// Why it is not `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The daemon's version.
+    pub version: String,
+    /// The name in greetings.
+    pub hostname: String,
+    /// When the daemon started.
+    pub started: Timestamp,
+    /// Seconds since then.
+    pub uptime_seconds: u64,
+    /// The listeners as they are bound.
+    pub listeners: Vec<ListenerView>,
+    /// The providers of the configuration.
+    pub providers: Vec<ProviderView>,
+    /// How many accounts there are, in all and in each state.
+    pub accounts: AccountCounts,
+    /// Accounts that need somebody: at most [`crate::limits::STATUS_ATTENTION_MAX`] of them.
+    pub attention: Vec<AttentionView>,
+    /// How many access tokens there are.
+    pub tokens: u64,
+    /// How many sessions are live.
+    pub sessions: u64,
+}
+
+/// Whether the daemon takes new sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// It does.
+    Ok,
+    /// It is stopping.
+    Draining,
+    /// Something that it needs does not work.
+    Unready,
+}
+
+/// A listener as it is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerView {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Where.
+    pub address: SocketAddr,
+    /// TLS towards clients.
+    pub tls: ListenerTls,
+}
+
+/// A provider, as far as `account add` needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderView {
+    /// Its name.
+    pub name: String,
+    /// E-mail domains by which it is recognised.
+    pub domains: Vec<String>,
+    /// Whether it takes OAuth2 grants; passwords are taken in any case.
+    pub oauth2: bool,
+}
+
+/// How many accounts there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "each is the number of accounts in the state of its name")]
+pub struct AccountCounts {
+    /// In all.
+    pub total: u64,
+    pub new: u64,
+    pub active: u64,
+    pub needs_authorization: u64,
+    pub failing: u64,
+    pub disabled: u64,
+}
+
+/// An account that needs somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttentionView {
+    /// Its id.
+    pub account: String,
+    /// `needs-authorization` or `failing`.
+    pub state: AccountState,
+    /// What happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<AccountError>,
+}
+
+impl AccountView {
+    /// What an administrator sees of `record`; `status` is newer than what the record says.
+    pub(super) fn new(record: AccountRecord, status: Option<AccountStatus>) -> Self {
+        let status = status.unwrap_or(AccountStatus {
+            state: record.state,
+            last_error: record.last_error,
+            next_try: None,
+            expires: None,
+        });
+        Self {
+            account: record.account,
+            email: record.email,
+            name: record.name,
+            provider: record.provider,
+            user: record.user,
+            imap: record.imap,
+            smtp: record.smtp,
+            pop3: record.pop3,
+            state: status.state,
+            last_error: status.last_error,
+            next_try: status.next_try,
+            expires: status.expires,
+            created: record.created,
+            updated: record.updated,
+        }
+    }
+}
+
+impl TokenView {
+    /// What an administrator sees of `record`.
+    pub(super) fn new(record: TokenRecord, access: Option<TokenUse>) -> Self {
+        Self {
+            id: record.id,
+            account: record.account,
+            scopes: record.scopes,
+            description: record.description,
+            restrictions: record.restrictions,
+            metadata: record.metadata,
+            expires: record.expires,
+            created: record.created,
+            access,
+        }
+    }
+}
+
+impl PageHead {
+    /// The head of page `page` of a list with `total` entries.
+    pub(super) fn new(page: crate::store::Page, total: u64) -> Self {
+        Self {
+            total,
+            page: page.page,
+            pages: total.div_ceil(page.size.max(1) as u64),
+            page_size: page.size,
+        }
+    }
+}
+
+/// A field that may be absent. Where `T` is an `Option`, `null` is told from absent; else `null` is refused.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(Some(String::deserialize(deserializer)?.into()))
+}
+
+fn optional_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(Into::into))
+}

@@ -1,0 +1,448 @@
+//! From what a caller sends to the records that are kept: everything is checked here, and a refusal names the field.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::error::ApiError;
+use super::types::{AccountChange, NewAccount, NewGrant, NewRestrictions, NewToken};
+use crate::access::Scope;
+use crate::clock::Timestamp;
+use crate::config::{Config, Provider, UpstreamTls};
+use crate::limits::{
+    ACCOUNT_ID_CHARS_MAX, CREDENTIAL_BYTES_MAX, LABEL_CHARS_MAX, TOKEN_ADDRESSES_MAX, TOKEN_METADATA_BYTES_MAX,
+    TOKEN_SCOPES_MAX,
+};
+use crate::secret::{ExposeSecret, SecretString};
+use crate::store::{AccountRecord, AccountSecrets, AccountState, EndpointOverride, Grant, Restrictions};
+
+/// The record and the secrets of a new account.
+///
+/// # Errors
+/// 400 naming the field.
+pub(super) fn new_account(
+    new: NewAccount,
+    config: &Config,
+    now: Timestamp,
+) -> Result<(AccountRecord, AccountSecrets), ApiError> {
+    let record = AccountRecord {
+        account: new.account,
+        email: new.email,
+        name: new.name,
+        provider: new.provider,
+        user: new.user,
+        imap: new.imap,
+        smtp: new.smtp,
+        pop3: new.pop3,
+        state: AccountState::New,
+        last_error: None,
+        created: now,
+        updated: now,
+    };
+    check_account_id(&record.account)?;
+    check_record(&record)?;
+    let provider = known_provider(&record.provider, config)?;
+    let secrets = credentials(new.oauth2, new.password, Some(provider), now)?.unwrap_or_default();
+    Ok((record, secrets))
+}
+
+/// What `record` becomes by `change`, and its new credentials, if any are given.
+///
+/// # Errors
+/// 400 naming the field.
+pub(super) fn changed_account(
+    mut record: AccountRecord,
+    change: AccountChange,
+    config: &Config,
+    now: Timestamp,
+) -> Result<(AccountRecord, Option<AccountSecrets>), ApiError> {
+    if change.account.is_some_and(|account| account != record.account) {
+        return Err(ApiError::field("account", "an account's id cannot be changed"));
+    }
+    set(&mut record.email, change.email);
+    set(&mut record.name, change.name);
+    set(&mut record.user, change.user);
+    set(&mut record.imap, change.imap);
+    set(&mut record.smtp, change.smtp);
+    set(&mut record.pop3, change.pop3);
+    if let Some(provider) = change.provider {
+        known_provider(&provider, config)?;
+        record.provider = provider;
+    }
+    check_record(&record)?;
+    let provider = config.providers.get(&record.provider).map(AsRef::as_ref);
+    let secrets = credentials(change.oauth2, change.password, provider, now)?;
+    let was_disabled = record.state == AccountState::Disabled;
+    match change.disabled {
+        Some(true) => record.state = AccountState::Disabled,
+        Some(false) if was_disabled => record.state = AccountState::New,
+        Some(false) | None => {}
+    }
+    if secrets.is_some() {
+        record.last_error = None;
+        if record.state != AccountState::Disabled {
+            record.state = AccountState::New;
+        }
+    }
+    record.updated = now;
+    Ok((record, secrets))
+}
+
+/// What of a change takes a root caller: everything that decides where the account's credential is sent, or who it is.
+/// Else whoever holds an account's own `api` token could have its grant sent to a host of theirs.
+pub(super) fn needs_root(change: &AccountChange) -> bool {
+    change.email.is_some()
+        || change.provider.is_some()
+        || change.user.is_some()
+        || change.imap.is_some()
+        || change.smtp.is_some()
+        || change.pop3.is_some()
+        || change.disabled.is_some()
+}
+
+/// The checked settings of a new token.
+#[derive(Debug)]
+pub(super) struct TokenSettings {
+    pub(super) scopes: Vec<String>,
+    pub(super) description: String,
+    pub(super) restrictions: Option<Restrictions>,
+}
+
+/// Checks the settings of a new token.
+///
+/// # Errors
+/// 400 naming the field.
+pub(super) fn token_settings(new: &NewToken) -> Result<TokenSettings, ApiError> {
+    let description = new.description.clone().unwrap_or_default();
+    check_label("description", &description)?;
+    if let Some(metadata) = &new.metadata
+        && metadata.to_string().len() > TOKEN_METADATA_BYTES_MAX
+    {
+        return Err(ApiError::field(
+            "metadata",
+            format!("may have at most {TOKEN_METADATA_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok(TokenSettings {
+        scopes: scopes(new)?,
+        description,
+        restrictions: new.restrictions.as_ref().map(restrictions).transpose()?,
+    })
+}
+
+fn scopes(new: &NewToken) -> Result<Vec<String>, ApiError> {
+    let root = vec!["*".to_owned()];
+    let given = match (&new.account, &new.scopes) {
+        (None, None) => return Ok(root),
+        (None, Some(scopes)) if *scopes == root => return Ok(root),
+        (None, Some(_)) => {
+            return Err(ApiError::field(
+                "scopes",
+                "a token without an account is a root token, whose scopes are [\"*\"]",
+            ));
+        }
+        (Some(_), given) => given.as_deref().unwrap_or_default(),
+    };
+    if given.is_empty() || given.len() > TOKEN_SCOPES_MAX {
+        return Err(ApiError::field(
+            "scopes",
+            format!("give 1 to {TOKEN_SCOPES_MAX} of: {SCOPES_OF_ACCOUNTS}"),
+        ));
+    }
+    let mut scopes: Vec<String> = Vec::with_capacity(given.len());
+    for (index, scope) in given.iter().enumerate() {
+        match Scope::parse(scope).map(Scope::as_str) {
+            None | Some("*") => {
+                return Err(ApiError::field(
+                    &format!("scopes[{index}]"),
+                    format!("'{}' is not one of: {SCOPES_OF_ACCOUNTS}", scope.escape_debug()),
+                ));
+            }
+            Some(name) if scopes.iter().any(|known| known == name) => {}
+            Some(name) => scopes.push(name.to_owned()),
+        }
+    }
+    Ok(scopes)
+}
+
+fn restrictions(new: &NewRestrictions) -> Result<Restrictions, ApiError> {
+    if new.addresses.len() > TOKEN_ADDRESSES_MAX {
+        return Err(ApiError::field(
+            "restrictions.addresses",
+            format!("may have at most {TOKEN_ADDRESSES_MAX} entries"),
+        ));
+    }
+    let addresses = new.addresses.iter().enumerate().map(|(index, text)| {
+        address_range(text).ok_or_else(|| {
+            ApiError::field(
+                &format!("restrictions.addresses[{index}]"),
+                format!(
+                    "'{}' is neither an address nor a range such as 192.0.2.0/24",
+                    text.escape_debug()
+                ),
+            )
+        })
+    });
+    Ok(Restrictions {
+        addresses: addresses.collect::<Result<_, _>>()?,
+    })
+}
+
+/// Reads a range or a single address. Ranges of IPv4-mapped addresses become IPv4, because that is how clients are seen.
+fn address_range(text: &str) -> Option<IpNet> {
+    let range = match text.parse::<IpNet>() {
+        Ok(range) => range,
+        Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),
+    };
+    let IpNet::V6(v6) = range else { return Some(range) };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
+        (Some(v4), Some(prefix)) => Ipv4Net::new(v4, prefix).ok().map(IpNet::V4),
+        _ => Some(range),
+    }
+}
+
+fn credentials(
+    oauth2: Option<NewGrant>,
+    password: Option<SecretString>,
+    provider: Option<&Provider>,
+    now: Timestamp,
+) -> Result<Option<AccountSecrets>, ApiError> {
+    match (oauth2, password) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(ApiError::field(
+            "password",
+            "give either oauth2 or a password, not both",
+        )),
+        (None, Some(password)) => {
+            check_credential("password", &password)?;
+            Ok(Some(AccountSecrets {
+                grant: None,
+                password: Some(password),
+            }))
+        }
+        (Some(new), None) => {
+            if provider.is_some_and(|provider| provider.oauth.is_none()) {
+                return Err(ApiError::field("oauth2", "the provider takes passwords only"));
+            }
+            Ok(Some(AccountSecrets {
+                grant: Some(grant(new, now)?),
+                password: None,
+            }))
+        }
+    }
+}
+
+fn grant(new: NewGrant, now: Timestamp) -> Result<Grant, ApiError> {
+    if let Some(token) = &new.refresh_token {
+        check_credential("oauth2.refreshToken", token)?;
+    }
+    if let Some(token) = &new.access_token {
+        check_credential("oauth2.accessToken", token)?;
+    }
+    match (&new.refresh_token, &new.access_token, new.expires) {
+        (None, None, _) => Err(ApiError::field("oauth2", "give a refreshToken, an accessToken or both")),
+        (_, None, Some(_)) => Err(ApiError::field("oauth2.expires", "belongs to an accessToken")),
+        (_, access_token, _) => Ok(Grant {
+            obtained: access_token.is_some().then_some(now),
+            refresh_token: new.refresh_token,
+            access_token: new.access_token,
+            expires: new.expires,
+        }),
+    }
+}
+
+fn known_provider<'a>(name: &str, config: &'a Config) -> Result<&'a Provider, ApiError> {
+    config.providers.get(name).map(AsRef::as_ref).ok_or_else(|| {
+        let known: Vec<&str> = config.providers.keys().map(String::as_str).collect();
+        let known = if known.is_empty() {
+            "none: add [provider.NAME] to the configuration".to_owned()
+        } else {
+            known.join(", ")
+        };
+        ApiError::field(
+            "provider",
+            format!("'{}' is not configured; known: {known}", name.escape_debug()),
+        )
+    })
+}
+
+fn check_account_id(id: &str) -> Result<(), ApiError> {
+    let length = id.chars().count();
+    let is_allowed =
+        (1..=ACCOUNT_ID_CHARS_MAX).contains(&length) && !id.chars().any(char::is_control) && id.trim() == id;
+    if is_allowed {
+        Ok(())
+    } else {
+        Err(ApiError::field(
+            "account",
+            format!("1 to {ACCOUNT_ID_CHARS_MAX} characters, no control characters, no space at either end"),
+        ))
+    }
+}
+
+fn check_record(record: &AccountRecord) -> Result<(), ApiError> {
+    if let Some(email) = &record.email {
+        check_email(email)?;
+    }
+    if let Some(name) = &record.name {
+        check_label("name", name)?;
+    }
+    if let Some(user) = &record.user {
+        check_login_name("user", user)?;
+    }
+    for (field, endpoint) in [("imap", &record.imap), ("smtp", &record.smtp), ("pop3", &record.pop3)] {
+        if let Some(endpoint) = endpoint {
+            check_endpoint(field, endpoint)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_email(email: &str) -> Result<(), ApiError> {
+    check_label("email", email)?;
+    let is_address = email
+        .rsplit_once('@')
+        .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    if is_address && !email.chars().any(char::is_whitespace) {
+        Ok(())
+    } else {
+        Err(ApiError::field("email", "expected an address such as user@example.com"))
+    }
+}
+
+fn check_endpoint(field: &str, endpoint: &EndpointOverride) -> Result<(), ApiError> {
+    let host = &endpoint.host;
+    if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(ApiError::field(
+            &format!("{field}.host"),
+            "expected a host name or an address",
+        ));
+    }
+    if endpoint.port == 0 {
+        return Err(ApiError::field(&format!("{field}.port"), "expected 1 to 65535"));
+    }
+    if endpoint.tls == UpstreamTls::Off && !is_loopback(host) {
+        return Err(ApiError::field(
+            &format!("{field}.tls"),
+            "off is for loopback hosts only; use implicit or starttls",
+        ));
+    }
+    match &endpoint.user {
+        Some(user) => check_login_name(&format!("{field}.user"), user),
+        None => Ok(()),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// A login name goes into SASL messages, whose separators are control characters.
+fn check_login_name(field: &str, name: &str) -> Result<(), ApiError> {
+    if name.is_empty() {
+        return Err(ApiError::field(field, "must not be empty"));
+    }
+    check_label(field, name)
+}
+
+fn check_label(field: &str, label: &str) -> Result<(), ApiError> {
+    if label.chars().count() > LABEL_CHARS_MAX {
+        return Err(ApiError::field(
+            field,
+            format!("may have at most {LABEL_CHARS_MAX} characters"),
+        ));
+    }
+    if label.chars().any(char::is_control) {
+        return Err(ApiError::field(field, "must not contain control characters"));
+    }
+    Ok(())
+}
+
+/// A NUL would end a PLAIN message early, and a line break would end a command (RFC 4616 §2): none is part of a credential.
+fn check_credential(field: &str, credential: &SecretString) -> Result<(), ApiError> {
+    let text = credential.expose_secret();
+    if text.is_empty() || text.len() > CREDENTIAL_BYTES_MAX {
+        return Err(ApiError::field(
+            field,
+            format!("expected 1 to {CREDENTIAL_BYTES_MAX} bytes"),
+        ));
+    }
+    if text.contains(['\0', '\r', '\n']) {
+        return Err(ApiError::field(field, "must not contain NUL or line breaks"));
+    }
+    Ok(())
+}
+
+fn set<T>(target: &mut Option<T>, change: Option<Option<T>>) {
+    if let Some(value) = change {
+        *target = value;
+    }
+}
+
+/// The scopes that a token of an account may have.
+const SCOPES_OF_ACCOUNTS: &str = "imap-proxy, smtp, pop3, api, metrics";
+
+/// RFC 1035 §2.3.4.
+const HOST_BYTES_MAX: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn account_ids_are_bounded_and_clean() {
+        let longest = "ä".repeat(ACCOUNT_ID_CHARS_MAX);
+        for id in ["a", "user@example.com", "Größe 1", "a/b?c", &longest] {
+            check_account_id(id).unwrap();
+        }
+        let too_long = format!("{longest}a");
+        for id in ["", " a", "a ", "a\nb", "a\u{85}b", "\u{a0}a", &too_long] {
+            assert!(check_account_id(id).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_single_addresses_are_read_as_clients_are_seen() {
+        for (text, expected) in [
+            ("127.0.0.0/8", Some("127.0.0.0/8")),
+            ("127.0.0.1", Some("127.0.0.1/32")),
+            ("::1", Some("::1/128")),
+            ("2001:db8::/32", Some("2001:db8::/32")),
+            ("::ffff:192.0.2.0/120", Some("192.0.2.0/24")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1/32")),
+            ("127.0.0.0/33", None),
+            ("localhost", None),
+            ("", None),
+        ] {
+            let read = address_range(text).map(|range| range.to_string());
+            assert_eq!(read.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_in_clear_is_for_loopback_only() {
+        let endpoint = |host: &str, tls| EndpointOverride {
+            host: host.to_owned(),
+            port: 993,
+            tls,
+            user: None,
+        };
+        check_endpoint("imap", &endpoint("127.0.0.2", UpstreamTls::Off)).unwrap();
+        check_endpoint("imap", &endpoint("localhost", UpstreamTls::Off)).unwrap();
+        check_endpoint("imap", &endpoint("imap.example.com", UpstreamTls::Implicit)).unwrap();
+        let refused = check_endpoint("imap", &endpoint("imap.example.com", UpstreamTls::Off)).unwrap_err();
+        assert!(refused.message.starts_with("imap.tls: "), "{refused}");
+        assert!(check_endpoint("imap", &endpoint("two words", UpstreamTls::Implicit)).is_err());
+    }
+
+    #[test]
+    fn a_credential_that_could_end_a_command_early_is_refused() {
+        for text in ["", "a\0b", "a\r\nb"] {
+            assert!(
+                check_credential("password", &text.to_owned().into()).is_err(),
+                "{text:?}"
+            );
+        }
+        check_credential("password", &"pass word\u{7f}ü".to_owned().into()).unwrap();
+    }
+}

@@ -1,0 +1,379 @@
+//! `portreeve account`: mailboxes.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use comfy_table::Cell;
+use serde_json::{Map, Value, json};
+
+use super::daemon::{answer, client};
+use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, state_cell, table};
+use super::value::{PageArgs, secret};
+use super::{Exit, Failure, Globals};
+use crate::admin::client::{Client, segment};
+use crate::admin::types::{
+    AccountCreated, AccountView, AccountsPage, Deleted, ProviderView, StatusView, StepResult, VerifyReport,
+};
+use crate::metrics::names::state_label;
+
+/// `account`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What can be done with accounts.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Add a mailbox; its provider is guessed from the address
+    Add(AddArgs),
+    /// Change a mailbox, or give it new credentials
+    Update(UpdateArgs),
+    /// List the mailboxes
+    List {
+        /// Part of an id, a name or an e-mail address
+        query: Option<String>,
+        /// Which page.
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show one mailbox
+    Show {
+        /// Id or e-mail address
+        account: String,
+    },
+    /// Try everything that a login needs, step by step
+    Verify {
+        /// Id or e-mail address
+        account: String,
+    },
+    /// Delete a mailbox with its credentials and access tokens, and end its sessions
+    Remove {
+        /// Id or e-mail address
+        account: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// `account add`
+#[derive(Debug, clap::Args)]
+pub struct AddArgs {
+    /// The id; an e-mail address is its own id
+    #[arg(value_name = "EMAIL-OR-ID")]
+    pub account: String,
+    /// What is known of it.
+    #[command(flatten)]
+    pub fields: Fields,
+}
+
+/// `account update`
+#[derive(Debug, clap::Args)]
+pub struct UpdateArgs {
+    /// Id or e-mail address
+    pub account: String,
+    /// What is to change.
+    #[command(flatten)]
+    pub fields: Fields,
+    /// Refuse logins from now on
+    #[arg(long, conflicts_with = "enable")]
+    pub disable: bool,
+    /// Accept logins again
+    #[arg(long)]
+    pub enable: bool,
+}
+
+/// What is told of an account. Secrets come from files, never from arguments.
+#[derive(Debug, Default, clap::Args)]
+pub struct Fields {
+    /// Provider, a name of the configuration
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+    /// E-mail address, the other name to log in with
+    #[arg(long)]
+    pub email: Option<String>,
+    /// Label
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Login name at the provider, where it is not the e-mail address (shared mailboxes)
+    #[arg(long)]
+    pub user: Option<String>,
+    /// File with the OAuth2 refresh token; - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "password_file")]
+    pub refresh_token_file: Option<PathBuf>,
+    /// File with the password; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Another IMAP endpoint than the provider's
+    #[arg(long, value_name = "HOST:PORT[/implicit|starttls|off]")]
+    pub imap: Option<String>,
+}
+
+/// Runs `account`.
+///
+/// # Errors
+/// As every command; 1 where a step of `verify` failed.
+pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failure> {
+    let client = client(globals);
+    match arguments.action {
+        Action::Add(arguments) => add(&client, arguments, globals).await,
+        Action::Update(arguments) => update(&client, arguments, globals).await,
+        Action::List { query, page } => list(&client, query, &page, globals).await,
+        Action::Show { account } => show(&client, &account, globals).await,
+        Action::Verify { account } => verify(&client, &account, globals).await,
+        Action::Remove { account, yes } => remove(&client, &account, yes, globals).await,
+    }
+}
+
+async fn add(client: &Client, arguments: AddArgs, globals: &Globals) -> Result<(), Failure> {
+    let AddArgs { account, mut fields } = arguments;
+    if fields.email.is_none() && account.contains('@') {
+        fields.email = Some(account.clone());
+    }
+    if fields.provider.is_none() {
+        let status = answer(client.read::<StatusView>("/v1/status", &[])).await?;
+        let provider = guess_provider(fields.email.as_deref(), &status.value.providers)?;
+        fields.provider = Some(provider.to_owned());
+    }
+    let mut body = fields.body()?;
+    body.insert("account".to_owned(), account.into());
+    let created = answer(client.create::<AccountCreated>("/v1/account", &body.into())).await?;
+    if globals.json {
+        return print(&created.raw);
+    }
+    let account = clean(&created.value.account);
+    print(&format!(
+        "Added {account}.\n\nCheck it:             portreeve account verify {account}\n\
+         Let a program log in: portreeve token create --account {account} --scope imap-proxy"
+    ))
+}
+
+async fn update(client: &Client, arguments: UpdateArgs, globals: &Globals) -> Result<(), Failure> {
+    let mut body = arguments.fields.body()?;
+    if arguments.disable || arguments.enable {
+        body.insert("disabled".to_owned(), arguments.disable.into());
+    }
+    if body.is_empty() {
+        return Err(Failure::usage("nothing to change; see portreeve account update --help"));
+    }
+    let path = format!("/v1/account/{}", segment(&arguments.account));
+    let changed = answer(client.change::<AccountView>(&path, &body.into())).await?;
+    if globals.json {
+        return print(&changed.raw);
+    }
+    print_account(&changed.value)
+}
+
+async fn list(client: &Client, query: Option<String>, page: &PageArgs, globals: &Globals) -> Result<(), Failure> {
+    let mut parameters = page.query();
+    parameters.extend(query.map(|query| ("query", query)));
+    let listed = answer(client.read::<AccountsPage>("/v1/accounts", &parameters)).await?;
+    if globals.json {
+        return print(&listed.raw);
+    }
+    let AccountsPage { head, accounts } = listed.value;
+    if accounts.is_empty() {
+        return print("No accounts. Add one: portreeve account add EMAIL");
+    }
+    let mut table = table(&["ACCOUNT", "EMAIL", "PROVIDER", "STATE", "LAST ERROR"]);
+    for account in &accounts {
+        let error = account.last_error.as_ref().map(|error| error.code.as_str());
+        table.add_row([
+            cell(Some(&account.account)),
+            cell(account.email.as_deref()),
+            cell(Some(&account.provider)),
+            state_cell(account.state),
+            cell(error),
+        ]);
+    }
+    print_table(&table)?;
+    page_footer(&head, "accounts").map_or(Ok(()), |footer| print(&footer))
+}
+
+async fn show(client: &Client, account: &str, globals: &Globals) -> Result<(), Failure> {
+    let path = format!("/v1/account/{}", segment(account));
+    let shown = answer(client.read::<AccountView>(&path, &[])).await?;
+    if globals.json {
+        return print(&shown.raw);
+    }
+    print_account(&shown.value)
+}
+
+async fn verify(client: &Client, account: &str, globals: &Globals) -> Result<(), Failure> {
+    let path = format!("/v1/account/{}/verify", segment(account));
+    let report = answer(client.create::<VerifyReport>(&path, &json!({}))).await?;
+    if globals.json {
+        print(&report.raw)?;
+    } else {
+        let mut table = table(&["STEP", "RESULT", "MESSAGE"]);
+        for step in &report.value.steps {
+            table.add_row([
+                cell(Some(&step.step)),
+                result_cell(step.result),
+                cell(Some(&step.message)),
+            ]);
+        }
+        print_table(&table)?;
+    }
+    if report.value.ok {
+        Ok(())
+    } else {
+        Err(Failure::told(Exit::Failed))
+    }
+}
+
+async fn remove(client: &Client, account: &str, yes: bool, globals: &Globals) -> Result<(), Failure> {
+    let question = format!("Delete {}, its credentials and its access tokens?", clean(account));
+    if !yes && !confirm(&question)? {
+        return Err(Failure::failed("nothing was deleted"));
+    }
+    let path = format!("/v1/account/{}", segment(account));
+    let deleted = answer(client.delete::<Deleted>(&path)).await?;
+    if globals.json {
+        return print(&deleted.raw);
+    }
+    print(&format!("Deleted {}.", clean(account)))
+}
+
+impl Fields {
+    /// The JSON of a request, without the fields that were not given.
+    fn body(&self) -> Result<Map<String, Value>, Failure> {
+        let mut body = Map::new();
+        for (name, value) in [
+            ("provider", &self.provider),
+            ("email", &self.email),
+            ("name", &self.name),
+            ("user", &self.user),
+        ] {
+            if let Some(value) = value {
+                body.insert(name.to_owned(), value.as_str().into());
+            }
+        }
+        if let Some(path) = &self.refresh_token_file {
+            let token = secret(path, "refresh token")?;
+            body.insert("oauth2".to_owned(), json!({"refreshToken": token}));
+        }
+        if let Some(path) = &self.password_file {
+            body.insert("password".to_owned(), secret(path, "password")?.into());
+        }
+        if let Some(endpoint) = &self.imap {
+            body.insert("imap".to_owned(), parse_endpoint(endpoint)?);
+        }
+        Ok(body)
+    }
+}
+
+/// Reads `HOST:PORT[/TLS]`.
+fn parse_endpoint(text: &str) -> Result<Value, Failure> {
+    let (address, tls) = text.split_once('/').unwrap_or((text, "implicit"));
+    let (host, port) = address
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)))
+        .ok_or_else(|| Failure::usage(format!("--imap '{text}' is not HOST:PORT[/implicit|starttls|off]")))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Ok(json!({"host": host, "port": port, "tls": tls}))
+}
+
+/// The provider whose domains hold the address.
+fn guess_provider<'a>(email: Option<&str>, providers: &'a [ProviderView]) -> Result<&'a str, Failure> {
+    let domain = email.and_then(|email| email.rsplit_once('@')).map(|(_, domain)| domain);
+    let recognises = |provider: &&ProviderView| {
+        let mut domains = provider.domains.iter();
+        domain.is_some_and(|domain| domains.any(|known| known.eq_ignore_ascii_case(domain)))
+    };
+    if let Some(provider) = providers.iter().find(recognises) {
+        return Ok(&provider.name);
+    }
+    let names: Vec<&str> = providers.iter().map(|provider| provider.name.as_str()).collect();
+    Err(Failure::usage(format!(
+        "cannot tell the provider{}; choose one with --provider: {}",
+        domain.map_or(String::new(), |domain| format!(" from {domain}")),
+        names.join(", ")
+    )))
+}
+
+fn print_account(account: &AccountView) -> Result<(), Failure> {
+    let time = |time: Option<crate::clock::Timestamp>| time.map(|time| time.to_string());
+    let endpoint = |endpoint: &Option<crate::store::EndpointOverride>| {
+        endpoint
+            .as_ref()
+            .map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port))
+    };
+    let error = account.last_error.as_ref();
+    print_pairs(&[
+        ("account", Some(account.account.clone())),
+        ("e-mail", account.email.clone()),
+        ("name", account.name.clone()),
+        ("provider", Some(account.provider.clone())),
+        ("user", account.user.clone()),
+        ("imap", endpoint(&account.imap)),
+        ("smtp", endpoint(&account.smtp)),
+        ("pop3", endpoint(&account.pop3)),
+        ("state", Some(state_label(account.state).to_owned())),
+        (
+            "last error",
+            error.map(|error| format!("{}: {} ({})", error.code, error.message, error.time)),
+        ),
+        ("next try", time(account.next_try)),
+        ("token expires", time(account.expires)),
+        ("created", time(Some(account.created))),
+        ("updated", time(Some(account.updated))),
+    ])
+}
+
+fn result_cell(result: StepResult) -> Cell {
+    match result {
+        StepResult::Ok => Cell::new("ok").fg(comfy_table::Color::Green),
+        StepResult::Failed => Cell::new("failed").fg(comfy_table::Color::Red),
+        StepResult::Skipped => Cell::new("skipped"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_provider_is_guessed_from_the_address() {
+        let provider = |name: &str, domain: &str| ProviderView {
+            name: name.to_owned(),
+            domains: vec![domain.to_owned()],
+            oauth2: true,
+        };
+        let providers = [provider("example", "example.com"), provider("other", "example.org")];
+        assert_eq!(guess_provider(Some("a@EXAMPLE.org"), &providers).unwrap(), "other");
+        for (email, message) in [
+            (
+                Some("a@example.net"),
+                "cannot tell the provider from example.net; choose one with --provider: example, other",
+            ),
+            (
+                None,
+                "cannot tell the provider; choose one with --provider: example, other",
+            ),
+        ] {
+            let failure = guess_provider(email, &providers).unwrap_err();
+            assert_eq!((failure.exit, failure.message.as_str()), (Exit::Usage, message));
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_a_host_a_port_and_perhaps_its_tls() {
+        for (text, host, port, tls) in [
+            ("imap.example.com:993", "imap.example.com", 993, "implicit"),
+            ("127.0.0.1:1143/off", "127.0.0.1", 1143, "off"),
+            ("[::1]:143/starttls", "::1", 143, "starttls"),
+        ] {
+            assert_eq!(
+                parse_endpoint(text).unwrap(),
+                json!({"host": host, "port": port, "tls": tls})
+            );
+        }
+        for text in ["imap.example.com", "imap.example.com:70000", ""] {
+            assert_eq!(parse_endpoint(text).unwrap_err().exit, Exit::Usage, "{text}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `portreeve status`: how the daemon is, and who needs somebody.
+
+use std::time::Duration;
+
+use super::daemon::{answer, client};
+use super::output::{cell, print, print_pairs, print_table, state_cell, table};
+use super::{Exit, Failure, Globals};
+use crate::admin::types::{Health, StatusView};
+use crate::config::ListenerTls;
+
+/// `status`
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `status`.
+///
+/// # Errors
+/// As every command; 1 where the daemon is not ready for sessions.
+pub(crate) async fn run(_arguments: Args, globals: &Globals) -> Result<(), Failure> {
+    let status = answer(client(globals).read::<StatusView>("/v1/status", &[])).await?;
+    if globals.json {
+        print(&status.raw)?;
+    } else {
+        print_status(&status.value)?;
+    }
+    match status.value.status {
+        Health::Ok | Health::Draining => Ok(()),
+        Health::Unready => Err(Failure::told(Exit::Failed)),
+    }
+}
+
+fn print_status(status: &StatusView) -> Result<(), Failure> {
+    let health = match (status.status, &status.problem) {
+        (Health::Ok, _) => "ok".to_owned(),
+        (Health::Draining, _) => "stopping".to_owned(),
+        (Health::Unready, problem) => format!("not ready: {}", problem.as_deref().unwrap_or("no reason given")),
+    };
+    let counts = &status.accounts;
+    let accounts = format!(
+        "{} ({} active, {} new, {} need authorization, {} failing, {} disabled)",
+        counts.total, counts.active, counts.new, counts.needs_authorization, counts.failing, counts.disabled
+    );
+    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
+    let listeners: Vec<String> = status
+        .listeners
+        .iter()
+        .map(|listener| {
+            let tls = match listener.tls {
+                ListenerTls::Off => "no TLS",
+                ListenerTls::Implicit => "TLS",
+            };
+            format!("{} {} ({tls})", listener.protocol, listener.address)
+        })
+        .collect();
+    print_pairs(&[
+        ("status", Some(health)),
+        ("version", Some(status.version.clone())),
+        ("up for", Some(uptime.to_string())),
+        ("listeners", Some(listeners.join(", "))),
+        ("accounts", Some(accounts)),
+        ("access tokens", Some(status.tokens.to_string())),
+        ("live sessions", Some(status.sessions.to_string())),
+    ])?;
+    if status.attention.is_empty() {
+        return Ok(());
+    }
+    print("\nThese accounts need attention:")?;
+    let mut table = table(&["ACCOUNT", "STATE", "LAST ERROR"]);
+    for account in &status.attention {
+        let error = account.last_error.as_ref();
+        table.add_row([
+            cell(Some(&account.account)),
+            state_cell(account.state),
+            cell(
+                error
+                    .map(|error| format!("{}: {}", error.code, error.message))
+                    .as_deref(),
+            ),
+        ]);
+    }
+    print_table(&table)
+}

@@ -1,0 +1,408 @@
+//! `[provider.*]`: a preset completed by its table, or an administrator's own provider.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use toml::Spanned;
+use url::{Host, Url};
+
+use super::endpoint::{self, is_loopback_host};
+use super::load::Check;
+use super::preset::{self, MicrosoftCloud, Preset, PresetOAuth};
+use super::raw::{self, Key};
+use super::report::{Place, place, quoted, text};
+use super::secret::{self, Forms};
+use super::sections::SESSIONS;
+use super::{ClientAuth, OAuthApp, Provider};
+use crate::proto::{Mechanism, Protocol};
+
+/// All providers: those of the file, and the presets that need no app of the administrator's.
+pub(super) fn providers(
+    check: &mut Check<'_>,
+    raw: &BTreeMap<String, Spanned<raw::Provider>>,
+) -> BTreeMap<String, Arc<Provider>> {
+    let mut providers: BTreeMap<String, Provider> = BTreeMap::new();
+    for (name, table) in raw {
+        if let Some(provider) = provider(check, name, table) {
+            providers.insert(name.clone(), provider);
+        }
+    }
+    let icloud = preset::icloud();
+    if !raw.contains_key(icloud.name) {
+        providers.insert(icloud.name.to_owned(), from_preset(&icloud));
+    }
+    let owners = domain_owners(check, raw);
+    for provider in providers.values_mut() {
+        let name = &provider.name;
+        provider
+            .domains
+            .retain(|domain| owners.get(domain).is_none_or(|owner| owner == name));
+    }
+    providers
+        .into_iter()
+        .map(|(name, provider)| (name, Arc::new(provider)))
+        .collect()
+}
+
+/// Which provider each domain in the file was given to. That takes it from a preset, but never from another table.
+fn domain_owners(check: &mut Check<'_>, raw: &BTreeMap<String, Spanned<raw::Provider>>) -> BTreeMap<String, String> {
+    let mut owners = BTreeMap::new();
+    for (name, table) in raw {
+        let given = &table.get_ref().domains;
+        for domain in given.iter().flat_map(|given| given.get_ref()) {
+            let domain = domain.to_lowercase();
+            match owners.get(&domain) {
+                Some(other) if other != name => {
+                    let message = format!(
+                        "{} belongs to provider {other} already; name it in one of the two",
+                        quoted(&domain)
+                    );
+                    check
+                        .report
+                        .refuse(place(given), format!("provider.{name}.domains"), message);
+                }
+                _ => {
+                    owners.insert(domain, name.clone());
+                }
+            }
+        }
+    }
+    owners
+}
+
+/// A preset as it is without a table of its own.
+fn from_preset(preset: &Preset) -> Provider {
+    Provider {
+        name: preset.name.to_owned(),
+        oauth: None,
+        sasl: preset.sasl.to_vec(),
+        imap: preset.imap.clone(),
+        smtp: preset.smtp.clone(),
+        pop3: preset.pop3.clone(),
+        ca_file: None,
+        sessions_per_account_max: preset.sessions_per_account_max,
+        submissions_max: preset.submissions_max,
+        domains: preset.domains.iter().map(|domain| (*domain).to_owned()).collect(),
+    }
+}
+
+/// One table; `None` where it makes no provider, which was then noted.
+fn provider(check: &mut Check<'_>, name: &str, table: &Spanned<raw::Provider>) -> Option<Provider> {
+    let (at, raw) = (Some(table.span()), table.get_ref());
+    let mut reader = Reader {
+        check,
+        section: format!("provider.{name}"),
+        at: at.clone(),
+        raw,
+    };
+    let section = reader.section.clone();
+    reader.check.require_name(&section, at.clone(), name);
+    let preset = reader.preset(name);
+    let known = preset.as_ref();
+    let mut endpoint =
+        |protocol: Protocol, key| endpoint::endpoint(reader.check, &format!("{section}.{protocol}"), protocol, key);
+    let imap = endpoint(Protocol::Imap, &raw.imap).or_else(|| known?.imap.clone());
+    let smtp = endpoint(Protocol::Smtp, &raw.smtp).or_else(|| known?.smtp.clone());
+    let pop3 = endpoint(Protocol::Pop3, &raw.pop3).or_else(|| known?.pop3.clone());
+    if raw.imap.is_none() && raw.smtp.is_none() && raw.pop3.is_none() && known.is_none() {
+        let message = format!(
+            "is not a preset of this version, which are {}; give its endpoints in full: \
+             imap = {{ host = \"…\", port = 993, tls = \"implicit\" }} and, for OAuth, client_id and token_url or issuer",
+            preset::NAMES.join(", ")
+        );
+        reader.check.report.refuse(at, section, message);
+        return None;
+    }
+    let oauth = reader.oauth(known.and_then(|preset| preset.oauth.as_ref()));
+    let sasl = reader.sasl(known);
+    if oauth.is_some() && sasl.is_empty() {
+        reader.refuse(
+            place(&raw.sasl),
+            "sasl",
+            "must name at least one of OAUTHBEARER, XOAUTH2",
+        );
+    }
+    let sessions = reader.limit("sessions_per_account_max", &raw.sessions_per_account_max, SESSIONS);
+    let submissions = match &raw.submissions_max {
+        None => known.and_then(|preset| preset.submissions_max),
+        given => reader
+            .limit("submissions_max", given, 0..=*SESSIONS.end())
+            .filter(|limit| *limit > 0),
+    };
+    Some(Provider {
+        name: name.to_owned(),
+        oauth,
+        sasl,
+        imap,
+        smtp,
+        pop3,
+        ca_file: text(&raw.ca_file).map(|given| reader.check.beside_file(given)),
+        sessions_per_account_max: sessions.or_else(|| known?.sessions_per_account_max),
+        submissions_max: submissions,
+        domains: reader.domains(known),
+    })
+}
+
+/// One provider's table while it is read.
+struct Reader<'c, 'e, 'r> {
+    check: &'c mut Check<'e>,
+    section: String,
+    at: Place,
+    raw: &'r raw::Provider,
+}
+
+impl Reader<'_, '_, '_> {
+    /// Refuses a key of this table; an absent one at the table's own place.
+    fn refuse(&mut self, at: Place, key: &str, message: impl Into<String>) {
+        self.check.report.refuse(
+            at.or_else(|| self.at.clone()),
+            format!("{}.{key}", self.section),
+            message,
+        );
+    }
+
+    fn preset(&mut self, name: &str) -> Option<Preset> {
+        if name == "microsoft" {
+            let clouds = [
+                ("global", MicrosoftCloud::Global),
+                ("gcc-high", MicrosoftCloud::GccHigh),
+                ("dod", MicrosoftCloud::Dod),
+                ("china", MicrosoftCloud::China),
+            ];
+            let key = format!("{}.cloud", self.section);
+            let cloud = self
+                .check
+                .report
+                .choice(&key, &self.raw.cloud, MicrosoftCloud::Global, &clouds);
+            return Some(preset::microsoft(&self.tenant(), cloud));
+        }
+        for (key, given) in [("tenant", &self.raw.tenant), ("cloud", &self.raw.cloud)] {
+            if text(given).is_some() {
+                self.refuse(place(given), key, "is for [provider.microsoft] only");
+            }
+        }
+        match name {
+            "google" => Some(preset::google()),
+            "icloud" => Some(preset::icloud()),
+            _ => None,
+        }
+    }
+
+    /// Microsoft's tenant: a word, a domain or a UUID, which becomes a segment of the endpoints' paths.
+    fn tenant(&mut self) -> String {
+        let Some(given) = text(&self.raw.tenant) else {
+            return "common".to_owned();
+        };
+        let usable = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+        if !given.bytes().all(usable) || given.starts_with('.') {
+            let message = format!(
+                "{} is not allowed; use common, organizations, consumers, a domain or a tenant's id",
+                quoted(given)
+            );
+            self.refuse(place(&self.raw.tenant), "tenant", message);
+            return "common".to_owned();
+        }
+        given.to_owned()
+    }
+
+    /// The OAuth app, where the preset has OAuth or any key of it is given.
+    fn oauth(&mut self, preset: Option<&PresetOAuth>) -> Option<OAuthApp> {
+        let raw = self.raw;
+        let texts = [
+            &raw.issuer,
+            &raw.authorize_url,
+            &raw.token_url,
+            &raw.device_url,
+            &raw.client_id,
+            &raw.client_secret_file,
+            &raw.client_secret_env,
+            &raw.client_auth,
+        ];
+        let given = texts.iter().any(|key| text(key).is_some()) || raw.client_secret.is_some() || raw.scopes.is_some();
+        if preset.is_none() && !given {
+            return None;
+        }
+        let issuer = self.url("issuer", &raw.issuer);
+        let authorize_url = self
+            .url("authorize_url", &raw.authorize_url)
+            .or_else(|| known_url(&preset?.authorize_url));
+        let token_url = self
+            .url("token_url", &raw.token_url)
+            .or_else(|| known_url(&preset?.token_url));
+        let device_url = self
+            .url("device_url", &raw.device_url)
+            .or_else(|| known_url(preset?.device_url.as_deref()?));
+        if text(&raw.issuer).is_none() && text(&raw.token_url).is_none() && preset.is_none() {
+            self.refuse(None, "token_url", "is missing; give token_url, or issuer for discovery");
+        }
+        let client_id = text(&raw.client_id).map(str::to_owned);
+        if client_id.is_none() {
+            self.refuse(
+                None,
+                "client_id",
+                "is missing; register an app with the provider and give its client id",
+            );
+        }
+        let section = self.section.clone();
+        let forms = Forms {
+            section: &section,
+            name: "client_secret",
+            value: &raw.client_secret,
+            file: &raw.client_secret_file,
+            variable: &raw.client_secret_env,
+        };
+        let client_secret = secret::resolve(self.check, &forms);
+        let client_auth = self.client_auth();
+        let scopes = self.scopes(preset);
+        let allow_insecure = self.allows_insecure();
+        let client_id = client_id.unwrap_or_default();
+        Some(OAuthApp {
+            issuer,
+            authorize_url,
+            token_url,
+            device_url,
+            client_id,
+            client_secret,
+            client_auth,
+            scopes,
+            allow_insecure,
+        })
+    }
+
+    /// How the app authenticates: as given, else by what there is to authenticate with. It must fit the secret.
+    fn client_auth(&mut self) -> ClientAuth {
+        let raw = self.raw;
+        let secret = raw
+            .client_secret
+            .as_ref()
+            .is_some_and(|secret| !secret::is_empty(&secret.get_ref().0))
+            || text(&raw.client_secret_file).is_some()
+            || text(&raw.client_secret_env).is_some();
+        let default = if secret { ClientAuth::Post } else { ClientAuth::None };
+        let ways = [
+            ("post", ClientAuth::Post),
+            ("basic", ClientAuth::Basic),
+            ("none", ClientAuth::None),
+        ];
+        let key = format!("{}.client_auth", self.section);
+        let auth = self.check.report.choice(&key, &raw.client_auth, default, &ways);
+        match (auth, secret) {
+            (ClientAuth::None, true) => {
+                self.refuse(
+                    place(&raw.client_auth),
+                    "client_auth",
+                    "\"none\" does not go with a client_secret",
+                );
+            }
+            (ClientAuth::Post | ClientAuth::Basic, false) => {
+                let message = "post and basic need a client_secret; for a public client use none";
+                self.refuse(place(&raw.client_auth), "client_auth", message);
+            }
+            _ => {}
+        }
+        auth
+    }
+
+    fn allows_insecure(&self) -> bool {
+        self.raw.allow_insecure.as_ref().is_some_and(|given| *given.get_ref())
+    }
+
+    /// An OAuth URL. It is not repeated in the error: some put secrets in URLs.
+    fn url(&mut self, name: &str, key: &Key<String>) -> Option<Url> {
+        let given = text(key)?;
+        let message = match Url::parse(given) {
+            Err(error) => format!("is not a URL ({error}); use one such as https://id.example.com/token"),
+            Ok(url) => {
+                let loopback = match url.host() {
+                    Some(Host::Domain(domain)) => is_loopback_host(domain),
+                    Some(Host::Ipv4(address)) => address.is_loopback(),
+                    Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
+                    None => false,
+                };
+                match url.scheme() {
+                    _ if url.host().is_none() => "has no host; use one such as https://id.example.com/token".to_owned(),
+                    _ if !url.username().is_empty() || url.password().is_some() => {
+                        "must not hold a user name or a password".to_owned()
+                    }
+                    _ if url.fragment().is_some() => "must not have a fragment (RFC 6749 §3.1, §3.2)".to_owned(),
+                    "https" => return Some(url),
+                    "http" if loopback || self.allows_insecure() => return Some(url),
+                    "http" => "must be https; http is for loopback hosts, or with allow_insecure = true".to_owned(),
+                    _ => "must be https".to_owned(),
+                }
+            }
+        };
+        self.refuse(place(key), name, message);
+        None
+    }
+
+    /// Scopes, each a `scope-token` of RFC 6749 §3.3.
+    fn scopes(&mut self, preset: Option<&PresetOAuth>) -> Vec<String> {
+        let Some(given) = &self.raw.scopes else {
+            return preset.map(|preset| preset.scopes.clone()).unwrap_or_default();
+        };
+        let usable = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        for scope in given.get_ref() {
+            if scope.is_empty() || !scope.bytes().all(usable) {
+                let message = format!("{} is not a scope; give each as a string of its own", quoted(scope));
+                self.refuse(place(&self.raw.scopes), "scopes", message);
+            }
+        }
+        given.get_ref().clone()
+    }
+
+    fn sasl(&mut self, preset: Option<&Preset>) -> Vec<Mechanism> {
+        let Some(given) = &self.raw.sasl else {
+            return preset.map_or_else(|| OAUTH_MECHANISMS.to_vec(), |preset| preset.sasl.to_vec());
+        };
+        let mut mechanisms = Vec::new();
+        for name in given.get_ref() {
+            let mechanism = match name.to_ascii_uppercase().as_str() {
+                "OAUTHBEARER" => Mechanism::OAuthBearer,
+                "XOAUTH2" => Mechanism::XOAuth2,
+                _ => {
+                    let message = format!("{} is not allowed; use OAUTHBEARER, XOAUTH2", quoted(name));
+                    self.refuse(place(&self.raw.sasl), "sasl", message);
+                    continue;
+                }
+            };
+            if !mechanisms.contains(&mechanism) {
+                mechanisms.push(mechanism);
+            }
+        }
+        mechanisms
+    }
+
+    /// The domains, in lower case; a preset's own stay.
+    fn domains(&mut self, preset: Option<&Preset>) -> Vec<String> {
+        let mut domains: Vec<String> = preset
+            .iter()
+            .flat_map(|preset| preset.domains)
+            .map(|domain| (*domain).to_owned())
+            .collect();
+        for given in self.raw.domains.iter().flat_map(|given| given.get_ref()) {
+            let domain = given.to_lowercase();
+            if domain.is_empty() || domain.contains(|c: char| c == '@' || c.is_whitespace() || c.is_control()) {
+                let message = format!("{} is not allowed; use domains such as \"example.com\"", quoted(given));
+                self.refuse(place(&self.raw.domains), "domains", message);
+            } else if !domains.contains(&domain) {
+                domains.push(domain);
+            }
+        }
+        domains
+    }
+
+    fn limit(&mut self, name: &str, key: &Key<i64>, range: std::ops::RangeInclusive<u32>) -> Option<usize> {
+        key.as_ref()?;
+        let key_name = format!("{}.{name}", self.section);
+        Some(self.check.report.count(&key_name, key, *range.start(), range))
+    }
+}
+
+/// A preset's URL.
+fn known_url(url: &str) -> Option<Url> {
+    Url::parse(url).ok()
+}
+
+const OAUTH_MECHANISMS: [Mechanism; 2] = [Mechanism::OAuthBearer, Mechanism::XOAuth2];
