@@ -8,6 +8,7 @@ use portreeve::access::AccessToken;
 use portreeve::clock::Timestamp;
 use portreeve::proto::Protocol;
 use portreeve::store::embedded::EmbeddedStore;
+use portreeve::store::master_key::MasterKeySource;
 use portreeve::store::{Page, Store, TokenId, TokenRecord, UsageEvent, UsageFilter, UsageKind};
 use tokio::runtime::Runtime;
 
@@ -41,7 +42,7 @@ fn event(time: u64) -> UsageEvent {
 }
 
 fn open(directory: &tempfile::TempDir) -> Arc<EmbeddedStore> {
-    EmbeddedStore::open(&directory.path().join("state"), None).expect("a fresh store opens")
+    EmbeddedStore::open(&directory.path().join("state"), &MasterKeySource::Generated).expect("a fresh store opens")
 }
 
 fn durable_inserts(c: &mut Criterion) {

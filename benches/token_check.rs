@@ -8,6 +8,7 @@ use portreeve::access::{AccessToken, Scope, authenticate};
 use portreeve::clock::Timestamp;
 use portreeve::secret::SecretString;
 use portreeve::store::embedded::EmbeddedStore;
+use portreeve::store::master_key::MasterKeySource;
 use portreeve::store::{AccountRecord, AccountSecrets, AccountState, Restrictions, Store, TokenRecord};
 use tokio::runtime::Runtime;
 
@@ -62,7 +63,8 @@ async fn fill(store: &EmbeddedStore) -> Vec<(String, SecretString)> {
 fn token_check(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let directory = tempfile::tempdir().expect("a directory");
-    let store = EmbeddedStore::open(&directory.path().join("state"), None).expect("a fresh store opens");
+    let store =
+        EmbeddedStore::open(&directory.path().join("state"), &MasterKeySource::Generated).expect("a fresh store opens");
     let logins = runtime.block_on(fill(&store));
     let unknown: SecretString = "0".repeat(64).into();
     let address: IpAddr = [192, 0, 2, 1].into();

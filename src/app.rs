@@ -1,1 +1,345 @@
-//! Not built yet.
+//! Wiring: what is started in which order, and stopped in which.
+//!
+//! ```text
+//! start:  descriptors → store → accounts → TLS → sessions → listeners → admin and metrics
+//! stop:   not ready → listeners → quiet sessions → all sessions → accounts (refreshes in flight) → store → admin
+//! ```
+//!
+//! The admin API is the last to go, so that an administrator can watch a drain.
+
+mod ports;
+mod reload;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rlimit::Resource;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::account::Accounts;
+use crate::admin::{self, AdminState, Sockets};
+use crate::cli::Failure;
+use crate::clock;
+use crate::config::{Certificate, Config, ListenerTls};
+use crate::connection::{self, Drain, Listener, Services, Trust};
+use crate::limits;
+use crate::metrics::render::Exposition;
+use crate::net::admission::{Admission, AdmissionLimits};
+use crate::net::listener::{accept_until, bind};
+use crate::net::tls::{CertificateFiles, ServerTls, SystemRoots, TlsSetupError};
+use crate::oauth::client::TokenClient;
+use crate::store::embedded::EmbeddedStore;
+use crate::store::master_key::MasterKeySource;
+use crate::store::{SharedStore, StoreError};
+use crate::usage::{self, UsageLog};
+use ports::{AccountPort, SessionPort};
+
+/// A running portreeve.
+pub struct App {
+    services: Arc<Services>,
+    config: watch::Sender<Arc<Config>>,
+    admission: Admission,
+    certificates: Vec<ServerTls>,
+    listeners: Vec<SocketAddr>,
+    draining: watch::Sender<bool>,
+    drain: watch::Sender<Drain>,
+    stop_admin: watch::Sender<bool>,
+    /// The accept loops.
+    accepting: JoinSet<()>,
+    /// The sweepers, which end when the stop is over.
+    sweeping: JoinSet<()>,
+    admin: JoinSet<()>,
+}
+
+impl App {
+    /// Starts everything that `config` asks for. When this returns the listeners accept.
+    ///
+    /// # Errors
+    /// What could not be started and what to do about it; everything that had been started ends.
+    pub async fn start(config: Config) -> Result<Self, Failure> {
+        let config = fit_descriptors(config);
+        let metrics = Exposition::install().map_err(Failure::failed)?;
+        let store = open_store(&config).await?;
+        let (config_sender, config) = watch::channel(Arc::new(config));
+        let effective = config.borrow().clone();
+        let accounts = Accounts::start(store.clone(), TokenClient::new(), config.clone());
+        let usage = UsageLog::new(store.clone());
+        let trust = Trust::new(SystemRoots::load());
+        let services = Services::new(store.clone(), accounts.clone(), usage, config.clone(), trust);
+
+        let admission = Admission::new(admission_limits(&effective));
+        let (draining, draining_watch) = watch::channel(false);
+        let mut accepting = JoinSet::new();
+        let bound = Bound::new(&effective)?;
+        // Sockets of the admin API first: a second daemon must fail before it takes a client from the first.
+        let sockets = Sockets::bind(&effective)
+            .await
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        for (listener, socket) in bound.sockets {
+            let (services, admission) = (services.clone(), admission.clone());
+            accepting.spawn(accept_until(
+                socket,
+                admission,
+                draining_watch.clone(),
+                move |arrival| {
+                    connection::accept(&services, &listener, arrival);
+                },
+            ));
+        }
+
+        let (drain, drain_watch) = watch::channel(Drain::Serving);
+        let mut sweeping = JoinSet::new();
+        sweeping.spawn(connection::sweep(services.clone(), drain_watch.clone()));
+        let settings = config.clone();
+        let mut ended = drain_watch;
+        sweeping.spawn(usage::retention::run(
+            store.clone(),
+            move || settings.borrow().store.clone(),
+            async move { while ended.changed().await.is_ok() {} },
+        ));
+
+        let (stop_admin, stop_admin_watch) = watch::channel(false);
+        let state = AdminState {
+            store,
+            accounts: Arc::new(AccountPort::new(services.clone())),
+            sessions: Arc::new(SessionPort::new(services.sessions.clone(), bound.views)),
+            config,
+            metrics,
+            started: clock::now(),
+            draining: draining_watch,
+        };
+        let mut admin = JoinSet::new();
+        admin.spawn(admin::serve(Arc::new(state), sockets, stop_admin_watch));
+        for address in &bound.addresses {
+            info!(%address, "listening");
+        }
+        info!(socket = %effective.admin.socket.display(), "ready");
+        Ok(Self {
+            services,
+            config: config_sender,
+            admission,
+            certificates: bound.certificates,
+            listeners: bound.addresses,
+            draining,
+            drain,
+            stop_admin,
+            accepting,
+            sweeping,
+            admin,
+        })
+    }
+
+    /// Where clients are accepted, in the order of the configuration; ports of 0 have become real ones.
+    pub fn listener_addresses(&self) -> &[SocketAddr] {
+        &self.listeners
+    }
+
+    /// Serves until SIGTERM or SIGINT, then stops; a second one ends the process at once. SIGHUP reloads.
+    ///
+    /// # Errors
+    /// If signals cannot be listened to.
+    pub async fn run_until_signal(mut self) -> Result<(), Failure> {
+        let mut signals = Signals::listen().map_err(|error| Failure::failed(error.to_string()))?;
+        let mut certificates = interval(CERTIFICATE_CHECK_INTERVAL);
+        certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = certificates.tick() => self.refresh_certificates().await,
+                order = signals.next() => match order {
+                    Order::Reload => self.reload().await,
+                    Order::Stop => break,
+                },
+            }
+        }
+        info!("stopping; a second signal ends at once");
+        tokio::select! {
+            () = Box::pin(self.stop()) => Ok(()),
+            () = signals.stop() => Err(Failure::failed("ended at once, by a second signal")),
+        }
+    }
+
+    /// Stops in order; see the head of this file.
+    pub async fn stop(mut self) {
+        // The receivers live as long as the tasks that heed them; one that has ended needs no order.
+        self.draining.send_replace(true);
+        while self.accepting.join_next().await.is_some() {}
+        let drain_timeout = self.services.config().server.drain_timeout;
+        self.drain.send_replace(Drain::Quiet);
+        if timeout(drain_timeout, self.no_sessions()).await.is_err() {
+            self.drain.send_replace(Drain::All);
+            if timeout(LAST_WORDS, self.no_sessions()).await.is_err() {
+                warn!(
+                    sessions = self.services.sessions.count(),
+                    "sessions did not end in time"
+                );
+            }
+        }
+        self.services.accounts.drain().await;
+        drop(self.drain);
+        while self.sweeping.join_next().await.is_some() {}
+        if let Err(error) = self.services.store.close().await {
+            error!(%error, "the store could not be closed in order");
+        }
+        self.stop_admin.send_replace(true);
+        while self.admin.join_next().await.is_some() {}
+        info!("stopped");
+    }
+
+    async fn no_sessions(&self) {
+        while self.admission.sessions() > 0 {
+            sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+/// Everything that listens for clients.
+struct Bound {
+    sockets: Vec<(Arc<Listener>, tokio::net::TcpListener)>,
+    addresses: Vec<SocketAddr>,
+    views: Vec<admin::types::ListenerView>,
+    certificates: Vec<ServerTls>,
+}
+
+impl Bound {
+    fn new(config: &Config) -> Result<Self, Failure> {
+        let mut bound = Self {
+            sockets: Vec::new(),
+            addresses: Vec::new(),
+            views: Vec::new(),
+            certificates: Vec::new(),
+        };
+        for settings in &config.listeners {
+            let tls = match settings.tls {
+                ListenerTls::Implicit => {
+                    let tls = server_tls(&settings.certificates, &config.certificates)
+                        .map_err(|error| Failure::configuration(error.to_string()))?;
+                    bound.certificates.push(tls.clone());
+                    Some(tls)
+                }
+                ListenerTls::Off => None,
+            };
+            let listener = Arc::new(Listener {
+                settings: settings.clone(),
+                tls,
+            });
+            let opened = bind(&settings.addresses).map_err(|error| Failure::failed(error.to_string()))?;
+            for missing in &opened.missing {
+                warn!("{missing}; the listener's other addresses are served");
+            }
+            for (address, socket) in opened.sockets {
+                bound.addresses.push(address);
+                bound.views.push(admin::types::ListenerView {
+                    protocol: settings.protocol,
+                    address,
+                    tls: settings.tls,
+                });
+                bound.sockets.push((listener.clone(), socket));
+            }
+        }
+        Ok(bound)
+    }
+}
+
+fn server_tls(names: &[String], certificates: &BTreeMap<String, Certificate>) -> Result<ServerTls, TlsSetupError> {
+    let files = names
+        .iter()
+        .filter_map(|name| certificates.get(name))
+        .map(|certificate| CertificateFiles {
+            cert_file: certificate.cert_file.clone(),
+            key_file: certificate.key_file.clone(),
+        });
+    ServerTls::load(files.collect())
+}
+
+/// Raises the soft limit of descriptors to the hard one, and lowers the sessions to what fits (INTERFACE §3).
+fn fit_descriptors(mut config: Config) -> Config {
+    let limit = rlimit::increase_nofile_limit(u64::MAX)
+        .or_else(|_| Resource::NOFILE.get_soft())
+        .unwrap_or(u64::MAX);
+    let (sessions_max, is_lowered) = limits::fit_sessions(config.limits.sessions_max, limit);
+    if is_lowered {
+        let wanted = config.limits.sessions_max;
+        warn!(
+            wanted,
+            sessions_max, limit, "limits.sessions_max is lowered: too few descriptors are allowed"
+        );
+        config.limits.sessions_max = sessions_max;
+    }
+    config
+}
+
+fn admission_limits(config: &Config) -> AdmissionLimits {
+    AdmissionLimits {
+        sessions_max: config.limits.sessions_max,
+        sessions_per_ip_max: config.limits.sessions_per_ip_max,
+    }
+}
+
+async fn open_store(config: &Config) -> Result<SharedStore, Failure> {
+    let state_dir = config.server.state_dir.clone();
+    let key = match (&config.secrets.master_key, &config.secrets.master_key_file) {
+        (Some(key), _) => MasterKeySource::Given(crate::secret::duplicate(key)),
+        (None, Some(file)) => MasterKeySource::File(file.clone()),
+        (None, None) => MasterKeySource::Generated,
+    };
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&state_dir, &key)).await;
+    match opened {
+        Ok(Ok(store)) => Ok(store),
+        Ok(Err(error @ (StoreError::MasterKey(_) | StoreError::Exposed(_)))) => {
+            Err(Failure::configuration(error.to_string()))
+        }
+        Ok(Err(error)) => Err(Failure::failed(error.to_string())),
+        Err(error) => Err(Failure::failed(format!("the store could not be opened: {error}"))),
+    }
+}
+
+/// The signals that the daemon heeds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::Stop,
+            _ = self.hangup.recv() => Order::Reload,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Order::Stop {}
+    }
+}
+
+/// What a signal asks for.
+#[derive(PartialEq, Eq)]
+enum Order {
+    Reload,
+    Stop,
+}
+
+/// How often certificate files are looked at.
+const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long sessions may take to end once they all must.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// How often a stop looks whether the sessions have ended.
+const DRAIN_POLL: Duration = Duration::from_millis(20);

@@ -227,6 +227,7 @@ mod tests {
     use super::*;
     use crate::store::AccountSecrets;
     use crate::store::embedded::EmbeddedStore;
+    use crate::store::master_key::MasterKeySource;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -238,7 +239,7 @@ mod tests {
     impl House {
         async fn new() -> Self {
             let parent = tempfile::tempdir().unwrap();
-            let store = EmbeddedStore::open(&parent.path().join("state"), None).unwrap();
+            let store = EmbeddedStore::open(&parent.path().join("state"), &MasterKeySource::Generated).unwrap();
             for (id, email, state) in [
                 ("example", Some("User@x.example"), "active"),
                 ("other", None, "new"),

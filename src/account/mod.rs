@@ -24,7 +24,7 @@ mod tests;
 
 pub use accounts::Accounts;
 pub use sessions::{LiveSession, SessionId, SessionLease};
-pub use target::UpstreamTarget;
+pub use target::{Place, UpstreamTarget};
 
 use crate::clock::Timestamp;
 use crate::store::{AccountError, AccountState};

@@ -23,15 +23,21 @@ pub struct UpstreamTarget {
 
 /// An [`UpstreamTarget`] without its secret.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) user: String,
-    pub(super) provider: Arc<Provider>,
-    pub(super) endpoint: Endpoint,
+pub struct Place {
+    /// The login name at the upstream.
+    pub user: String,
+    /// The provider, for its mechanisms and trust anchors.
+    pub provider: Arc<Provider>,
+    /// Where to connect: the account's own endpoint, else the provider's.
+    pub endpoint: Endpoint,
 }
 
 impl Place {
     /// Where `record`'s mailbox is for `protocol`.
-    pub(super) fn find(record: &AccountRecord, config: &Config, protocol: Protocol) -> Result<Self, Fault> {
+    ///
+    /// # Errors
+    /// [`FaultKind::ProtocolNotOffered`] if its provider is not configured or has no such endpoint.
+    pub fn find(record: &AccountRecord, config: &Config, protocol: Protocol) -> Result<Self, Fault> {
         let missing = |what: String| Fault::with_detail(FaultKind::ProtocolNotOffered, what);
         let Some(provider) = config.providers.get(&record.provider) else {
             return Err(missing(format!("provider '{}' is not configured", record.provider)));

@@ -368,7 +368,9 @@ impl SessionControl for World {
 /// A step of a verification.
 pub(crate) fn step(name: &str, result: StepResult, message: &str) -> VerifyStep {
     VerifyStep {
-        step: name.to_owned(),
+        name: name.to_owned(),
+        protocol: Some(Protocol::Imap),
+        ms: 1,
         result,
         message: message.to_owned(),
     }

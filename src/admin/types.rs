@@ -162,10 +162,14 @@ pub struct VerifyReport {
 /// One step of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyStep {
-    /// What was tried: `dns`, `tcp`, `tls`, `token` or `login`.
-    pub step: String,
+    /// What was tried: `dns`, `connect`, `tls`, `token` or `login`.
+    pub name: String,
+    /// The protocol that it concerns; the token concerns all.
+    pub protocol: Option<Protocol>,
     /// How it went.
     pub result: StepResult,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
     /// What was found and, where it failed, what to do.
     pub message: String,
 }

@@ -151,7 +151,7 @@ fn scopes(new: &NewToken) -> Result<Vec<String>, ApiError> {
     }
     let mut scopes: Vec<String> = Vec::with_capacity(given.len());
     for (index, scope) in given.iter().enumerate() {
-        match Scope::parse(scope).map(Scope::as_str) {
+        match scope.parse().ok().map(Scope::name) {
             None | Some("*") => {
                 return Err(ApiError::field(
                     &format!("scopes[{index}]"),

@@ -211,7 +211,7 @@ async fn verify(client: &Client, account: &str, globals: &Globals) -> Result<(),
         let mut table = table(&["STEP", "RESULT", "MESSAGE"]);
         for step in &report.value.steps {
             table.add_row([
-                cell(Some(&step.step)),
+                cell(Some(&step.name)),
                 result_cell(step.result),
                 cell(Some(&step.message)),
             ]);

@@ -113,11 +113,8 @@ where
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Serve(arguments) => {
-            serve::prepare(&arguments)?;
-            Err(Failure::failed("this build has no daemon"))
-        }
-        Command::Demo(_) => Err(Failure::failed("this build has no demonstration")),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Config(arguments) => config::run(&arguments, &cli.globals),
         Command::Account(arguments) => block_on(account::run(arguments, &cli.globals)),
         Command::Token(arguments) => block_on(token::run(arguments, &cli.globals)),

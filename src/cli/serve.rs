@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use tokio::runtime::Runtime;
+
 use super::Failure;
+use crate::app::App;
 use crate::config::{self, Config, ProcessEnvironment};
 use crate::telemetry;
 
@@ -16,11 +19,36 @@ pub struct Args {
     pub config: Option<PathBuf>,
 }
 
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// [`super::Exit::Configuration`] for a bad configuration; what could not be started, in words.
+pub fn run(arguments: &Args) -> Result<(), Failure> {
+    let config = prepare(arguments)?;
+    let runtime = runtime(config.server.worker_threads)?;
+    let ended = runtime.block_on(async { Box::pin(App::start(config)).await?.run_until_signal().await });
+    // What a second signal leaves behind must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+/// A runtime with `threads` workers, or one for each core.
+pub(super) fn runtime(threads: Option<usize>) -> Result<Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))
+}
+
 /// Reads the configuration, sets up logging, and logs what is doubtful: what comes before the daemon itself.
 ///
 /// # Errors
 /// [`super::Exit::Configuration`] for a bad configuration.
-pub fn prepare(arguments: &Args) -> Result<Config, Failure> {
+fn prepare(arguments: &Args) -> Result<Config, Failure> {
     let config = config::load(arguments.config.as_deref(), &ProcessEnvironment)?;
     telemetry::init(&config.log)?;
     for warning in &config.warnings {

@@ -25,8 +25,12 @@ impl Config {
     /// The configuration in effect, in JSON, without secrets.
     pub fn to_json(&self) -> String {
         // By way of TOML, which has no null for a key that is absent.
-        let table = toml::Table::try_from(self.to_file()).expect("a file is a table with string keys");
-        serde_json::to_string_pretty(&table).expect("a table with string keys is JSON")
+        serde_json::to_string_pretty(&self.to_table()).expect("a table with string keys is JSON")
+    }
+
+    /// The configuration in effect as a table, without secrets.
+    pub fn to_table(&self) -> toml::Table {
+        toml::Table::try_from(self.to_file()).expect("a file is a table with string keys")
     }
 
     fn to_file(&self) -> raw::File {

@@ -1,1 +1,76 @@
-//! Not built yet.
+//! Client connections: each is an actor that owns one task at a time, first the login's, then the relay's.
+//!
+//! ```text
+//! net::listener ──accepted──> Connection (actor: describe, end, facts)
+//!                                └─ owns ── driver::Driver ──parts──> net::relay::Relay
+//!                                              │ drives proto::Session
+//! Sessions (register) <── one entry for each actor, read by the sweeper and the admin API
+//! ```
+//!
+//! Bytes never pass through the actor's mailbox: the login's task and the relay's task move them. What the actor keeps is
+//! released by `Drop` in every way an actor can end: its task is aborted, its entry leaves the register, its lease goes back
+//! to the account. A panic in a task is reported to the actor as an end like any other, and ends that session only.
+
+mod actor;
+mod driver;
+mod open;
+mod register;
+mod sweeper;
+mod trust;
+mod verify;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::account::Accounts;
+use crate::config::Config;
+use crate::store::SharedStore;
+use crate::usage::UsageLog;
+
+pub use actor::{Listener, accept};
+pub use register::{SessionView, Sessions};
+pub use sweeper::{Drain, sweep};
+pub use trust::Trust;
+pub use verify::{Step, StepResult, verify};
+
+/// What every session needs of the rest of the program.
+pub struct Services {
+    /// Where access tokens are looked up.
+    pub store: SharedStore,
+    /// Who owns the mailboxes' credentials.
+    pub accounts: Accounts,
+    /// Where usage events go.
+    pub usage: UsageLog,
+    /// The configuration in effect.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// TLS towards upstreams.
+    pub trust: Trust,
+    /// The live sessions.
+    pub sessions: Arc<Sessions>,
+}
+
+impl Services {
+    /// Puts together what sessions need.
+    pub fn new(
+        store: SharedStore,
+        accounts: Accounts,
+        usage: UsageLog,
+        config: watch::Receiver<Arc<Config>>,
+        trust: Trust,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            accounts,
+            usage,
+            config,
+            trust,
+            sessions: Arc::default(),
+        })
+    }
+
+    /// The configuration in effect now.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
+    }
+}

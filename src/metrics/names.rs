@@ -79,6 +79,12 @@ pub const ALL: &[Metric] = &[
         help: "Time to an open upstream leg: name resolution, TCP and TLS.",
     },
     Metric {
+        name: UPSTREAM_NOT_CONNECTED,
+        kind: MetricKind::Counter,
+        labels: &["provider"],
+        help: "Logins that an upstream accepted and then answered with 'authenticated but not connected'.",
+    },
+    Metric {
         name: RELAYED_BYTES,
         kind: MetricKind::Counter,
         labels: &["protocol", "direction"],
@@ -156,6 +162,11 @@ pub fn login_duration(protocol: Protocol) -> Histogram {
 /// Seconds to an open upstream leg. `provider` is a name of the configuration.
 pub fn upstream_connect_duration(protocol: Protocol, provider: &str) -> Histogram {
     histogram!(UPSTREAM_CONNECT_DURATION, "protocol" => protocol.name(), "provider" => provider.to_owned())
+}
+
+/// An upstream accepted a login and then said that there is no mailbox behind it.
+pub fn upstream_not_connected(provider: &str) -> Counter {
+    counter!(UPSTREAM_NOT_CONNECTED, "provider" => provider.to_owned())
 }
 
 /// Bytes relayed after login.
@@ -246,6 +257,7 @@ const SESSIONS: &str = "portreeve_sessions";
 const LOGINS: &str = "portreeve_logins_total";
 pub(super) const LOGIN_DURATION: &str = "portreeve_login_duration_seconds";
 pub(super) const UPSTREAM_CONNECT_DURATION: &str = "portreeve_upstream_connect_duration_seconds";
+const UPSTREAM_NOT_CONNECTED: &str = "portreeve_upstream_not_connected_total";
 const RELAYED_BYTES: &str = "portreeve_relayed_bytes_total";
 const OAUTH_REFRESHES: &str = "portreeve_oauth_refreshes_total";
 pub(super) const OAUTH_REFRESH_DURATION: &str = "portreeve_oauth_refresh_duration_seconds";

@@ -34,7 +34,7 @@ use tokio::task::coop::unconstrained;
 
 use super::stream::Stream;
 use crate::limits::{RELAY_ROUNDS_MAX, RELAY_SCRATCH_BYTES};
-use crate::proto::dialogue::Boundaries;
+use crate::proto::dialogue::{Boundaries, UpstreamRemark};
 use crate::proto::session::Goodbye;
 
 /// A relayed session: a future that is ready when the session has ended. Small, so that it can be a task of its own.
@@ -49,6 +49,7 @@ pub struct Traffic {
     up: AtomicU64,
     down: AtomicU64,
     half_closed: AtomicBool,
+    not_connected: AtomicBool,
 }
 
 /// How a relay ended.
@@ -85,6 +86,13 @@ impl Traffic {
     /// Whether one side has ended while the other goes on; for [`crate::limits::HALF_CLOSED_MAX`].
     pub fn is_half_closed(&self) -> bool {
         self.half_closed.load(Ordering::Relaxed)
+    }
+
+    /// What the upstream has given away of itself, once (see [`Boundaries::take_remark`]).
+    pub fn take_remark(&self) -> Option<UpstreamRemark> {
+        self.not_connected
+            .swap(false, Ordering::Relaxed)
+            .then_some(UpstreamRemark::NotConnected)
     }
 }
 
@@ -216,6 +224,9 @@ impl Session {
             .down
             .advance(cx, &mut self.upstream, &mut self.client, scratch, |bytes| {
                 boundaries.watch_upstream(bytes);
+                if let Some(UpstreamRemark::NotConnected) = boundaries.take_remark() {
+                    traffic.not_connected.store(true, Ordering::Relaxed);
+                }
                 count(&traffic.down, bytes.len());
             });
         self.note_end(Leg::Upstream);

@@ -278,6 +278,8 @@ mod tests {
         Provider {
             name: "example".to_owned(),
             oauth: Some(OAuthApp {
+                authorize_url: None,
+                device_url: None,
                 token_url,
                 issuer,
                 client_id: "app".to_owned(),
@@ -292,6 +294,7 @@ mod tests {
             pop3: None,
             ca_file: None,
             sessions_per_account_max: None,
+            submissions_max: None,
             domains: vec![],
         }
     }

@@ -79,6 +79,8 @@ mod tests {
 
     fn app(client_auth: ClientAuth, secret: Option<&str>, scopes: &[&str]) -> OAuthApp {
         OAuthApp {
+            authorize_url: None,
+            device_url: None,
             token_url: None,
             issuer: None,
             client_id: "app id".to_owned(),

@@ -17,7 +17,8 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use self::dialogue::{Boundaries, ClientDialogue, DialUpstream};
+use self::dialogue::{Boundaries, ClientDialogue, DialUpstream, UpstreamDialogue};
+use crate::fault::FaultKind;
 use crate::secret::SecretString;
 
 /// The two sides that a session of this protocol runs on.
@@ -40,6 +41,14 @@ pub fn dialogues(context: &session::SessionContext) -> Option<Dialogues> {
     }
 }
 
+/// The upstream side alone, for a login without a client; `None` as for [`dialogues`].
+pub fn upstream_dialogue(protocol: Protocol, ready: session::UpstreamReady) -> Option<Box<dyn UpstreamDialogue>> {
+    match protocol {
+        Protocol::Imap => Some(imap::upstream::DialImap.dialogue(ready, None)),
+        Protocol::Smtp | Protocol::Pop3 => None,
+    }
+}
+
 /// Who watches a relay of this protocol for the places of a goodbye; `None` where a session ends without a word.
 pub fn boundaries(protocol: Protocol) -> Option<Box<dyn Boundaries>> {
     match protocol {
@@ -54,6 +63,14 @@ pub fn goodbye(protocol: Protocol, goodbye: session::Goodbye) -> Bytes {
     match protocol {
         Protocol::Imap => imap::reply::goodbye(goodbye),
         // POP3 has no words for it (INTERFACE §5); no listener speaks SMTP yet.
+        Protocol::Smtp | Protocol::Pop3 => Bytes::new(),
+    }
+}
+
+/// What a client hears that is not admitted because there are too many sessions. Empty where the protocol just closes.
+pub fn refusal(protocol: Protocol) -> Bytes {
+    match protocol {
+        Protocol::Imap => Bytes::from_static(imap::reply::farewell(&FaultKind::ProxyLimit).as_bytes()),
         Protocol::Smtp | Protocol::Pop3 => Bytes::new(),
     }
 }

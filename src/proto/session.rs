@@ -138,6 +138,19 @@ pub enum Goodbye {
     Idle,
 }
 
+impl Goodbye {
+    /// The value of a usage event's `reason`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TokenDeleted => "token_deleted",
+            Self::AccountDeleted => "account_deleted",
+            Self::ClosedByAdmin => "closed_by_admin",
+            Self::ShuttingDown => "shutting_down",
+            Self::Idle => "idle",
+        }
+    }
+}
+
 /// What a session wants done. Carried out in the order given.
 pub enum Action {
     /// Write to the client.

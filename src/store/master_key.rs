@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,9 +15,21 @@ use zeroize::Zeroizing;
 
 use super::StoreError;
 use super::state_dir::sync_directory;
+use crate::secret::SecretString;
 
 /// A master key. It is wiped when dropped and has no Debug output.
 pub struct MasterKey(Zeroizing<[u8; KEY_BYTES]>);
+
+/// Where the master key comes from.
+#[derive(Debug, Clone)]
+pub enum MasterKeySource {
+    /// The file in the state directory, which is made where there is nothing sealed yet.
+    Generated,
+    /// A file of the administrator's.
+    File(PathBuf),
+    /// The key itself, in base64.
+    Given(SecretString),
+}
 
 impl MasterKey {
     /// A key of these bytes.
@@ -47,17 +59,24 @@ impl MasterKey {
 
         let mut text = Zeroizing::new([0; FILE_BYTES_MAX]);
         let length = read_up_to(file, text.as_mut_slice()).map_err(unreadable)?;
-        let text = text.get(..length).unwrap_or_default().trim_ascii();
+        let text = text.get(..length).unwrap_or_default();
+        Self::decode(text, &path.display().to_string()).map(Some)
+    }
+
+    /// Decodes a key from base64. `place` names where it was given.
+    ///
+    /// # Errors
+    /// [`StoreError::MasterKey`] if it is not 32 bytes.
+    pub fn decode(text: &[u8], place: &str) -> Result<Self, StoreError> {
         let mut decoded = Zeroizing::new([0; FILE_BYTES_MAX]);
         let key = STANDARD
-            .decode_slice(text, decoded.as_mut_slice())
+            .decode_slice(text.trim_ascii(), decoded.as_mut_slice())
             .ok()
             .and_then(|length| decoded.get(..length)?.try_into().ok())
             .map(Self::from_bytes);
-        key.map(Some).ok_or_else(|| {
+        key.ok_or_else(|| {
             StoreError::MasterKey(format!(
-                "{} holds no master key: expected 32 bytes in base64, as written by 'head -c 32 /dev/urandom | base64'",
-                path.display()
+                "{place} holds no master key: expected 32 bytes in base64, as written by 'head -c 32 /dev/urandom | base64'"
             ))
         })
     }

@@ -94,12 +94,7 @@ impl UsageLog {
     }
 
     fn record(&self, event: UsageEvent) {
-        let kind = match event.kind {
-            UsageKind::Login => "login",
-            UsageKind::Denied => "denied",
-            UsageKind::End => "end",
-        };
-        metrics::counter!(names::USAGE_EVENTS, "kind" => kind).increment(1);
+        names::usage_events(event.kind).increment(1);
         self.store.record_usage(event);
     }
 }
@@ -130,12 +125,13 @@ fn event(
 mod tests {
     use super::*;
     use crate::store::embedded::EmbeddedStore;
+    use crate::store::master_key::MasterKeySource;
     use crate::store::{Page, Store, TokenRecord, UsageFilter};
 
     #[tokio::test]
     async fn a_session_s_life_is_read_back_newest_first() {
         let parent = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(&parent.path().join("state"), None).unwrap();
+        let store = EmbeddedStore::open(&parent.path().join("state"), &MasterKeySource::Generated).unwrap();
         let id = TokenId([1; 32]);
         let token = serde_json::json!({"id": id, "scopes": ["*"], "created": Timestamp::EPOCH});
         store

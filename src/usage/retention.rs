@@ -42,13 +42,14 @@ mod tests {
 
     use super::*;
     use crate::store::embedded::EmbeddedStore;
+    use crate::store::master_key::MasterKeySource;
     use crate::store::{Page, Store, UsageFilter};
     use crate::usage::{SessionFacts, UsageLog};
 
     #[tokio::test]
     async fn the_oldest_beyond_the_maximum_go_at_the_first_sweep() {
         let parent = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(&parent.path().join("state"), None).unwrap();
+        let store = EmbeddedStore::open(&parent.path().join("state"), &MasterKeySource::Generated).unwrap();
         let log = UsageLog::new(store.clone());
         let facts = SessionFacts {
             protocol: crate::proto::Protocol::Imap,

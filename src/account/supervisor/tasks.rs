@@ -41,10 +41,9 @@ pub(super) fn refresh(state: &Supervised, grant: u64) {
         let begun = clock::instant();
         let result = shared.tokens.refresh(&provider, &refresh_token, timeout).await;
         let took = clock::instant().saturating_duration_since(begun);
-        let outcome = result.as_ref().map_or_else(TokenError::label, |_| "success");
-        metrics::counter!(names::OAUTH_REFRESHES, names::PROVIDER => name.clone(), names::OUTCOME => outcome)
-            .increment(1);
-        metrics::histogram!(names::OAUTH_REFRESH_DURATION, names::PROVIDER => name).record(took.as_secs_f64());
+        let outcome = result.as_ref().map_or_else(TokenError::label, |_| names::OUTCOME_OK);
+        names::oauth_refreshes(&name, outcome).increment(1);
+        names::oauth_refresh_duration(&name).record(took.as_secs_f64());
         result
     };
     tokio::spawn(async move {

@@ -77,11 +77,14 @@ pub(crate) fn config() -> Config {
             pop3: None,
             ca_file: None,
             sessions_per_account_max: None,
+            submissions_max: None,
             domains: vec![],
         };
         (name.to_owned(), Arc::new(provider))
     };
     let app = OAuthApp {
+        authorize_url: None,
+        device_url: None,
         token_url: None,
         issuer: None,
         client_id: "app".to_owned(),
@@ -91,6 +94,7 @@ pub(crate) fn config() -> Config {
         allow_insecure: false,
     };
     Config {
+        warnings: Vec::new(),
         source: None,
         server: Server {
             hostname: "proxy.example.com".to_owned(),
@@ -102,7 +106,10 @@ pub(crate) fn config() -> Config {
             usage_retention: Duration::from_secs(1),
             usage_events_max: 1,
         },
-        secrets: SecretsSettings { master_key_file: None },
+        secrets: SecretsSettings {
+            master_key: None,
+            master_key_file: None,
+        },
         admin: Admin {
             socket: "/nonexistent".into(),
             socket_mode: 0o600,

@@ -12,7 +12,6 @@ use crate::admin::state::AdminState;
 use crate::admin::types::{Deleted, EventsPage, NewToken, PageHead, TokenCreated, TokenView, TokensPage};
 use crate::admin::validate;
 use crate::clock;
-use crate::secret::ExposeSecret;
 use crate::store::{TokenRecord, UsageFilter};
 
 pub(super) async fn create(
@@ -41,7 +40,7 @@ pub(super) async fn create(
     };
     state.store.create_token(record).await?;
     Ok(Json(TokenCreated {
-        token: token.reveal().expose_secret().to_owned(),
+        token: token.reveal().to_owned(),
         id,
     }))
 }

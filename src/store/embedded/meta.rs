@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use super::codec;
 use super::tables::{Durability, Table, Tables, Writes};
-use crate::store::master_key::MasterKey;
+use crate::secret::ExposeSecret;
+use crate::store::master_key::{MasterKey, MasterKeySource};
 use crate::store::seal::Sealer;
 use crate::store::{AccountRecord, AccountState, StoreError, keys};
 
@@ -93,28 +94,23 @@ pub(super) fn check_format(tables: &Tables) -> Result<(), StoreError> {
     }
 }
 
-/// The sealer for this store: with the key in `file`, or in the state directory where none is configured. A new key is made
-/// only in the state directory, and never while records exist that another one sealed.
-pub(super) fn sealer(tables: &Tables, state_dir: &Path, file: Option<&Path>) -> Result<Sealer, StoreError> {
-    let path = file.map_or_else(|| state_dir.join(DEFAULT_KEY_FILE), Path::to_path_buf);
-    let shown = path.display();
+/// The sealer for this store, with the key from `source`. A new key is made only in the state directory, and never while
+/// records exist that another one sealed.
+pub(super) fn sealer(tables: &Tables, state_dir: &Path, source: &MasterKeySource) -> Result<Sealer, StoreError> {
     let has_sealed = !tables.view().is_empty(Table::Secrets)?;
-
-    let key = match MasterKey::load(&path)? {
-        Some(key) => key,
-        None if has_sealed => {
-            return Err(StoreError::MasterKey(format!(
-                "the master key {shown} is missing, but there are account secrets sealed with it; restore the file from a \
-                 backup, or set secrets.master_key_file to where the key is"
-            )));
+    let (key, shown) = match source {
+        MasterKeySource::Given(text) => {
+            let place = "secrets.master_key";
+            (
+                MasterKey::decode(text.expose_secret().as_bytes(), place)?,
+                place.to_owned(),
+            )
         }
-        None if file.is_some() => {
-            return Err(StoreError::MasterKey(format!(
-                "there is no master key in {shown} (secrets.master_key_file); make one with \
-                 'umask 077; head -c 32 /dev/urandom | base64 > {shown}'"
-            )));
+        MasterKeySource::File(path) => (key_in(path, has_sealed, false)?, path.display().to_string()),
+        MasterKeySource::Generated => {
+            let path = state_dir.join(DEFAULT_KEY_FILE);
+            (key_in(&path, has_sealed, true)?, path.display().to_string())
         }
-        None => MasterKey::generate(&path)?,
     };
 
     let sealer = Sealer::new(&key);
@@ -134,6 +130,23 @@ pub(super) fn sealer(tables: &Tables, state_dir: &Path, file: Option<&Path>) -> 
         .map_err(|error| StoreError::Unwritable(error.to_string()))?;
     put(tables, KEY_PROOF, proof)?;
     Ok(sealer)
+}
+
+/// The key in the file `path`; where there is none, a new one if it may be made.
+fn key_in(path: &Path, has_sealed: bool, may_generate: bool) -> Result<MasterKey, StoreError> {
+    let shown = path.display();
+    match MasterKey::load(path)? {
+        Some(key) => Ok(key),
+        None if has_sealed => Err(StoreError::MasterKey(format!(
+            "the master key {shown} is missing, but there are account secrets sealed with it; restore the file from a \
+             backup, or set secrets.master_key_file to where the key is"
+        ))),
+        None if may_generate => MasterKey::generate(path),
+        None => Err(StoreError::MasterKey(format!(
+            "there is no master key in {shown} (secrets.master_key_file); make one with \
+             'umask 077; head -c 32 /dev/urandom | base64 > {shown}'"
+        ))),
+    }
 }
 
 /// Whether `name` can be the key of a record.

@@ -37,6 +37,7 @@ use self::draft::Draft;
 use self::shared::Shared;
 use self::tables::{Table, Tables};
 use self::writer::{Order, Writer};
+use super::master_key::MasterKeySource;
 use super::seal::Sealer;
 use super::{
     AccountRecord, AccountSecrets, AccountState, Listing, Page, Store, StoreError, TokenId, TokenRecord, TokenUse,
@@ -54,14 +55,13 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the store under `state_dir`, or creates it there. `master_key_file` is where the master key is; where `None`,
-    /// it is in the state directory, and made when it is first needed. Blocks while it reads what was not flushed before.
+    /// Opens the store under `state_dir`, or creates it there. Blocks while it reads what was not flushed before.
     ///
     /// # Errors
     /// [`StoreError::Locked`] if another process has it open; [`StoreError::Exposed`] if others can reach the directory or
     /// the key; [`StoreError::MasterKey`] if the key is missing or wrong; [`StoreError::Unreadable`] and
     /// [`StoreError::Unwritable`] as the disk has it.
-    pub fn open(state_dir: &Path, master_key_file: Option<&Path>) -> Result<Arc<Self>, StoreError> {
+    pub fn open(state_dir: &Path, master_key: &MasterKeySource) -> Result<Arc<Self>, StoreError> {
         state_dir::prepare(state_dir)?;
         let directory = state_dir.join(DIRECTORY);
         // IMPORTANT: the database first, for its lock: of two daemons that start at once only one may make a key.
@@ -71,7 +71,7 @@ impl EmbeddedStore {
         })?;
         state_dir::sync_directory(state_dir).map_err(|error| StoreError::Unwritable(error.to_string()))?;
         meta::check_format(&tables)?;
-        let sealer = meta::sealer(&tables, state_dir, master_key_file)?;
+        let sealer = meta::sealer(&tables, state_dir, master_key)?;
 
         let shared = Arc::new(Shared::new(tables));
         let (orders, receiver) = mpsc::channel(STORE_QUEUE);

@@ -52,7 +52,7 @@ fn state_dir() -> TempDir {
 }
 
 fn open(directory: &Path) -> Arc<EmbeddedStore> {
-    EmbeddedStore::open(directory, None).unwrap()
+    EmbeddedStore::open(directory, &MasterKeySource::Generated).unwrap()
 }
 
 fn account(id: &str, email: Option<&str>, created: u64) -> AccountRecord {
@@ -351,7 +351,7 @@ async fn with_sealed_record() -> TempDir {
     directory
 }
 
-fn refusal(directory: &Path, key: Option<&Path>) -> String {
+fn refusal(directory: &Path, key: &MasterKeySource) -> String {
     match EmbeddedStore::open(directory, key) {
         Err(StoreError::MasterKey(text)) => text,
         other => panic!("{:?}", other.err()),
@@ -365,18 +365,18 @@ async fn a_missing_or_wrong_key_is_refused_and_none_is_made_while_records_are_se
     let right = fs::read(&key).unwrap();
 
     fs::remove_file(&key).unwrap();
-    assert!(refusal(directory.path(), None).contains("restore the file from a backup"));
+    assert!(refusal(directory.path(), &MasterKeySource::Generated).contains("restore the file from a backup"));
     assert!(!key.exists());
 
     let other = state_dir();
     let other_key = other.path().join("key");
-    assert!(refusal(directory.path(), Some(&other_key)).contains("is missing"));
+    assert!(refusal(directory.path(), &MasterKeySource::File(other_key.clone())).contains("is missing"));
     fs::write(&other_key, STANDARD.encode([7; 32])).unwrap();
     fs::set_permissions(&other_key, fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(refusal(directory.path(), Some(&other_key)).contains("is not the one"));
+    assert!(refusal(directory.path(), &MasterKeySource::File(other_key.clone())).contains("is not the one"));
 
     fs::write(&other_key, right).unwrap();
-    let store = EmbeddedStore::open(directory.path(), Some(&other_key)).unwrap();
+    let store = EmbeddedStore::open(directory.path(), &MasterKeySource::File(other_key.clone())).unwrap();
     let secrets = store.account_secrets("a").await.unwrap().unwrap();
     assert_eq!(revealed(&secrets), revealed(&password("sesame")));
 }
@@ -402,7 +402,9 @@ async fn a_lost_key_is_replaced_once_nothing_is_sealed_with_it() {
 fn a_configured_key_that_is_not_there_is_never_made() {
     let directory = state_dir();
     let key = directory.path().join("elsewhere.key");
-    assert!(refusal(directory.path(), Some(&key)).contains("head -c 32 /dev/urandom | base64"));
+    assert!(
+        refusal(directory.path(), &MasterKeySource::File(key.clone())).contains("head -c 32 /dev/urandom | base64")
+    );
     assert!(!key.exists());
 }
 
@@ -456,7 +458,9 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
 fn a_second_opener_is_told_that_the_directory_is_in_use() {
     let directory = state_dir();
     let _first = open(directory.path());
-    let error = EmbeddedStore::open(directory.path(), None).err().unwrap();
+    let error = EmbeddedStore::open(directory.path(), &MasterKeySource::Generated)
+        .err()
+        .unwrap();
     assert!(matches!(&error, StoreError::Locked(path) if *path == directory.path().display().to_string()));
     assert!(error.to_string().contains("stop that one first"), "{error}");
 }
@@ -491,7 +495,9 @@ async fn a_store_of_a_newer_format_is_refused() {
         .commit(writes, tables::Durability::Synced)
         .unwrap();
     store.close().await.unwrap();
-    let error = EmbeddedStore::open(directory.path(), None).err().unwrap();
+    let error = EmbeddedStore::open(directory.path(), &MasterKeySource::Generated)
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("format 2"), "{error}");
 }
 

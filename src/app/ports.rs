@@ -1,0 +1,136 @@
+//! The admin API's ports, on the accounts and the sessions of this process.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::account::SessionId;
+use crate::admin::types::{self, ListenerView, VerifyStep};
+use crate::admin::{AccountControl, SessionControl, state};
+use crate::connection::{self, Services, Sessions, StepResult};
+use crate::proto::Protocol;
+use crate::proto::session::Goodbye;
+use crate::store::{AccountRecord, AccountSecrets, Listing, Page, StoreError, TokenId};
+
+/// The accounts, as the admin API reaches them.
+pub(super) struct AccountPort {
+    services: Arc<Services>,
+}
+
+/// The sessions, as the admin API reaches them.
+pub(super) struct SessionPort {
+    sessions: Arc<Sessions>,
+    listeners: Vec<ListenerView>,
+}
+
+impl AccountPort {
+    pub(super) fn new(services: Arc<Services>) -> Self {
+        Self { services }
+    }
+}
+
+impl SessionPort {
+    pub(super) fn new(sessions: Arc<Sessions>, listeners: Vec<ListenerView>) -> Self {
+        Self { sessions, listeners }
+    }
+}
+
+#[async_trait]
+impl AccountControl for AccountPort {
+    async fn create(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
+        self.services.accounts.create(account, secrets).await
+    }
+
+    async fn replace(&self, account: AccountRecord, secrets: Option<AccountSecrets>) -> Result<(), StoreError> {
+        self.services.accounts.replace(account, secrets).await
+    }
+
+    async fn remove(&self, account: &str) -> Result<(), StoreError> {
+        self.services.accounts.remove(account).await.map(drop)
+    }
+
+    async fn token_removed(&self, account: &str, token: TokenId) {
+        self.services.accounts.token_removed(account, &token);
+    }
+
+    async fn status(&self, account: &str) -> Option<state::AccountStatus> {
+        let status = self.services.accounts.status(account).await.ok()?;
+        Some(state::AccountStatus {
+            state: status.state,
+            last_error: status.last_error,
+            next_try: status.next_try,
+            expires: status.expires,
+        })
+    }
+
+    async fn verify(&self, account: &str) -> Vec<VerifyStep> {
+        let Ok(Some(record)) = self.services.store.account(account).await else {
+            return Vec::new();
+        };
+        let steps = connection::verify(&self.services, &record, Protocol::Imap).await;
+        steps.into_iter().map(view).collect()
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.services.accounts.health()
+    }
+}
+
+#[async_trait]
+impl SessionControl for SessionPort {
+    async fn list(&self, account: Option<&str>, page: Page) -> Listing<types::SessionView> {
+        let Listing { total, entries } = self.sessions.list(account, page).await;
+        Listing {
+            total,
+            entries: entries.into_iter().map(types::SessionView::from).collect(),
+        }
+    }
+
+    async fn find(&self, session: u64) -> Option<types::SessionView> {
+        self.sessions
+            .find(SessionId(session))
+            .await
+            .map(types::SessionView::from)
+    }
+
+    async fn close(&self, session: u64) -> bool {
+        self.sessions.end(SessionId(session), Goodbye::ClosedByAdmin)
+    }
+
+    fn listeners(&self) -> Vec<ListenerView> {
+        self.listeners.clone()
+    }
+}
+
+impl From<connection::SessionView> for types::SessionView {
+    fn from(view: connection::SessionView) -> Self {
+        Self {
+            id: view.id.to_string(),
+            protocol: view.protocol,
+            account: view.account,
+            token: view.token,
+            remote_address: view.remote_address,
+            local_address: view.local_address,
+            upstream_address: view.upstream_address,
+            client: view.client,
+            phase: view.phase.to_owned(),
+            since: view.since,
+            bytes_up: view.bytes_up,
+            bytes_down: view.bytes_down,
+        }
+    }
+}
+
+fn view(step: connection::Step) -> VerifyStep {
+    VerifyStep {
+        name: step.name.to_owned(),
+        protocol: step.protocol,
+        result: match step.result {
+            StepResult::Ok => types::StepResult::Ok,
+            StepResult::Failed => types::StepResult::Failed,
+            StepResult::Skipped => types::StepResult::Skipped,
+        },
+        ms: step.ms,
+        message: step.message,
+    }
+}

@@ -1,0 +1,427 @@
+//! The actor of one client connection: it answers at any moment, because its task does the work.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime, RpcReplyPort};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tracing::{debug, error, info};
+
+use super::Services;
+use super::driver::{Driver, RelayParts};
+use super::register::{Entered, Entry, SessionView};
+use crate::account::{SessionId, SessionLease};
+use crate::clock::{self, Timestamp};
+use crate::config;
+use crate::limits::CLOSE_DRAIN;
+use crate::metrics::names;
+use crate::net::admission::Permit;
+use crate::net::listener::{Admitted, Arrival, Refused};
+use crate::net::relay::{Relay, RelayEnd, Traffic};
+use crate::net::stream::Stream;
+use crate::net::tls::ServerTls;
+use crate::proto::session::{Goodbye, Phase};
+use crate::proto::{self, Protocol};
+use crate::store::TokenId;
+use crate::usage;
+
+/// What a client was accepted on.
+#[derive(Clone)]
+pub struct Listener {
+    /// Its configuration.
+    pub settings: config::Listener,
+    /// TLS with the client from the first byte.
+    pub tls: Option<ServerTls>,
+}
+
+/// Takes over what has arrived at a listener. Does not wait: the accept loop goes on.
+pub fn accept(services: &Arc<Services>, listener: &Arc<Listener>, arrival: Arrival) {
+    let protocol = listener.settings.protocol;
+    match arrival {
+        Arrival::Admitted(admitted) => {
+            names::connections_accepted(protocol).increment(1);
+            let session = SessionId::next();
+            let arguments = Arguments {
+                services: services.clone(),
+                session,
+                listener: listener.clone(),
+                admitted,
+            };
+            // `pre_start` does no I/O that could fail.
+            if let Err(error) = ActorRuntime::spawn_instant(None, Connection, arguments) {
+                error!(%session, %error, "cannot start a session");
+            }
+        }
+        Arrival::Refused(refused) => {
+            names::connections_refused(protocol, refused.refusal.label()).increment(1);
+            info!(remote = %refused.remote, limit = refused.refusal.label(), "connection refused");
+            tokio::spawn(refuse(listener.clone(), refused));
+        }
+        Arrival::Dropped { refusal, remote } => {
+            names::connections_refused(protocol, refusal.label()).increment(1);
+            debug!(%remote, limit = refusal.label(), "connection refused without a word");
+        }
+    }
+}
+
+/// Tells a client that there is no place for it.
+async fn refuse(listener: Arc<Listener>, refused: Refused) {
+    let stream = match &listener.tls {
+        Some(tls) => match tls.accept(refused.tcp, CLOSE_DRAIN).await {
+            Ok(stream) => stream,
+            Err(error) => return debug!(remote = %refused.remote, %error, "no TLS with a client that is refused"),
+        },
+        None => Stream::from(refused.tcp),
+    };
+    stream
+        .part(&proto::refusal(listener.settings.protocol), CLOSE_DRAIN)
+        .await;
+}
+
+/// One client connection.
+struct Connection;
+
+/// What a connection is told.
+pub(super) enum Message {
+    /// Describe the session for an administrator.
+    Describe(RpcReplyPort<SessionView>),
+    /// End the session, with a farewell where the client can understand it.
+    End(Goodbye),
+    /// End the session at once, without a word.
+    Abort(&'static str),
+    /// The login's task has entered another phase.
+    PhaseChanged(Phase),
+    /// The client told what it is.
+    Identified(String),
+    /// A login was admitted; it may still fail upstream.
+    Admitted {
+        /// The account's id.
+        account: String,
+        /// The access token's id.
+        token: TokenId,
+    },
+    /// The login's task has ended with a session to relay.
+    LoggedIn(Box<RelayParts>),
+    /// The task of the session has ended.
+    Ended(&'static str),
+}
+
+impl From<Goodbye> for Message {
+    fn from(goodbye: Goodbye) -> Self {
+        Self::End(goodbye)
+    }
+}
+
+impl TryFrom<Message> for Goodbye {
+    type Error = ();
+
+    fn try_from(message: Message) -> Result<Self, ()> {
+        match message {
+            Message::End(goodbye) => Ok(goodbye),
+            _ => Err(()),
+        }
+    }
+}
+
+/// What a connection is started with.
+struct Arguments {
+    services: Arc<Services>,
+    session: SessionId,
+    listener: Arc<Listener>,
+    admitted: Admitted,
+}
+
+/// What a connection owns. Dropping it ends everything.
+struct State {
+    services: Arc<Services>,
+    session: SessionId,
+    entered: Entered,
+    phase: PhaseGauge,
+    remote: SocketAddr,
+    local: SocketAddr,
+    since: Timestamp,
+    client: Option<String>,
+    account: Option<String>,
+    token: Option<TokenId>,
+    goodbye: Option<oneshot::Sender<Goodbye>>,
+    task: AbortOnDrop,
+    relayed: Option<Relayed>,
+    /// Held for its `Drop`: the proxy counts the session until then.
+    _permit: Permit,
+}
+
+/// What a connection knows of its relay.
+struct Relayed {
+    upstream: Option<SocketAddr>,
+    traffic: Arc<Traffic>,
+    since: Instant,
+    /// Held for its `Drop`: the account counts the session until then.
+    _lease: SessionLease,
+}
+
+impl Actor for Connection {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments {
+            services,
+            session,
+            listener,
+            admitted,
+        } = arguments;
+        let Admitted {
+            tcp,
+            remote,
+            local,
+            permit,
+        } = admitted;
+        let protocol = listener.settings.protocol;
+        let entered = services.sessions.enter(
+            session,
+            Entry {
+                actor: myself.clone(),
+                protocol,
+                relayed: None,
+            },
+        );
+        let (goodbye, goodbye_order) = oneshot::channel();
+        debug!(%session, %protocol, %remote, "session begins");
+        let driver = Driver {
+            services: services.clone(),
+            session,
+            listener,
+            tcp,
+            remote,
+            actor: myself.clone(),
+            goodbye: goodbye_order,
+        };
+        Ok(State {
+            task: spawn_login(driver, myself),
+            services,
+            session,
+            entered,
+            phase: PhaseGauge::new(protocol),
+            remote,
+            local,
+            since: clock::now(),
+            client: None,
+            account: None,
+            token: None,
+            goodbye: Some(goodbye),
+            relayed: None,
+            _permit: permit,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Describe(reply) => {
+                // The caller may have given up waiting.
+                reply.send(state.describe()).ok();
+            }
+            Message::End(goodbye) => state.end(goodbye, &myself),
+            Message::Abort(reason) => state.finish(reason, &myself),
+            Message::PhaseChanged(phase) => state.phase.enter(phase),
+            Message::Identified(client) => state.client = Some(client),
+            Message::Admitted { account, token } => (state.account, state.token) = (Some(account), Some(token)),
+            Message::LoggedIn(parts) => state.relay(*parts, myself),
+            Message::Ended(reason) => state.finish(reason, &myself),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn describe(&self) -> SessionView {
+        let (bytes_up, bytes_down) = self.relayed.as_ref().map_or((0, 0), Relayed::bytes);
+        SessionView {
+            id: self.session,
+            protocol: self.phase.protocol,
+            account: self.account.clone(),
+            token: self.token,
+            remote_address: self.remote,
+            local_address: self.local,
+            upstream_address: self.relayed.as_ref().and_then(|relayed| relayed.upstream),
+            client: self.client.clone(),
+            phase: self.phase.phase.name(),
+            since: self.since,
+            bytes_up,
+            bytes_down,
+        }
+    }
+
+    /// Passes the order on to the task, once, and makes sure that the session ends even if its client reads nothing.
+    fn end(&mut self, goodbye: Goodbye, myself: &ActorRef<Message>) {
+        if let Some(order) = self.goodbye.take() {
+            // The receiver goes from the login's task to the relay's, so the order is heard whichever runs.
+            order.send(goodbye).ok();
+            myself.send_after(CLOSE_DRAIN, move || Message::Abort(goodbye.label()));
+        }
+    }
+
+    fn relay(&mut self, parts: RelayParts, myself: ActorRef<Message>) {
+        let protocol = self.phase.protocol;
+        let Some(boundaries) = proto::boundaries(protocol) else {
+            return self.finish("not_relayed", &myself);
+        };
+        let traffic = Arc::new(Traffic::default());
+        let relay = Relay::new(
+            parts.client,
+            parts.upstream,
+            parts.to_client,
+            parts.to_upstream,
+            boundaries,
+            traffic.clone(),
+            parts.goodbye,
+        );
+        self.phase.enter(Phase::Relay);
+        self.entered.relayed(traffic.clone(), parts.provider, clock::instant());
+        self.relayed = Some(Relayed {
+            upstream: parts.upstream_address,
+            traffic,
+            since: clock::instant(),
+            _lease: parts.lease,
+        });
+        let session = self.session;
+        self.task = AbortOnDrop::spawn(async move {
+            let reason = match AssertUnwindSafe(relay).catch_unwind().await {
+                Ok(end) => take_leave(session, protocol, end).await,
+                Err(_) => PANICKED,
+            };
+            // Without its actor the session is over already.
+            myself.cast(Message::Ended(reason)).ok();
+        });
+    }
+
+    /// Takes leave: the usage event, the summary line, and the actor's own end, which releases the rest.
+    fn finish(&mut self, reason: &'static str, myself: &ActorRef<Message>) {
+        if let Some(relayed) = self.relayed.take() {
+            let (up, down) = relayed.bytes();
+            let now = clock::instant();
+            self.entered.settle(now);
+            let duration = now.saturating_duration_since(relayed.since);
+            self.record_end(usage::Traffic { up, down, duration }, reason);
+            let (session, account) = (self.session, self.account.as_deref());
+            let seconds = duration.as_secs_f64();
+            info!(%session, account, remote = %self.remote, reason, bytes_up = up, bytes_down = down, seconds, "session ended");
+        } else {
+            debug!(session = %self.session, remote = %self.remote, reason, "session ended before a login");
+        }
+        if reason == PANICKED {
+            error!(session = %self.session, "a session's task panicked; the session has been ended");
+        }
+        myself.stop(None);
+    }
+
+    fn record_end(&self, traffic: usage::Traffic, reason: &str) {
+        // A relayed session was admitted, so both are known.
+        if let (Some(account), Some(token)) = (&self.account, self.token) {
+            let facts = usage::SessionFacts {
+                protocol: self.phase.protocol,
+                remote_address: self.remote.ip(),
+                client: self.client.clone(),
+            };
+            self.services
+                .usage
+                .end(&facts, account, token, traffic, reason, clock::now());
+        }
+    }
+}
+
+impl Relayed {
+    /// Bytes (up, down) so far.
+    fn bytes(&self) -> (u64, u64) {
+        (self.traffic.up(), self.traffic.down())
+    }
+}
+
+/// Keeps the metric of live sessions by phase in step with one session.
+struct PhaseGauge {
+    protocol: Protocol,
+    phase: Phase,
+}
+
+impl PhaseGauge {
+    fn new(protocol: Protocol) -> Self {
+        names::sessions(protocol, Phase::Greeting.name()).increment(1);
+        Self {
+            protocol,
+            phase: Phase::Greeting,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        names::sessions(self.protocol, self.phase.name()).decrement(1);
+        names::sessions(self.protocol, phase.name()).increment(1);
+        self.phase = phase;
+    }
+}
+
+impl Drop for PhaseGauge {
+    fn drop(&mut self) {
+        names::sessions(self.protocol, self.phase.name()).decrement(1);
+    }
+}
+
+/// A task that does not outlive its owner.
+struct AbortOnDrop(AbortHandle);
+
+impl AbortOnDrop {
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task).abort_handle())
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs the login as a task of its own; its large future is gone when the relay begins.
+fn spawn_login(driver: Driver, myself: ActorRef<Message>) -> AbortOnDrop {
+    AbortOnDrop::spawn(async move {
+        let message = match AssertUnwindSafe(Box::pin(driver.run())).catch_unwind().await {
+            Ok(Some(parts)) => Message::LoggedIn(Box::new(parts)),
+            Ok(None) => Message::Ended("not_logged_in"),
+            Err(_) => Message::Ended(PANICKED),
+        };
+        // Without its actor the session is over already.
+        myself.cast(message).ok();
+    })
+}
+
+/// Says the farewell that a relay's end calls for, and names the end for usage events and the log.
+async fn take_leave(session: SessionId, protocol: Protocol, end: RelayEnd) -> &'static str {
+    match end {
+        RelayEnd::ClientClosed => "client_closed",
+        RelayEnd::UpstreamClosed => "upstream_closed",
+        RelayEnd::Goodbye { goodbye, client } => {
+            if let Some(client) = client {
+                client.part(&proto::goodbye(protocol, goodbye), CLOSE_DRAIN).await;
+            }
+            goodbye.label()
+        }
+        RelayEnd::ClientError(error) => {
+            debug!(%session, %error, "the client's leg broke");
+            "client_error"
+        }
+        RelayEnd::UpstreamError(error) => {
+            debug!(%session, %error, "the upstream leg broke");
+            "upstream_error"
+        }
+    }
+}
+
+const PANICKED: &str = "panic";

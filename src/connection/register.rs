@@ -1,0 +1,202 @@
+//! The register of live sessions: who is there, found by id, newest first.
+//!
+//! It holds what the sweeper compares between two rounds, so that neither a relay nor its actor needs a clock or a timer. The
+//! lock is held for the length of a map operation or of one sweep, never across an await.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use ractor::ActorRef;
+use ractor::rpc::CallResult;
+
+use super::actor::Message;
+use super::sweeper::count_relayed;
+use crate::account::SessionId;
+use crate::clock::Timestamp;
+use crate::net::relay::Traffic;
+use crate::proto::Protocol;
+use crate::proto::session::Goodbye;
+use crate::store::{Listing, Page, TokenId};
+
+/// All live sessions of this process.
+#[derive(Default)]
+pub struct Sessions {
+    entries: Mutex<BTreeMap<SessionId, Entry>>,
+}
+
+/// One live session.
+pub(super) struct Entry {
+    /// Who answers for it.
+    pub(super) actor: ActorRef<Message>,
+    /// Its protocol, for the byte counters.
+    pub(super) protocol: Protocol,
+    /// What it has moved, once it is relayed.
+    pub(super) relayed: Option<Relayed>,
+}
+
+/// What the sweeper knows of a relayed session.
+pub(super) struct Relayed {
+    /// The relay's own counters.
+    pub(super) traffic: Arc<Traffic>,
+    /// The upstream's provider, for what the upstream says of itself.
+    pub(super) provider: String,
+    /// Bytes (up, down) at the last sweep, which the metrics have already.
+    pub(super) counted: (u64, u64),
+    /// Since when no byte has moved.
+    pub(super) quiet_since: Instant,
+    /// Since when one side has ended.
+    pub(super) half_closed_since: Option<Instant>,
+}
+
+/// A live session as the admin API shows it.
+#[derive(Debug, Clone)]
+pub struct SessionView {
+    /// Its id.
+    pub id: SessionId,
+    /// The client's protocol.
+    pub protocol: Protocol,
+    /// The account's id, once a token was admitted.
+    pub account: Option<String>,
+    /// The access token's id, once it was admitted.
+    pub token: Option<TokenId>,
+    /// The client's address.
+    pub remote_address: SocketAddr,
+    /// The listener's address.
+    pub local_address: SocketAddr,
+    /// The upstream's address, once the session is relayed.
+    pub upstream_address: Option<SocketAddr>,
+    /// What the client said it is.
+    pub client: Option<String>,
+    /// `greeting`, `auth`, `upstream-connect` or `relay`.
+    pub phase: &'static str,
+    /// When the client connected.
+    pub since: Timestamp,
+    /// Bytes from the client to the upstream.
+    pub bytes_up: u64,
+    /// Bytes from the upstream to the client.
+    pub bytes_down: u64,
+}
+
+impl Sessions {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// One page of them, newest first; of one account, if it is given. Sessions that end while they are asked are left out.
+    pub async fn list(&self, account: Option<&str>, page: Page) -> Listing<SessionView> {
+        let actors: Vec<_> = self.lock().values().rev().map(|entry| entry.actor.clone()).collect();
+        let Some(account) = account else {
+            let total = actors.len() as u64;
+            let start = page.page.saturating_mul(page.size);
+            return Listing {
+                total,
+                entries: describe(actors.into_iter().skip(start).take(page.size)).await,
+            };
+        };
+        let mut entries = describe(actors).await;
+        entries.retain(|view| view.account.as_deref() == Some(account));
+        let total = entries.len() as u64;
+        let entries = entries
+            .into_iter()
+            .skip(page.page.saturating_mul(page.size))
+            .take(page.size)
+            .collect();
+        Listing { total, entries }
+    }
+
+    /// One of them.
+    pub async fn find(&self, session: SessionId) -> Option<SessionView> {
+        let actor = self.lock().get(&session)?.actor.clone();
+        describe([actor]).await.pop()
+    }
+
+    /// Ends a session. False if there is none with this id.
+    pub fn end(&self, session: SessionId, reason: Goodbye) -> bool {
+        match self.lock().get(&session) {
+            Some(entry) => entry.actor.cast(Message::End(reason)).is_ok(),
+            None => false,
+        }
+    }
+
+    /// Ends every session.
+    pub(super) fn end_all(&self, reason: Goodbye) {
+        for entry in self.lock().values() {
+            // A session that cannot be told any more is ending by itself.
+            entry.actor.cast(Message::End(reason)).ok();
+        }
+    }
+
+    /// Enters a session; it leaves when the guard is dropped.
+    pub(super) fn enter(self: &Arc<Self>, session: SessionId, entry: Entry) -> Entered {
+        self.lock().insert(session, entry);
+        Entered {
+            sessions: self.clone(),
+            session,
+        }
+    }
+
+    /// Runs `visit` over all sessions.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&mut Entry)) {
+        self.lock().values_mut().for_each(&mut visit);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Entry>> {
+        // A map is whole after every operation, so a panic elsewhere while it was held does no harm here.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session's place in the register.
+pub(super) struct Entered {
+    sessions: Arc<Sessions>,
+    session: SessionId,
+}
+
+impl Entered {
+    /// Takes note that the session is relayed from now on.
+    pub(super) fn relayed(&self, traffic: Arc<Traffic>, provider: String, now: Instant) {
+        if let Some(entry) = self.sessions.lock().get_mut(&self.session) {
+            entry.relayed = Some(Relayed {
+                traffic,
+                provider,
+                counted: (0, 0),
+                quiet_since: now,
+                half_closed_since: None,
+            });
+        }
+    }
+
+    /// Puts the rest of what the session moved into the metrics, at its end.
+    pub(super) fn settle(&self, now: Instant) {
+        if let Some(entry) = self.sessions.lock().get_mut(&self.session)
+            && let Some(relayed) = &mut entry.relayed
+        {
+            let (up, down) = relayed.count(now);
+            count_relayed(entry.protocol, up, down);
+            relayed.heed_remark();
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.sessions.lock().remove(&self.session);
+    }
+}
+
+async fn describe(actors: impl IntoIterator<Item = ActorRef<Message>>) -> Vec<SessionView> {
+    let views = join_all(actors.into_iter().map(|actor| async move {
+        match actor.call(Message::Describe, Some(DESCRIBE_TIMEOUT)).await {
+            Ok(CallResult::Success(view)) => Some(view),
+            _ => None,
+        }
+    }));
+    views.await.into_iter().flatten().collect()
+}
+
+/// How long a session may take to describe itself; its actor answers in microseconds.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);

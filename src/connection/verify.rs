@@ -1,0 +1,231 @@
+//! `account verify`: walks the way of a login step by step and says which step failed and what to do.
+
+use std::time::Instant;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use super::Services;
+use super::open::{self, Leg};
+use crate::account::{Place, UpstreamTarget};
+use crate::clock;
+use crate::config::UpstreamTls;
+use crate::fault::{Fault, FaultKind};
+use crate::net::dial::dial;
+use crate::net::stream::Stream;
+use crate::proto::dialogue::UpstreamStep;
+use crate::proto::{self, CredentialSecret, Protocol};
+use crate::store::AccountRecord;
+
+/// One step of a verification.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// `dns`, `connect`, `tls`, `token` or `login`.
+    pub name: &'static str,
+    /// The protocol it concerns; the token concerns all.
+    pub protocol: Option<Protocol>,
+    /// How it went.
+    pub result: StepResult,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+    /// What was found, in words.
+    pub message: String,
+}
+
+/// How one step went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepResult {
+    /// As it should.
+    Ok,
+    /// It did not work.
+    Failed,
+    /// Not tried, because an earlier step failed or it does not apply.
+    Skipped,
+}
+
+/// Walks DNS → TCP → TLS → token → login for `account`, as a session of `protocol` would.
+///
+/// With STARTTLS the handshake is part of the login, so the step `tls` is skipped and says so.
+pub async fn verify(services: &Services, account: &AccountRecord, protocol: Protocol) -> Vec<Step> {
+    let mut walk = Walk {
+        protocol,
+        steps: Vec::new(),
+        begun: clock::instant(),
+    };
+    if walk.walk(services, account).await.is_none() {
+        for name in STEPS.iter().skip(walk.steps.len()) {
+            walk.note(name, StepResult::Skipped, "an earlier step failed".to_owned());
+        }
+    }
+    walk.steps
+}
+
+/// A verification under way.
+struct Walk {
+    protocol: Protocol,
+    steps: Vec<Step>,
+    begun: Instant,
+}
+
+impl Walk {
+    /// `None`: a step failed, and is the last one noted.
+    async fn walk(&mut self, services: &Services, account: &AccountRecord) -> Option<()> {
+        let limits = services.config().limits.clone();
+        let place = match Place::find(account, &services.config(), self.protocol) {
+            Ok(place) => place,
+            Err(fault) => {
+                self.note("dns", StepResult::Failed, fault.detail);
+                return None;
+            }
+        };
+        let (host, port) = (place.endpoint.host.clone(), place.endpoint.port);
+        let resolved = timeout(limits.upstream_connect_timeout, lookup_host((host.as_str(), port))).await;
+        let resolved = match resolved {
+            Ok(Ok(addresses)) => Ok(addresses
+                .map(|address| address.ip().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")),
+            Ok(Err(error)) => Err(format!(
+                "{host} cannot be resolved: {error}; check the endpoint's host name and DNS"
+            )),
+            Err(_) => Err(format!("no answer from DNS for {host}")),
+        };
+        self.step("dns", resolved, |addresses| format!("{host} is {addresses}"))?;
+
+        let tcp = dial(&host, port, limits.upstream_connect_timeout)
+            .await
+            .map_err(|error| error.to_string());
+        let tcp = self.step("connect", tcp, |_| format!("connected to {host}:{port}"))?;
+        let leg = Leg {
+            address: tcp.peer_addr().ok(),
+            stream: Stream::from(tcp),
+        };
+        let leg = match place.endpoint.tls {
+            UpstreamTls::Implicit => {
+                let secured = open::secure(
+                    leg,
+                    &place.provider,
+                    &host,
+                    &services.trust,
+                    limits.upstream_connect_timeout,
+                )
+                .await;
+                self.step("tls", secured.map_err(|fault| fault.detail), |leg| {
+                    leg.stream.tls_summary().unwrap_or_default()
+                })?
+            }
+            UpstreamTls::Starttls => {
+                self.note(
+                    "tls",
+                    StepResult::Skipped,
+                    "STARTTLS: done as a part of the login".to_owned(),
+                );
+                leg
+            }
+            UpstreamTls::Off => {
+                self.note("tls", StepResult::Skipped, "off by configuration".to_owned());
+                leg
+            }
+        };
+        let target = services
+            .accounts
+            .credential(&account.account, self.protocol, None)
+            .await;
+        let target = self.step(
+            "token",
+            target.map_err(|fault| fault.to_string()),
+            |target| match target.credential.secret {
+                CredentialSecret::OAuth { .. } => "an OAuth token is there and good".to_owned(),
+                CredentialSecret::Password(_) => "a password is stored".to_owned(),
+            },
+        )?;
+        let login = timeout(limits.login_timeout, Box::pin(self.login(services, leg, &target))).await;
+        let login = login.unwrap_or_else(|_| Err(Fault::unavailable("the upstream did not answer in time")));
+        if let Err(Fault {
+            kind: FaultKind::UpstreamRefused(refusal),
+            ..
+        }) = &login
+        {
+            services
+                .accounts
+                .report_refused(&account.account, target.grant, refusal);
+        } else if login.is_ok() {
+            services.accounts.report_accepted(&account.account, target.grant);
+        }
+        self.step("login", login.map_err(|fault| fault.to_string()), |()| {
+            format!("logged in as {}", target.credential.user)
+        })
+    }
+
+    async fn login(&self, services: &Services, leg: Leg, target: &UpstreamTarget) -> Result<(), Fault> {
+        let limit = services.config().limits.upstream_connect_timeout;
+        let dialogue = proto::upstream_dialogue(self.protocol, open::ready(target));
+        let mut dialogue = dialogue.ok_or_else(|| Fault::new(FaultKind::ProtocolNotOffered))?;
+        let mut leg = leg;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            while let Some(step) = dialogue.poll_step() {
+                match step {
+                    UpstreamStep::Send(bytes) => {
+                        open::send(&mut leg.stream, &bytes).await.map_err(Fault::unavailable)?;
+                    }
+                    UpstreamStep::Secure => {
+                        leg =
+                            open::secure(leg, &target.provider, &target.endpoint.host, &services.trust, limit).await?;
+                        dialogue.handle_secured();
+                    }
+                    UpstreamStep::Challenged(challenge) => {
+                        tracing::debug!(challenge, "the upstream explained its refusal")
+                    }
+                    UpstreamStep::LoggedIn(_) => return Ok(()),
+                    UpstreamStep::Failed(fault) => return Err(fault),
+                }
+            }
+            match leg.stream.read(&mut buffer).await.map_err(Fault::unavailable)? {
+                0 => dialogue.handle_eof(),
+                count => dialogue.handle_bytes(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Notes how a step went; passes on what it gave.
+    fn step<T>(
+        &mut self,
+        name: &'static str,
+        outcome: Result<T, String>,
+        describe: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
+        match outcome {
+            Ok(value) => {
+                let message = describe(&value);
+                self.note(name, StepResult::Ok, message);
+                Some(value)
+            }
+            Err(message) => {
+                self.note(name, StepResult::Failed, message);
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, name: &'static str, result: StepResult, message: String) {
+        let now = clock::instant();
+        let ms = u64::try_from(now.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX);
+        self.begun = now;
+        let protocol = (name != "token").then_some(self.protocol);
+        self.steps.push(Step {
+            name,
+            protocol,
+            result,
+            ms,
+            message,
+        });
+    }
+}
+
+/// The steps in their order.
+const STEPS: [&str; 5] = ["dns", "connect", "tls", "token", "login"];
+
+/// Bytes read at once: logins are small.
+const READ_BYTES: usize = 4096;
