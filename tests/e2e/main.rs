@@ -16,3 +16,4 @@
 mod seed;
 mod support;
 mod testbed;
+mod transcripts;
