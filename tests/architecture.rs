@@ -1,6 +1,11 @@
 //! The layers of `docs/architecture.md` as a test: no room reaches up, and a big dependency is named in its own room only.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "what cannot be read fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "what cannot be read fails the test"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,12 +25,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("oauth", &["limits", "secret", "clock", "config", "metrics", "proto"]),
     ("net", &["limits", "clock", "proto", "config"]),
     ("telemetry", &["config"]),
-    ("account", &["limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics"]),
+    (
+        "account",
+        &[
+            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics",
+        ],
+    ),
     (
         "connection",
         &[
-            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net", "access", "usage",
-            "account",
+            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net", "access",
+            "usage", "account",
         ],
     ),
 ];
@@ -50,7 +60,9 @@ fn no_room_reaches_up() {
     let mut offences = Vec::new();
     for file in sources() {
         let room = room(&file.path);
-        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == room) else { continue };
+        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == room) else {
+            continue;
+        };
         for (number, line) in file.code_lines() {
             for named in rooms_named(line) {
                 if named != room && !allowed.contains(&named) {
@@ -83,7 +95,14 @@ fn the_protocols_read_no_clock_and_open_no_socket() {
     let mut offences = Vec::new();
     for file in sources().into_iter().filter(|file| room(&file.path) == "proto") {
         for (number, line) in file.code_lines() {
-            for forbidden in ["Instant::now", "SystemTime", "tokio::", "std::net::Tcp", "std::thread", "ractor"] {
+            for forbidden in [
+                "Instant::now",
+                "SystemTime",
+                "tokio::",
+                "std::net::Tcp",
+                "std::thread",
+                "ractor",
+            ] {
                 if line.contains(forbidden) {
                     offences.push(format!("{}:{number}: {forbidden}", file.path.display()));
                 }
@@ -101,7 +120,9 @@ struct Source {
 
 impl Source {
     fn code_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        (1..).zip(self.text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
+        (1..)
+            .zip(self.text.lines())
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 }
 
@@ -115,8 +136,15 @@ fn sources() -> Vec<Source> {
         .filter(|path| !path.file_stem().unwrap().to_string_lossy().contains("test"))
         .map(|path| {
             let text = fs::read_to_string(&path).unwrap();
-            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
-            Source { path: path.strip_prefix(root).unwrap().to_owned(), text: code }
+            let code = text
+                .split("#[cfg(test)]\nmod tests {")
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            Source {
+                path: path.strip_prefix(root).unwrap().to_owned(),
+                text: code,
+            }
         })
         .collect()
 }
@@ -133,7 +161,13 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
 }
 
 fn room(path: &Path) -> String {
-    let part = path.components().nth(1).unwrap().as_os_str().to_string_lossy().into_owned();
+    let part = path
+        .components()
+        .nth(1)
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
     part.trim_end_matches(".rs").to_owned()
 }
 
@@ -141,7 +175,9 @@ fn rooms_named(line: &str) -> Vec<&str> {
     line.match_indices("crate::")
         .map(|(at, prefix)| {
             let rest = &line[at + prefix.len()..];
-            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !c.is_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
             &rest[..end]
         })
         .filter(|name| !name.is_empty())

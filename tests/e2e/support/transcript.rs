@@ -247,7 +247,11 @@ impl Words {
 
     /// Fills in what is known; a `{=name}`, a literal's `{5}` and whatever else is in braces stays.
     pub fn fill(&self, text: &str) -> String {
-        let mut filled = text.replace('⏎', "\r\n").replace('␀', "\0").replace('␁', "\x01").replace('␠', " ");
+        let mut filled = text
+            .replace('⏎', "\r\n")
+            .replace('␀', "\0")
+            .replace('␁', "\x01")
+            .replace('␠', " ");
         for (name, value) in &self.0 {
             filled = filled.replace(&format!("{{{name}}}"), value);
         }
