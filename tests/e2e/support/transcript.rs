@@ -299,3 +299,33 @@ fn function<'a>(text: &'a str, opening: &str) -> Option<(&'a str, &'a str, &'a s
     let (argument, after) = rest.split_once('}')?;
     Some((before, argument, after))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_filled_in_and_literals_stay() {
+        let mut words = Words::default();
+        words.set("token", "abc");
+        assert_eq!(words.fill("A LOGIN {5} {token}⏎"), "A LOGIN {5} abc\r\n");
+        assert_eq!(words.fill("{base64 ␀u␀{token}} {repeat 3 x}"), "AHUAYWJj xxx");
+    }
+
+    #[test]
+    fn what_is_heard_is_compared_whole_unless_the_line_says_otherwise() {
+        let mut words = Words::default();
+        assert!(words.learn("A OK", "A OK"));
+        assert!(!words.learn("A OK", "A OK done"));
+        assert!(words.learn("A OK …", "A OK done"));
+        assert!(!words.learn("A OK …", "A NO done"));
+    }
+
+    #[test]
+    fn what_is_heard_is_learnt_up_to_the_next_space() {
+        let mut words = Words::default();
+        assert!(words.learn("{=tag} AUTHENTICATE {=mechanism} …", "P1 AUTHENTICATE PLAIN AAA"));
+        assert_eq!(words.fill("{tag} {mechanism}"), "P1 PLAIN");
+        assert!(!words.learn("* {=what} one", "* OK two"));
+    }
+}
