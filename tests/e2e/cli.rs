@@ -1,9 +1,5 @@
 //! The command line as a person or a script uses it: the built program, its output and its exit codes.
 
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
 
 use crate::support::dovecot::Dovecot;
@@ -12,6 +8,7 @@ use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::provider::{Provider, ProviderOptions};
+use crate::support::shell::{Shell, assert_in_order, only_token_in};
 
 const ALICE: &str = "alice@bed.test";
 
@@ -322,73 +319,6 @@ fn the_configuration_is_checked_and_shown_without_its_secrets() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_demo_shows_its_login_and_ends_without_any_network() {
-    let program = env!("CARGO_BIN_EXE_portreeve");
-    // A network of its own with nothing in it but loopback, which has to be switched on first; where
-    // the system does not allow that, proxies that are not there must do.
-    let lonely = "import fcntl, os, socket, struct, sys\n\
-                  fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 0x41))\n\
-                  os.execv(sys.argv[1], sys.argv[1:])";
-    let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--net", "python3", "-c", lonely, program]);
-    let may_be_alone = Command::new("unshare")
-        .args(["--map-root-user", "--net", "true"])
-        .output();
-    if !may_be_alone.is_ok_and(|output| output.status.success()) {
-        command = Command::new(program);
-    }
-    command
-        .args(["demo", "--once"])
-        .env("HTTPS_PROXY", "http://127.0.0.1:1")
-        .env("HTTP_PROXY", "http://127.0.0.1:1");
-    let mut demo = Process::spawn("demo", &mut command);
-    assert!(demo.wait().await.success(), "{}", demo.log_tail());
-    demo.until_output_ends().await;
-    let shown = demo.stdout();
-    let token = only_token_in(&shown);
-    let login = format!("C: A LOGIN example {token}");
-    assert_in_order(
-        &shown,
-        &[
-            "S: * OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN] \
-             Portreeve IMAP proxy ready for requests from 127.0.0.1\n",
-            &login,
-            "S: * CAPABILITY IMAP4rev1",
-            "S: A OK example authenticated\n",
-        ],
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_demos_at_once_can_be_tried_as_they_say() {
-    let demos = [(); 2].map(|()| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portreeve"));
-        Process::spawn("demo", command.arg("demo"))
-    });
-    let mut urls = Vec::new();
-    for demo in &demos {
-        for scheme in ["imap://", "imaps://"] {
-            let line = demo
-                .stdout_line(|line| line.contains("curl ") && line.contains(scheme))
-                .await;
-            let output = Command::new("sh").args(["-c", &line]).output().expect("sh is there");
-            let read = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success(), "{line}: {output:?}");
-            assert!(read.contains("Subject: "), "{line}: {read}");
-            urls.extend(line.split(scheme).nth(1).map(str::to_owned));
-        }
-        demo.stdout_line(|line| line.contains("openssl s_client")).await;
-    }
-    urls.sort();
-    urls.dedup();
-    assert_eq!(urls.len(), 4, "each has ports of its own");
-    for mut demo in demos {
-        demo.signal(rustix::process::Signal::INT);
-        assert!(demo.wait().await.success(), "{}", demo.log_tail());
-    }
-}
-
 /// A mailbox at a provider that is recognised by its domain.
 struct Bed {
     portreeve: Portreeve,
@@ -418,83 +348,6 @@ impl Bed {
     }
 }
 
-/// Somebody at a terminal whose daemon is behind this socket.
-struct Shell {
-    socket: PathBuf,
-}
-
-/// What a command printed, and its exit code.
-#[derive(Debug)]
-struct Printed {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Shell {
-    fn at(socket: PathBuf) -> Shell {
-        Shell { socket }
-    }
-
-    /// The command, for those that do not end by themselves.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portreeve"));
-        command.args(arguments).env("PORTREEVE_SOCKET", &self.socket);
-        for name in [
-            "PORTREEVE_CONFIG",
-            "XDG_CONFIG_HOME",
-            "STATE_DIRECTORY",
-            "RUNTIME_DIRECTORY",
-        ] {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    /// Runs a command to its end.
-    fn run(&self, arguments: &[&str]) -> Printed {
-        self.run_with(arguments, "")
-    }
-
-    /// The same with something on its standard input.
-    fn run_with(&self, arguments: &[&str], input: &str) -> Printed {
-        let mut child = self
-            .command(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program is built");
-        let mut stdin = child.stdin.take().expect("it is piped");
-        // A command that reads nothing may have ended already.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
-        let output = child.wait_with_output().expect("it can be waited for");
-        Printed {
-            code: output.status.code().expect("it was not killed"),
-            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
-            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
-        }
-    }
-
-    /// Runs a command, which must succeed.
-    fn done(&self, arguments: &[&str]) -> Printed {
-        self.done_with(arguments, "")
-    }
-
-    fn done_with(&self, arguments: &[&str], input: &str) -> Printed {
-        let printed = self.run_with(arguments, input);
-        assert_eq!(printed.code, 0, "{arguments:?}: {printed:?}");
-        printed
-    }
-}
-
-impl Printed {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("no {field}: {value}"))
 }
@@ -505,27 +358,4 @@ async fn json_line(watch: &Process, kind: &str) -> Value {
         .stdout_line(|line| serde_json::from_str(line).is_ok_and(|event: Value| event["kind"] == kind))
         .await;
     serde_json::from_str(&line).expect("it was just parsed")
-}
-
-/// The access token that is printed, which must be one and the same wherever it stands.
-fn only_token_in(printed: &str) -> String {
-    let mut tokens: Vec<&str> = printed
-        .split(|character: char| !character.is_ascii_hexdigit())
-        .filter(|word| word.len() == 64)
-        .collect();
-    tokens.sort_unstable();
-    tokens.dedup();
-    assert_eq!(tokens.len(), 1, "{printed}");
-    tokens[0].to_owned()
-}
-
-/// Each of `parts` stands behind the one before it.
-fn assert_in_order(text: &str, parts: &[&str]) {
-    let mut rest = text;
-    for part in parts {
-        let Some((_, behind)) = rest.split_once(part) else {
-            panic!("{part:?} is not in its place: {text}");
-        };
-        rest = behind;
-    }
 }

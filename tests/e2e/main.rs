@@ -15,6 +15,7 @@
 
 mod cli;
 mod clients;
+mod demo;
 mod seed;
 mod support;
 mod testbed;

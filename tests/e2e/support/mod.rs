@@ -12,6 +12,7 @@ pub mod portreeve;
 pub mod ports;
 pub mod process;
 pub mod provider;
+pub mod shell;
 pub mod transcript;
 pub mod upstream;
 
