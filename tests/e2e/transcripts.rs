@@ -42,6 +42,7 @@ transcripts! { imap:
     goodbye
     goodbye_at_a_boundary
     goodbye_when_idle
+    goodbye_when_stopping
     grant_gone
     limits_before_login
     login_by_email

@@ -8,7 +8,7 @@
 //! account NAME password=P|grant=refresh|grant=fresh [email=E] [provider=P]
 //! token ACCOUNT [as=NAME] [scopes=A,B] [addresses=A,B] [expires=TIME]
 //! client [from=ADDRESS] [to=PORT] [tls] [bytewise]    the scene's clients, before they connect
-//! delete token NAME · delete account NAME · disable account NAME · close sessions
+//! delete token NAME · delete account NAME · disable account NAME · close sessions · stop
 //! fault KIND · refuse                     what the provider does from here on
 //! state ACCOUNT STATE · refreshes NUMBER · log TEXT   what must be so, soon
 //! upstream lets in                        the upstream's side of a login that succeeds
@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::PATIENCE;
@@ -148,6 +149,10 @@ impl Bed {
                     // One of a scene before may just have ended.
                     assert!(status == 200 || status == 404, "{answer}");
                 }
+            }
+            ["stop"] => {
+                let portreeve = self.portreeve.as_mut().expect("it was started");
+                portreeve.process().signal(Signal::TERM);
             }
             ["fault", fault @ ..] => self.provider().fault(fault_named(fault)).await,
             ["refuse"] => self.provider().stop().await,
