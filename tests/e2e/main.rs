@@ -13,6 +13,10 @@
     reason = "a failure here is a failed test, and the modules of a test are public to nobody"
 )]
 
+mod cli;
+mod clients;
+mod demo;
 mod seed;
 mod support;
 mod testbed;
+mod transcripts;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
 
 /// A private authority; nothing on the machine trusts it until told to.
 pub struct Authority {
@@ -48,6 +50,21 @@ impl Authority {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
         }
+    }
+
+    /// A TLS server on this machine, with a certificate of this authority.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let Leaf {
+            certificate_pem,
+            key_pem,
+        } = self.issue_for_loopback();
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).expect("it was just issued");
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).expect("it was just made");
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("the key is the certificate's");
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// A TLS client that trusts this authority and no other.

@@ -41,16 +41,46 @@ impl Imap {
         Imap::over(stream).await
     }
 
+    /// Connects, in clear or trusting `authority`, and leaves the greeting to be read as a line.
+    pub async fn connect_unread(local: Option<SocketAddr>, address: SocketAddr, authority: Option<&Authority>) -> Imap {
+        let stream = dial(address, local).await;
+        stream.set_nodelay(true).expect("a connected socket takes it");
+        match authority {
+            Some(authority) => Imap::on(secure(Box::new(stream), authority).await),
+            None => Imap::on(Box::new(stream)),
+        }
+    }
+
+    /// The other side of an accepted connection: a test that plays a server.
+    pub fn accepted(stream: TcpStream) -> Imap {
+        Imap::on(Box::new(stream))
+    }
+
+    /// Goes on inside TLS, as the server, with what `authority` issues.
+    pub async fn secured_as_server(self, authority: &Authority) -> Imap {
+        assert_eq!(self.buffer, b"", "plaintext before the handshake");
+        let handshake = authority.acceptor().accept(self.stream);
+        match tokio::time::timeout(PATIENCE, handshake).await {
+            Ok(Ok(stream)) => Imap::on(Box::new(stream)),
+            Ok(Err(error)) => panic!("TLS handshake: {error}"),
+            Err(_) => panic!("no TLS handshake in time"),
+        }
+    }
+
     async fn over(stream: Box<dyn Stream>) -> Imap {
-        let mut imap = Imap {
+        let mut imap = Imap::on(stream);
+        imap.greeting = imap.line().await;
+        imap
+    }
+
+    fn on(stream: Box<dyn Stream>) -> Imap {
+        Imap {
             stream,
             buffer: Vec::new(),
             greeting: String::new(),
             tags: 0,
             transcript: String::new(),
-        };
-        imap.greeting = imap.line().await;
-        imap
+        }
     }
 
     /// Sends STARTTLS and goes on inside TLS.
@@ -91,6 +121,13 @@ impl Imap {
         self.send(format!("{line}\r\n").as_bytes()).await;
     }
 
+    /// Ends this side's half of the connection; the other's goes on.
+    pub async fn send_end(&mut self) {
+        self.note("C", b"<end>");
+        // An error means that the other side is gone already, and is seen when it is read.
+        let _ = self.stream.shutdown().await;
+    }
+
     /// The next line without its CRLF. Panics at the end of the stream.
     pub async fn line(&mut self) -> String {
         match self.line_or_end().await {
@@ -105,9 +142,10 @@ impl Imap {
         loop {
             let fresh = self.buffer.get(searched..).unwrap_or_default();
             if let Some(end) = fresh.windows(2).position(|pair| pair == b"\r\n") {
-                let line: Vec<u8> = self.buffer.drain(..searched + end + 2).collect();
+                let mut line: Vec<u8> = self.buffer.drain(..searched + end + 2).collect();
                 self.note("S", &line);
-                return Some(String::from_utf8_lossy(&line).trim_end().to_owned());
+                line.truncate(line.len() - 2);
+                return Some(String::from_utf8_lossy(&line).into_owned());
             }
             searched = self.buffer.len().saturating_sub(1);
             if !self.receive().await {

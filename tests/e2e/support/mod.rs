@@ -7,10 +7,14 @@
 pub mod certs;
 pub mod dovecot;
 pub mod imap;
+pub mod orders;
 pub mod portreeve;
 pub mod ports;
 pub mod process;
 pub mod provider;
+pub mod shell;
+pub mod transcript;
+pub mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

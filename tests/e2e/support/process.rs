@@ -87,6 +87,14 @@ impl Process {
         self.stderr.text()
     }
 
+    /// Waits until both outputs have ended, so that they are whole: soon after the process's own end.
+    pub async fn until_output_ends(&self) {
+        let ended = async { tokio::join!(self.stdout.line(|_| false), self.stderr.line(|_| false)) };
+        if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+            panic!("{} leaves its output open\n{}", self.name, self.log_tail());
+        }
+    }
+
     /// The last lines of both outputs, for the message of a panic.
     pub fn log_tail(&self) -> String {
         format!(

@@ -1,0 +1,302 @@
+//! What lies behind a transcript's conversation: the proxy, its upstream, the OAuth2 provider where
+//! one is needed, and the orders (`@` lines) that prepare and change them.
+//!
+//! ```text
+//! oauth                                   a real OAuth2 provider         ┐ before
+//! upstream off|starttls|implicit|closed   how the upstream is reached    │ anything
+//! port NAME                               a free port for the config     ┘ else
+//! account NAME password=P|grant=refresh|grant=fresh [email=E] [provider=P]
+//! token ACCOUNT [as=NAME] [scopes=A,B] [addresses=A,B] [expires=TIME]
+//! client [from=ADDRESS] [to=PORT] [tls] [bytewise]    the scene's clients, before they connect
+//! delete token NAME · delete account NAME · disable account NAME · close sessions · stop
+//! fault KIND · refuse                     what the provider does from here on
+//! state ACCOUNT STATE · refreshes NUMBER · log TEXT   what must be so, soon
+//! upstream lets in                        the upstream's side of a login that succeeds
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::PATIENCE;
+use super::imap::Imap;
+use super::portreeve::{PROVIDER, Portreeve, Setup};
+use super::ports::free_port;
+use super::process::tail;
+use super::provider::{Fault, Provider, ProviderOptions};
+use super::transcript::Words;
+use super::upstream::{Security, Upstream};
+
+/// The proxy and what it talks to, from its configuration's first line on.
+#[derive(Default)]
+pub struct Bed {
+    config: String,
+    provider: Option<Provider>,
+    upstream: Option<Upstream>,
+    upstream_is_closed: bool,
+    portreeve: Option<Portreeve>,
+    words: Words,
+    client: Client,
+}
+
+/// How a scene's clients connect.
+#[derive(Default)]
+struct Client {
+    from: Option<IpAddr>,
+    to: Option<u16>,
+    over_tls: bool,
+    bytewise: bool,
+}
+
+impl Bed {
+    /// Adds a line to the proxy's configuration.
+    pub fn configure(&mut self, line: &str) {
+        assert!(self.portreeve.is_none(), "the proxy runs already");
+        self.config.push_str(&self.words.fill(line));
+        self.config.push('\n');
+    }
+
+    /// The placeholders.
+    pub fn words(&self) -> &Words {
+        &self.words
+    }
+
+    /// The placeholders, to give them meanings.
+    pub fn words_mut(&mut self) -> &mut Words {
+        &mut self.words
+    }
+
+    /// The upstream that the test plays.
+    pub fn upstream(&self) -> &Upstream {
+        self.upstream.as_ref().expect("the proxy was started with an upstream")
+    }
+
+    /// What the proxy has logged, its end.
+    pub fn log(&self) -> String {
+        self.portreeve
+            .as_ref()
+            .map(|proxy| tail(&proxy.log()))
+            .unwrap_or_default()
+    }
+
+    /// Whether clients send a byte at a time.
+    pub fn is_bytewise(&self) -> bool {
+        self.client.bytewise
+    }
+
+    /// The next clients connect as if nothing had been ordered for them.
+    pub fn forget_client(&mut self) {
+        self.client = Client::default();
+    }
+
+    /// A new client of the proxy, with its greeting unread.
+    pub async fn connect(&mut self) -> Imap {
+        self.start().await;
+        let portreeve = self.proxy();
+        let local = self.client.from.map(|address| SocketAddr::new(address, 0));
+        let (mut to, authority) = match self.client.over_tls {
+            true => (portreeve.imaps(), Some(portreeve.authority())),
+            false => (portreeve.imap(), None),
+        };
+        if let Some(port) = self.client.to {
+            to.set_port(port);
+        }
+        Imap::connect_unread(local, to, authority).await
+    }
+
+    /// Carries out an order.
+    pub async fn obey(&mut self, order: &str) {
+        let order = self.words.fill(order);
+        let words: Vec<&str> = order.split(' ').collect();
+        match words.as_slice() {
+            ["oauth"] => self.provider = Some(Provider::start(ProviderOptions::default()).await),
+            ["port", name] => self.words.set(name, free_port().to_string()),
+            ["upstream", "closed"] => self.upstream_is_closed = true,
+            ["upstream", security] => {
+                let security = Security::by_name(security).expect("off, starttls, implicit or closed");
+                self.upstream = Some(Upstream::listen(security).await);
+            }
+            ["client", settings @ ..] => self.order_client(settings),
+            words => {
+                self.start().await;
+                self.obey_running(words).await;
+            }
+        }
+    }
+
+    async fn obey_running(&mut self, words: &[&str]) {
+        match words {
+            ["account", name, settings @ ..] => self.add_account(name, settings).await,
+            ["token", account, settings @ ..] => self.add_token(account, settings).await,
+            ["delete", "token", token] => self.delete(&format!("/v1/token/{token}")).await,
+            ["delete", "account", account] => self.delete(&format!("/v1/account/{account}")).await,
+            ["disable", "account", account] => {
+                let path = format!("/v1/account/{account}");
+                let (status, answer) = self
+                    .proxy()
+                    .ask(Method::PUT, &path, Some(&json!({"disabled": true})))
+                    .await;
+                assert_eq!(status, 200, "{answer}");
+            }
+            ["close", "sessions"] => {
+                let sessions = self.proxy().read("/v1/sessions").await;
+                for session in sessions["sessions"].as_array().expect("a list") {
+                    let id = session["id"].as_str().expect("an id is text");
+                    let (status, answer) = self.proxy().delete(&format!("/v1/session/{id}")).await;
+                    // One of a scene before may just have ended.
+                    assert!(status == 200 || status == 404, "{answer}");
+                }
+            }
+            ["stop"] => {
+                let portreeve = self.portreeve.as_mut().expect("it was started");
+                portreeve.process().signal(Signal::TERM);
+            }
+            ["fault", fault @ ..] => self.provider().fault(fault_named(fault)).await,
+            ["refuse"] => self.provider().stop().await,
+            ["state", account, state] => self.expect_state(account, state).await,
+            ["refreshes", number] => {
+                let counters = self.provider().counters(MAILBOX).await;
+                assert_eq!(counters.refreshes.to_string(), *number, "{counters:?}");
+            }
+            ["log", text @ ..] => self.expect_log(&text.join(" ")).await,
+            other => panic!("no such order: {other:?}"),
+        }
+    }
+
+    fn order_client(&mut self, settings: &[&str]) {
+        for setting in settings {
+            match setting.split_once('=').unwrap_or((setting, "")) {
+                ("from", address) => self.client.from = Some(address.parse().expect("an address")),
+                ("to", port) => self.client.to = Some(port.parse().expect("a port")),
+                ("tls", "") => self.client.over_tls = true,
+                ("bytewise", "") => self.client.bytewise = true,
+                _ => panic!("no such setting of clients: {setting}"),
+            }
+        }
+    }
+
+    async fn add_account(&mut self, account: &str, settings: &[&str]) {
+        let mut body = json!({ "account": account, "provider": PROVIDER, "user": MAILBOX });
+        for (setting, value) in settings.iter().filter_map(|setting| setting.split_once('=')) {
+            match (setting, value) {
+                ("grant", kind) => {
+                    let grant = self.provider().mint(MAILBOX).await;
+                    self.words.set("access", grant.access_token.clone());
+                    body["oauth2"] = json!({ "refreshToken": grant.refresh_token });
+                    if kind == "fresh" {
+                        body["oauth2"]["accessToken"] = json!(grant.access_token);
+                        body["oauth2"]["expires"] = json!("2099-01-01T00:00:00Z");
+                    }
+                }
+                (setting, value) => body[setting] = json!(value),
+            }
+        }
+        let answer = self.proxy().post("/v1/account", &body).await;
+        assert_eq!(answer, json!({ "account": account, "state": "new" }));
+    }
+
+    async fn add_token(&mut self, account: &str, settings: &[&str]) {
+        let mut body = json!({ "account": account, "scopes": ["imap-proxy"], "description": "a transcript" });
+        let mut name = "token";
+        for (setting, value) in settings.iter().filter_map(|setting| setting.split_once('=')) {
+            let list = || Value::from(value.split(',').collect::<Vec<_>>());
+            match setting {
+                "as" => name = value,
+                "scopes" => body["scopes"] = list(),
+                "addresses" => body["restrictions"] = json!({ "addresses": list() }),
+                setting => body[setting] = json!(value),
+            }
+        }
+        let token = self.proxy().create_token(&body).await;
+        self.words.set(name, token);
+    }
+
+    async fn delete(&self, path: &str) {
+        let (status, answer) = self.proxy().delete(path).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+    }
+
+    async fn expect_state(&self, account: &str, state: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = self.proxy().account_state(account).await;
+            if now == state {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{account} is {now}, not {state}\n{}",
+                self.log()
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn expect_log(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.proxy().log().contains(text) {
+            assert!(Instant::now() < deadline, "{text:?} is not logged\n{}", self.log());
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Starts the proxy with what was ordered so far, unless it runs.
+    async fn start(&mut self) {
+        if self.portreeve.is_some() {
+            return;
+        }
+        if self.upstream.is_none() {
+            self.upstream = Some(Upstream::listen(Security::Off).await);
+        }
+        let upstream = self.upstream();
+        let mut imap = upstream.address();
+        if self.upstream_is_closed {
+            imap.set_port(free_port());
+        }
+        let (tls, ca_file) = (upstream.security().name(), upstream.ca_file());
+        let setup = Setup::default();
+        let setup = match &self.provider {
+            Some(provider) => setup.provider_at(provider.endpoints(), imap, tls, &ca_file),
+            None => setup.with(&format!(
+                "[provider.{PROVIDER}]\nimap = {{ host = \"localhost\", port = {}, tls = \"{tls}\" }}\nca_file = \"{}\"\n",
+                imap.port(),
+                ca_file.display(),
+            )),
+        };
+        self.portreeve = Some(setup.with(&self.config).start().await);
+    }
+
+    fn proxy(&self) -> &Portreeve {
+        self.portreeve.as_ref().expect("it was started")
+    }
+
+    fn provider(&self) -> &Provider {
+        self.provider.as_ref().expect("`@ oauth` comes first")
+    }
+}
+
+fn fault_named(words: &[&str]) -> Fault {
+    match words {
+        ["invalid_grant"] => Fault::InvalidGrant,
+        ["invalid_client"] => Fault::InvalidClient,
+        ["temporarily_unavailable"] => Fault::TemporarilyUnavailable,
+        ["too_many_requests"] => Fault::TooManyRequests { retry_after: 60 },
+        ["server_error"] => Fault::ServerError,
+        ["html_502"] => Fault::Html502,
+        ["html_200"] => Fault::Html200,
+        ["drop"] => Fault::Drop,
+        ["hang"] => Fault::Hang,
+        ["error", error] => Fault::Custom {
+            status: 400,
+            body: json!({ "error": error }),
+        },
+        other => panic!("no such fault: {other:?}"),
+    }
+}
+
+/// The login name of every account at its upstream and at the provider.
+const MAILBOX: &str = "mailbox";
+const POLL: Duration = Duration::from_millis(10);
