@@ -122,6 +122,9 @@ listen = ""
 [log]
 level = "warn"
 
+[limits]
+sessions_max = 100
+
 [[listener]]
 protocol = "imap"
 address = "127.0.0.1:0"
