@@ -16,6 +16,8 @@
 mod cli;
 mod clients;
 mod demo;
+mod faults;
+mod refresh;
 mod seed;
 mod support;
 mod testbed;

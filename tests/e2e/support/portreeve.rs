@@ -92,6 +92,11 @@ ca_file = "{ca_file}"
         ))
     }
 
+    /// What was chosen so far, for [`Portreeve::write_config`].
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Starts the proxy and waits until it is ready.
     pub async fn start(self) -> Portreeve {
         let mut portreeve = Portreeve::prepare(&self);
