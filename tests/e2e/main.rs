@@ -16,6 +16,7 @@
 mod cli;
 mod clients;
 mod demo;
+mod durability;
 mod seed;
 mod support;
 mod testbed;
