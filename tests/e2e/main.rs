@@ -18,6 +18,7 @@ mod clients;
 mod demo;
 mod faults;
 mod refresh;
+mod durability;
 mod seed;
 mod support;
 mod testbed;
