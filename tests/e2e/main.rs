@@ -17,6 +17,10 @@ mod cli;
 mod clients;
 mod demo;
 mod seed;
+#[allow(
+    dead_code,
+    reason = "the bed offers whole things: a process that can be killed, a mechanism that can be chosen"
+)]
 mod support;
 mod testbed;
 mod transcripts;
