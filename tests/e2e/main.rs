@@ -20,6 +20,10 @@ mod faults;
 mod refresh;
 mod durability;
 mod seed;
+#[allow(
+    dead_code,
+    reason = "the bed offers whole things: a process that can be killed, a mechanism that can be chosen"
+)]
 mod support;
 mod testbed;
 mod transcripts;
