@@ -17,6 +17,7 @@ mod cli;
 mod clients;
 mod demo;
 mod durability;
+mod lifecycle;
 mod seed;
 mod support;
 mod testbed;

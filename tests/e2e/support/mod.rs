@@ -6,6 +6,7 @@
 
 pub mod certs;
 pub mod dovecot;
+pub mod host;
 pub mod imap;
 pub mod orders;
 pub mod portreeve;
