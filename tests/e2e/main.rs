@@ -19,6 +19,7 @@ mod demo;
 mod faults;
 mod refresh;
 mod durability;
+mod lifecycle;
 mod seed;
 #[allow(
     dead_code,

@@ -7,6 +7,7 @@
 pub mod bed;
 pub mod certs;
 pub mod dovecot;
+pub mod host;
 pub mod imap;
 pub mod orders;
 pub mod portreeve;

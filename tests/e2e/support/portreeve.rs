@@ -368,6 +368,8 @@ tls = "implicit"
 impl Admin {
     /// The admin API behind `socket`, whoever listens there at the time.
     pub fn behind(socket: &Path) -> Admin {
+        // An error means that another test of this process has installed it: the same one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::builder()
             .unix_socket(socket)
             // A connection that is kept may lead to a proxy that has ended.
