@@ -16,6 +16,7 @@
 mod cli;
 mod clients;
 mod demo;
+mod hostile;
 mod seed;
 #[allow(
     dead_code,

@@ -7,6 +7,7 @@
 pub mod certs;
 pub mod dovecot;
 pub mod imap;
+pub mod mailbox;
 pub mod orders;
 pub mod portreeve;
 pub mod ports;
