@@ -76,9 +76,6 @@ pub const CLOSE_DRAIN: Duration = Duration::from_secs(1);
 /// How long one leg may go on after the other has ended.
 pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(10);
 
-/// TLS handshakes with clients in progress at once; more wait in the kernel's backlog.
-pub const HANDSHAKES_MAX: usize = 256;
-
 /// Bytes of the buffer that a worker thread lends to whichever session has something to move
 /// (facts/PERFORMANCE: 64 KiB is where throughput levels off).
 pub const RELAY_SCRATCH_BYTES: usize = 64 * 1024;

@@ -20,6 +20,7 @@ mod faults;
 mod refresh;
 mod durability;
 mod lifecycle;
+mod hostile;
 mod seed;
 #[allow(
     dead_code,

@@ -9,6 +9,7 @@ pub mod certs;
 pub mod dovecot;
 pub mod host;
 pub mod imap;
+pub mod mailbox;
 pub mod orders;
 pub mod portreeve;
 pub mod ports;

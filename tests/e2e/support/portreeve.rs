@@ -116,6 +116,8 @@ ca_file = "{ca_file}"
 impl Portreeve {
     /// Writes the configuration; starts nothing.
     pub fn prepare(setup: &Setup) -> Portreeve {
+        // The tests' HTTP client needs one; an error means that another test in this process came first.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let directory = open_directory();
         let authority = Authority::new();
         let Leaf {
