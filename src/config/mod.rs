@@ -5,7 +5,7 @@
 //!  (which     (syntax,     (keys with    (values, combinations, secrets,
 //!   file)      types)       places)       presets, defaults)
 //! ```
-//! [`load`] does it all. A check that fails notes the problem in `report` and goes on, so that an error names everything
+//! [`load()`] does it all. A check that fails notes the problem in `report` and goes on, so that an error names everything
 //! that is wrong, each with file, line, key and what is allowed; nothing of a secret is ever in it. What is outside the
 //! file (environment, user, host, other files) comes in through [`Environment`].
 

@@ -94,7 +94,7 @@ pub const ALL: &[Metric] = &[
         name: OAUTH_REFRESHES,
         kind: MetricKind::Counter,
         labels: &["provider", "outcome"],
-        help: "Finished refreshes of OAuth tokens; outcome is ok, grant, app or temporary.",
+        help: "Finished refreshes of OAuth tokens; outcome is ok, grant_refused, app_refused or temporary.",
     },
     Metric {
         name: OAUTH_REFRESH_DURATION,

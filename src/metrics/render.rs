@@ -106,6 +106,7 @@ mod tests {
         names::logins(Protocol::Imap, names::OUTCOME_OK).increment(2);
         names::login_duration(Protocol::Imap).record(0.2);
         names::upstream_connect_duration(Protocol::Imap, "example").record(0.02);
+        names::upstream_not_connected("example").increment(1);
         names::relayed_bytes(Protocol::Imap, names::Direction::Up).increment(10);
         names::relayed_bytes(Protocol::Imap, names::Direction::Down).increment(20);
         names::oauth_refreshes("example", names::OUTCOME_OK).increment(1);
