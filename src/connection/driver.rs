@@ -132,6 +132,8 @@ struct Attempt {
     account: Option<String>,
     token: Option<TokenId>,
     lease: Option<SessionLease>,
+    /// Which of the account's grants the upstream was last shown.
+    grant: Option<u64>,
     target: Option<UpstreamTarget>,
     upstream: Upstream,
 }
@@ -307,6 +309,7 @@ impl Login {
         let input = match opened {
             Ok(Opened::Connected(leg, target)) => {
                 let ready = open::ready(&target);
+                attempt.grant = Some(target.grant);
                 attempt.target = Some(*target);
                 attempt.upstream = Upstream::Open {
                     leg,
@@ -343,6 +346,7 @@ impl Login {
             account: None,
             token: None,
             lease: None,
+            grant: None,
             target: None,
             upstream: Upstream::Closed,
         };
@@ -534,10 +538,10 @@ impl Login {
         if let Some(attempt) = self.attempt.take() {
             let seconds = clock::instant().saturating_duration_since(attempt.begun).as_secs_f64();
             names::login_duration(self.facts.protocol).record(seconds);
-            if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(target)) =
-                (&attempt.account, &fault.kind, &attempt.target)
+            if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(grant)) =
+                (&attempt.account, &fault.kind, attempt.grant)
             {
-                self.services.accounts.report_refused(account, target.grant, refusal);
+                self.services.accounts.report_refused(account, grant, refusal);
             }
             (account, token) = (attempt.account, attempt.token);
         }
