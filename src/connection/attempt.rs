@@ -28,6 +28,8 @@ pub(super) struct Attempt {
     pub(super) token: Option<TokenId>,
     /// The place among the account's sessions, once admitted.
     pub(super) lease: Option<SessionLease>,
+    /// Which of the account's grants the upstream was last shown.
+    pub(super) grant: Option<u64>,
     /// What the upstream leg was opened with.
     pub(super) target: Option<UpstreamTarget>,
     /// The upstream leg, while it is open and nothing is done to it.
@@ -83,6 +85,7 @@ impl Attempt {
             account: None,
             token: None,
             lease: None,
+            grant: None,
             target: None,
             upstream: None,
             work: Some(check),

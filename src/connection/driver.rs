@@ -294,6 +294,7 @@ impl Login {
             }
             Outcome::Connected(Ok((leg, target))) => {
                 let ready = open::ready(&target);
+                attempt.grant = Some(target.grant);
                 attempt.target = Some(*target);
                 attempt.upstream = Some(Upstream::new(leg));
                 Input::UpstreamConnected(Ok(ready))
@@ -486,10 +487,10 @@ impl Login {
         if let Some(attempt) = self.attempt.take() {
             let seconds = clock::instant().saturating_duration_since(attempt.begun).as_secs_f64();
             names::login_duration(self.facts.protocol).record(seconds);
-            if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(target)) =
-                (&attempt.account, &fault.kind, &attempt.target)
+            if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(grant)) =
+                (&attempt.account, &fault.kind, attempt.grant)
             {
-                self.services.accounts.report_refused(account, target.grant, refusal);
+                self.services.accounts.report_refused(account, grant, refusal);
             }
             (account, token) = (attempt.account, attempt.token);
         }
