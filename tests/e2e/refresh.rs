@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::PATIENCE;
@@ -146,6 +148,70 @@ async fn neither_a_client_that_hangs_up_nor_a_login_that_times_out_cancels_a_ref
     bed.until_state("gone", "active").await;
     assert_eq!(bed.login("gone", &token).await, "OK gone authenticated");
     assert_eq!(bed.provider.counters("gone").await.requests, 1);
+}
+
+#[tokio::test]
+async fn a_grant_that_is_replaced_while_it_is_refreshed_gives_way_to_the_new_one() {
+    let bed = Bed::start(ProviderOptions::default(), "").await;
+    let token = bed.account("other").await;
+    bed.provider.fault_next(1, Fault::Slow { milliseconds: 3000 }).await;
+    let mut waiting = begin_login(&bed, "other", &token).await;
+    bed.authorize_again("other").await;
+    assert!(waiting.reply("A").await.is_ok(), "{}", waiting.transcript());
+    let counters = bed.provider.counters("other").await;
+    assert_eq!(
+        (counters.requests, counters.in_flight),
+        (2, 1),
+        "the old one is not waited for"
+    );
+    until(PATIENCE, "the old refresh has ended", async || {
+        (bed.provider.counters("other").await.in_flight == 0).then_some(())
+    })
+    .await;
+    // Were the old answer taken for the new grant's, the use of its refresh token would show here.
+    assert_eq!(bed.login("other", &token).await, "OK other authenticated");
+    assert!(bed.provider.revoke_access_tokens("other").await > 0);
+    assert_eq!(bed.login("other", &token).await, "OK other authenticated");
+    assert_eq!(bed.provider.counters("other").await.refreshes, 3);
+}
+
+#[tokio::test]
+async fn a_grant_given_again_while_it_is_refreshed_keeps_what_the_refresh_rotated() {
+    let bed = Bed::start(ProviderOptions::default(), "").await;
+    let grant = bed.provider.mint("same").await;
+    bed.portreeve.add_account("same", &grant).await;
+    let token = bed.portreeve.add_token("same").await;
+    bed.provider.fault_next(1, Fault::Slow { milliseconds: 1500 }).await;
+    let mut waiting = begin_login(&bed, "same", &token).await;
+    let body = json!({ "oauth2": { "refreshToken": grant.refresh_token } });
+    let (status, answer) = bed.portreeve.ask(Method::PUT, "/v1/account/same", Some(&body)).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(waiting.reply("A").await.is_ok(), "{}", waiting.transcript());
+    assert!(bed.provider.revoke_access_tokens("same").await > 0);
+    assert_eq!(bed.login("same", &token).await, "OK same authenticated");
+    assert_eq!(bed.provider.counters("same").await.refreshes, 2);
+}
+
+#[tokio::test]
+async fn an_account_that_is_deleted_while_it_is_refreshed_stays_deleted() {
+    let bed = Bed::start(ProviderOptions::default(), "").await;
+    let token = bed.account("away").await;
+    bed.provider.fault_next(1, Fault::Slow { milliseconds: 1500 }).await;
+    let mut waiting = begin_login(&bed, "away", &token).await;
+    assert_eq!(bed.portreeve.delete("/v1/account/away").await.0, 200);
+    assert!(waiting.line().await.starts_with("* BYE "), "{}", waiting.transcript());
+    waiting.expect_end().await;
+    until(PATIENCE, "the refresh has ended", async || {
+        (bed.provider.counters("away").await.in_flight == 0).then_some(())
+    })
+    .await;
+    assert_eq!(bed.portreeve.ask(Method::GET, "/v1/account/away", None).await.0, 404);
+    let reply = bed.login("away", &token).await;
+    assert_eq!(
+        reply,
+        "NO [AUTHENTICATIONFAILED] Access denied, failed to authenticate user"
+    );
+    bed.until_no_sessions().await;
 }
 
 #[tokio::test]
