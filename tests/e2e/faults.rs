@@ -286,9 +286,11 @@ async fn passes(bed: &Bed, user: &str, (fault, code, refusal, reason): (Fault, &
     bed.provider.fault_of(user, fault).await;
     assert_eq!(bed.login(user, &token).await, refusal, "{code}");
     assert_failing(bed, user, code).await;
-    let denied = bed.portreeve.read(&format!("/v1/usage?account={user}")).await;
-    assert_eq!(denied["events"][0]["kind"], "denied", "{denied}");
-    assert_eq!(denied["events"][0]["reason"], reason, "{denied}");
+    let usage = bed
+        .portreeve
+        .read(&format!("/v1/usage?account={user}&outcome=denied"))
+        .await;
+    assert_eq!(usage["events"][0]["reason"], reason, "{usage}");
     bed.provider.clear_faults_of(user).await;
     bed.until_logged_in(user, &token, refusal).await;
     assert_recovered(bed, user).await;
