@@ -48,7 +48,7 @@ pub(super) fn table(header: &[&str]) -> Table {
 /// Prints `table` without the blanks at its lines' ends.
 ///
 /// # Errors
-/// Those of [`print`].
+/// Those of [`print()`].
 pub(super) fn print_table(table: &Table) -> Result<(), Failure> {
     let text = table.to_string();
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
@@ -58,7 +58,7 @@ pub(super) fn print_table(table: &Table) -> Result<(), Failure> {
 /// Names and values, one pair a line; pairs without a value are left out.
 ///
 /// # Errors
-/// Those of [`print`].
+/// Those of [`print()`].
 pub(super) fn print_pairs(pairs: &[(&str, Option<String>)]) -> Result<(), Failure> {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines: Vec<String> = pairs

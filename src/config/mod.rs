@@ -5,7 +5,7 @@
 //!  (which     (syntax,     (keys with    (values, combinations, secrets,
 //!   file)      types)       places)       presets, defaults)
 //! ```
-//! [`load`] does it all. A check that fails notes the problem in `report` and goes on, so that an error names everything
+//! [`load()`] does it all. A check that fails notes the problem in `report` and goes on, so that an error names everything
 //! that is wrong, each with file, line, key and what is allowed; nothing of a secret is ever in it. What is outside the
 //! file (environment, user, host, other files) comes in through [`Environment`].
 
@@ -15,7 +15,7 @@ mod environment;
 mod listener;
 mod load;
 mod locate;
-pub mod preset;
+mod preset;
 mod provider;
 mod raw;
 mod report;
@@ -25,9 +25,12 @@ mod show;
 #[cfg(test)]
 mod tests;
 
+pub use endpoint::is_loopback_host;
 pub use environment::{Environment, FileContent, ProcessEnvironment};
 pub use load::{client_socket, load, parse};
 pub use report::{ConfigError, Problem};
+
+pub use crate::telemetry::LogFormat;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -124,18 +127,6 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// `log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// Lines for people.
-    Text,
-    /// An object per line.
-    Json,
-}
-
 /// `[limits]`, with the meanings and defaults of INTERFACE §3.
 #[derive(Debug, Clone)]
 #[expect(
@@ -227,6 +218,17 @@ pub struct Provider {
     pub submissions_max: Option<usize>,
     /// E-mail domains by which `account add` recognises it.
     pub domains: Vec<String>,
+    /// What it takes as the login name for IMAP.
+    pub imap_user: UserRule,
+}
+
+/// What a provider takes as login name, where an account names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserRule {
+    /// The e-mail address.
+    Address,
+    /// What stands before its `@`.
+    LocalPart,
 }
 
 /// The OAuth app of a provider.
@@ -246,8 +248,10 @@ pub struct OAuthApp {
     pub client_secret: Option<SecretString>,
     /// How the app authenticates.
     pub client_auth: ClientAuth,
-    /// The scopes to ask for when refreshing.
+    /// The scopes that mail needs, all protocols'.
     pub scopes: Vec<String>,
+    /// The scopes that a refresh names: of several resources a preset's provider would refuse it, or it needs none.
+    pub refresh_scopes: Vec<String>,
     /// Whether plain HTTP beyond loopback was allowed.
     pub allow_insecure: bool,
 }
@@ -294,6 +298,16 @@ impl Provider {
             Protocol::Imap => self.imap.as_ref(),
             Protocol::Smtp => self.smtp.as_ref(),
             Protocol::Pop3 => self.pop3.as_ref(),
+        }
+    }
+}
+
+impl UserRule {
+    /// The login name made of an address.
+    pub fn apply(self, address: &str) -> &str {
+        match self {
+            Self::Address => address,
+            Self::LocalPart => address.rsplit_once('@').map_or(address, |(local, _)| local),
         }
     }
 }

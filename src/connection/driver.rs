@@ -100,7 +100,7 @@ impl Driver {
             actor: self.actor,
             client,
             client_lost: false,
-            client_buffer: buffer(),
+            client_buffer: open::buffer(),
             phase: Phase::Greeting,
             attempt: None,
         };
@@ -311,7 +311,7 @@ impl Login {
                 attempt.upstream = Upstream::Open {
                     leg,
                     lost: false,
-                    buffer: buffer(),
+                    buffer: open::buffer(),
                 };
                 Input::UpstreamConnected(Ok(ready))
             }
@@ -319,7 +319,7 @@ impl Login {
                 attempt.upstream = Upstream::Open {
                     leg,
                     lost: false,
-                    buffer: buffer(),
+                    buffer: open::buffer(),
                 };
                 Input::UpstreamSecured(Ok(()))
             }
@@ -508,7 +508,7 @@ impl Login {
             },
             Report::UpstreamChallenge(challenge) => {
                 let account = self.account();
-                info!(%session, account, challenge, "the upstream explained its refusal");
+                info!(%session, account, %challenge, "the upstream explained its refusal");
             }
             Report::RetryingWithFreshToken(refusal) => {
                 let account = self.account();
@@ -584,10 +584,3 @@ async fn within(deadline: Option<Instant>, write: impl Future<Output = std::io::
         None => write.await,
     }
 }
-
-fn buffer() -> Box<[u8]> {
-    vec![0; READ_BYTES].into_boxed_slice()
-}
-
-/// Bytes read at once from a leg before the relay: logins are small.
-const READ_BYTES: usize = 4096;

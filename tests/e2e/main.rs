@@ -18,7 +18,14 @@ mod clients;
 mod demo;
 mod faults;
 mod refresh;
+mod durability;
+mod lifecycle;
+mod hostile;
 mod seed;
+#[allow(
+    dead_code,
+    reason = "the bed offers whole things: a process that can be killed, a mechanism that can be chosen"
+)]
 mod support;
 mod testbed;
 mod transcripts;

@@ -453,14 +453,14 @@ fn render_table() -> String {
 const HEAD: &str = "# Life cycle of an account's OAuth token\n\n\
     Written by a test from `src/account/refresh.rs`: every state with every event. `–` is a deliberate nothing; a defect is\n\
     an event that cannot come in that state, and is logged. To write it anew after a change of the policy:\n\
-    `PORTREEVE_BLESS=1 cargo test --lib account::refresh`.\n\n\
+    `PORTREEVE_REWRITE=1 cargo test --lib account::refresh`.\n\n\
     ```mermaid\nstateDiagram-v2\n    [*] --> Stale\n";
 
 #[test]
 fn the_table_in_the_documentation_is_what_the_machine_does() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/lifecycle-account.md");
     let table = render_table();
-    if std::env::var_os("PORTREEVE_BLESS").is_some() {
+    if std::env::var_os("PORTREEVE_REWRITE").is_some() {
         std::fs::write(path, &table).unwrap();
     }
     assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), table);

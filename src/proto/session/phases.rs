@@ -1,7 +1,7 @@
 //! The states, each a struct with what it may know and nothing else, consumed by its transitions.
 //!
 //! The client's token is in nobody's hands here: it goes from the dialogue, where it arrives, into
-//! [`Action::CheckLogin`](super::Action::CheckLogin), and its checker drops it. The OAuth token or password is in the upstream
+//! [`Action::CheckLogin`], and its checker drops it. The OAuth token or password is in the upstream
 //! dialogue of [`LoggingIn`] and [`Securing`] only. [`State::Relay`] has no field.
 //!
 //! Two clocks run. The client has `pre_auth_timeout` in all for its part, from accept to the end of login's input; the time
