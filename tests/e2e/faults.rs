@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
-use crate::support::bed::Bed;
+use crate::support::bed::{Bed, until};
 use crate::support::dovecot::Dovecot;
 use crate::support::portreeve::Setup;
 use crate::support::provider::{Fault, Provider, ProviderOptions, Rotation};
@@ -173,8 +173,11 @@ async fn a_grant_that_was_withdrawn_leaves_live_sessions_alone_and_is_remembered
     assert_eq!(bed.login("withdrawn", &token).await, GRANT_GONE);
     let before = assert_needs_authorization(&bed, "withdrawn", "invalid_grant").await;
     assert!(live.command("NOOP").await.is_ok(), "{}", live.transcript());
-    let status = bed.portreeve.read("/v1/status").await;
-    assert_eq!(status["attention"][0]["account"], "withdrawn", "{status}");
+    until(PATIENCE, "the status names the account", async || {
+        let status = bed.portreeve.read("/v1/status").await;
+        (status["attention"][0]["account"] == "withdrawn").then_some(())
+    })
+    .await;
     let verified = bed.portreeve.post("/v1/account/withdrawn/verify", &json!({})).await;
     assert_eq!(verified["ok"], false, "{verified}");
     assert!(verified.to_string().contains("invalid_grant"), "{verified}");
