@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Endpoint, Provider};
+use crate::config::{Config, Endpoint, Provider, UserRule};
 use crate::fault::{Fault, FaultKind};
-use crate::oauth::providers::{self, UserRule};
 use crate::proto::{Credential, CredentialSecret, Protocol};
 use crate::store::{AccountRecord, EndpointOverride};
 
@@ -55,7 +54,7 @@ impl Place {
                 .ok_or_else(|| missing(format!("provider '{}' has no {protocol} endpoint", provider.name)))?,
         };
         Ok(Self {
-            user: user(record, own, protocol),
+            user: user(record, own, provider, protocol),
             provider: Arc::clone(provider),
             endpoint,
         })
@@ -76,14 +75,14 @@ impl Place {
 }
 
 /// The name that the account gives for the protocol or for all of them, else what its provider makes of its address.
-fn user(record: &AccountRecord, own: Option<&EndpointOverride>, protocol: Protocol) -> String {
+fn user(record: &AccountRecord, own: Option<&EndpointOverride>, provider: &Provider, protocol: Protocol) -> String {
     let given = own.and_then(|own| own.user.as_ref()).or(record.user.as_ref());
     if let Some(given) = given {
         return given.clone();
     }
     let address = record.email.as_ref().unwrap_or(&record.account);
     let rule = match protocol {
-        Protocol::Imap => providers::preset(&record.provider).map_or(UserRule::Address, |preset| preset.imap_user),
+        Protocol::Imap => provider.imap_user,
         Protocol::Smtp | Protocol::Pop3 => UserRule::Address,
     };
     rule.apply(address).to_owned()

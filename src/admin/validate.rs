@@ -8,7 +8,7 @@ use super::error::ApiError;
 use super::types::{AccountChange, NewAccount, NewGrant, NewRestrictions, NewToken};
 use crate::access::Scope;
 use crate::clock::Timestamp;
-use crate::config::{Config, Provider, UpstreamTls};
+use crate::config::{Config, Provider, UpstreamTls, is_loopback_host};
 use crate::limits::{
     ACCOUNT_ID_CHARS_MAX, CREDENTIAL_BYTES_MAX, LABEL_CHARS_MAX, TOKEN_ADDRESSES_MAX, TOKEN_METADATA_BYTES_MAX,
     TOKEN_SCOPES_MAX,
@@ -321,7 +321,7 @@ fn check_endpoint(field: &str, endpoint: &EndpointOverride) -> Result<(), ApiErr
     if endpoint.port == 0 {
         return Err(ApiError::field(&format!("{field}.port"), "expected 1 to 65535"));
     }
-    if endpoint.tls == UpstreamTls::Off && !is_loopback(host) {
+    if endpoint.tls == UpstreamTls::Off && !is_loopback_host(host) {
         return Err(ApiError::field(
             &format!("{field}.tls"),
             "off is for loopback hosts only; use implicit or starttls",
@@ -331,10 +331,6 @@ fn check_endpoint(field: &str, endpoint: &EndpointOverride) -> Result<(), ApiErr
         Some(user) => check_login_name(&format!("{field}.user"), user),
         None => Ok(()),
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// A login name goes into SASL messages, whose separators are control characters.

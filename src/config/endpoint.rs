@@ -61,7 +61,7 @@ pub(super) fn endpoint(
 }
 
 /// Whether a host is this machine's own, so that what is sent to it needs no TLS.
-pub(super) fn is_loopback_host(host: &str) -> bool {
+pub fn is_loopback_host(host: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback(),

@@ -15,7 +15,7 @@ mod environment;
 mod listener;
 mod load;
 mod locate;
-pub mod preset;
+mod preset;
 mod provider;
 mod raw;
 mod report;
@@ -25,6 +25,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 
+pub use endpoint::is_loopback_host;
 pub use environment::{Environment, FileContent, ProcessEnvironment};
 pub use load::{client_socket, load, parse};
 pub use report::{ConfigError, Problem};
@@ -227,6 +228,17 @@ pub struct Provider {
     pub submissions_max: Option<usize>,
     /// E-mail domains by which `account add` recognises it.
     pub domains: Vec<String>,
+    /// What it takes as the login name for IMAP.
+    pub imap_user: UserRule,
+}
+
+/// What a provider takes as login name, where an account names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserRule {
+    /// The e-mail address.
+    Address,
+    /// What stands before its `@`.
+    LocalPart,
 }
 
 /// The OAuth app of a provider.
@@ -246,8 +258,10 @@ pub struct OAuthApp {
     pub client_secret: Option<SecretString>,
     /// How the app authenticates.
     pub client_auth: ClientAuth,
-    /// The scopes to ask for when refreshing.
+    /// The scopes that mail needs, all protocols'.
     pub scopes: Vec<String>,
+    /// The scopes that a refresh names: of several resources a preset's provider would refuse it, or it needs none.
+    pub refresh_scopes: Vec<String>,
     /// Whether plain HTTP beyond loopback was allowed.
     pub allow_insecure: bool,
 }
@@ -294,6 +308,16 @@ impl Provider {
             Protocol::Imap => self.imap.as_ref(),
             Protocol::Smtp => self.smtp.as_ref(),
             Protocol::Pop3 => self.pop3.as_ref(),
+        }
+    }
+}
+
+impl UserRule {
+    /// The login name made of an address.
+    pub fn apply(self, address: &str) -> &str {
+        match self {
+            Self::Address => address,
+            Self::LocalPart => address.rsplit_once('@').map_or(address, |(local, _)| local),
         }
     }
 }

@@ -1,20 +1,19 @@
 //! `[provider.*]`: a preset completed by its table, or an administrator's own provider.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use toml::Spanned;
-use url::{Host, Url};
+use url::Url;
 
 use super::endpoint::{self, is_loopback_host};
 use super::load::Check;
-use super::preset::{self, MicrosoftCloud, Preset, PresetOAuth};
+use super::preset::{self, Preset, PresetOAuth, TENANT_DEFAULT};
 use super::raw::{self, Key};
 use super::report::{Place, place, quoted, text};
 use super::secret::{self, Forms};
 use super::sections::SESSIONS;
-use super::{ClientAuth, OAuthApp, Provider};
+use super::{ClientAuth, OAuthApp, Provider, UserRule};
 use crate::proto::{Mechanism, Protocol};
 
 /// All providers: those of the file, and the presets that need no app of the administrator's.
@@ -28,9 +27,8 @@ pub(super) fn providers(
             providers.insert(name.clone(), provider);
         }
     }
-    let icloud = preset::icloud();
-    if !raw.contains_key(icloud.name) {
-        providers.insert(icloud.name.to_owned(), from_preset(&icloud));
+    for preset in preset::without_oauth().filter(|preset| !raw.contains_key(preset.name)) {
+        providers.insert(preset.name.to_owned(), preset.provider());
     }
     let owners = domain_owners(check, raw);
     for provider in providers.values_mut() {
@@ -71,22 +69,6 @@ fn domain_owners(check: &mut Check<'_>, raw: &BTreeMap<String, Spanned<raw::Prov
     owners
 }
 
-/// A preset as it is without a table of its own.
-fn from_preset(preset: &Preset) -> Provider {
-    Provider {
-        name: preset.name.to_owned(),
-        oauth: None,
-        sasl: preset.sasl.to_vec(),
-        imap: preset.imap.clone(),
-        smtp: preset.smtp.clone(),
-        pop3: preset.pop3.clone(),
-        ca_file: None,
-        sessions_per_account_max: preset.sessions_per_account_max,
-        submissions_max: preset.submissions_max,
-        domains: preset.domains.iter().map(|domain| (*domain).to_owned()).collect(),
-    }
-}
-
 /// One table; `None` where it makes no provider, which was then noted.
 fn provider(check: &mut Check<'_>, name: &str, table: &Spanned<raw::Provider>) -> Option<Provider> {
     let (at, raw) = (Some(table.span()), table.get_ref());
@@ -99,7 +81,8 @@ fn provider(check: &mut Check<'_>, name: &str, table: &Spanned<raw::Provider>) -
     let section = reader.section.clone();
     reader.check.require_name(&section, at.clone(), name);
     let preset = reader.preset(name);
-    let known = preset.as_ref();
+    let known = preset.map(Preset::provider);
+    let known = known.as_ref();
     let mut endpoint =
         |protocol: Protocol, key| endpoint::endpoint(reader.check, &format!("{section}.{protocol}"), protocol, key);
     let imap = endpoint(Protocol::Imap, &raw.imap).or_else(|| known?.imap.clone());
@@ -109,12 +92,12 @@ fn provider(check: &mut Check<'_>, name: &str, table: &Spanned<raw::Provider>) -
         let message = format!(
             "is not a preset of this version, which are {}; give its endpoints in full: \
              imap = {{ host = \"…\", port = 993, tls = \"implicit\" }} and, for OAuth, client_id and token_url or issuer",
-            preset::NAMES.join(", ")
+            preset::names()
         );
         reader.check.report.refuse(at, section, message);
         return None;
     }
-    let oauth = reader.oauth(known.and_then(|preset| preset.oauth.as_ref()));
+    let oauth = reader.oauth(preset.and_then(|preset| preset.oauth.as_ref()));
     let sasl = reader.sasl(known);
     if oauth.is_some() && sasl.is_empty() {
         reader.refuse(
@@ -141,6 +124,7 @@ fn provider(check: &mut Check<'_>, name: &str, table: &Spanned<raw::Provider>) -
         sessions_per_account_max: sessions.or_else(|| known?.sessions_per_account_max),
         submissions_max: submissions,
         domains: reader.domains(known),
+        imap_user: known.map_or(UserRule::Address, |known| known.imap_user),
     })
 }
 
@@ -162,37 +146,26 @@ impl Reader<'_, '_, '_> {
         );
     }
 
-    fn preset(&mut self, name: &str) -> Option<Preset> {
-        if name == "microsoft" {
-            let clouds = [
-                ("global", MicrosoftCloud::Global),
-                ("gcc-high", MicrosoftCloud::GccHigh),
-                ("dod", MicrosoftCloud::Dod),
-                ("china", MicrosoftCloud::China),
-            ];
+    /// The preset that the table completes, in the cloud that it names.
+    fn preset(&mut self, name: &str) -> Option<&'static Preset> {
+        let usual = preset::find(name);
+        let clouds = preset::clouds(name);
+        if let (Some(usual), false) = (usual, clouds.is_empty()) {
             let key = format!("{}.cloud", self.section);
-            let cloud = self
-                .check
-                .report
-                .choice(&key, &self.raw.cloud, MicrosoftCloud::Global, &clouds);
-            return Some(preset::microsoft(&self.tenant(), cloud));
+            return Some(self.check.report.choice(&key, &self.raw.cloud, usual, &clouds));
         }
         for (key, given) in [("tenant", &self.raw.tenant), ("cloud", &self.raw.cloud)] {
             if text(given).is_some() {
                 self.refuse(place(given), key, "is for [provider.microsoft] only");
             }
         }
-        match name {
-            "google" => Some(preset::google()),
-            "icloud" => Some(preset::icloud()),
-            _ => None,
-        }
+        usual
     }
 
     /// Microsoft's tenant: a word, a domain or a UUID, which becomes a segment of the endpoints' paths.
     fn tenant(&mut self) -> String {
         let Some(given) = text(&self.raw.tenant) else {
-            return "common".to_owned();
+            return TENANT_DEFAULT.to_owned();
         };
         let usable = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
         if !given.bytes().all(usable) || given.starts_with('.') {
@@ -201,7 +174,7 @@ impl Reader<'_, '_, '_> {
                 quoted(given)
             );
             self.refuse(place(&self.raw.tenant), "tenant", message);
-            return "common".to_owned();
+            return TENANT_DEFAULT.to_owned();
         }
         given.to_owned()
     }
@@ -223,16 +196,17 @@ impl Reader<'_, '_, '_> {
         if preset.is_none() && !given {
             return None;
         }
+        let tenant = self.tenant();
         let issuer = self.url("issuer", &raw.issuer);
         let authorize_url = self
             .url("authorize_url", &raw.authorize_url)
-            .or_else(|| known_url(&preset?.authorize_url));
+            .or_else(|| preset?.authorize_url(&tenant));
         let token_url = self
             .url("token_url", &raw.token_url)
-            .or_else(|| known_url(&preset?.token_url));
+            .or_else(|| preset?.token_url(&tenant));
         let device_url = self
             .url("device_url", &raw.device_url)
-            .or_else(|| known_url(preset?.device_url.as_deref()?));
+            .or_else(|| preset?.device_url(&tenant));
         if text(&raw.issuer).is_none() && text(&raw.token_url).is_none() && preset.is_none() {
             self.refuse(None, "token_url", "is missing; give token_url, or issuer for discovery");
         }
@@ -255,6 +229,11 @@ impl Reader<'_, '_, '_> {
         let client_secret = secret::resolve(self.check, &forms);
         let client_auth = self.client_auth();
         let scopes = self.scopes(preset);
+        let refresh_scopes = match preset {
+            // What `config show` has printed reads back as the same.
+            Some(preset) if scopes == preset.scopes => owned(preset.refresh_scopes),
+            _ => scopes.clone(),
+        };
         let allow_insecure = self.allows_insecure();
         let client_id = client_id.unwrap_or_default();
         Some(OAuthApp {
@@ -266,6 +245,7 @@ impl Reader<'_, '_, '_> {
             client_secret,
             client_auth,
             scopes,
+            refresh_scopes,
             allow_insecure,
         })
     }
@@ -314,12 +294,7 @@ impl Reader<'_, '_, '_> {
         let message = match Url::parse(given) {
             Err(error) => format!("is not a URL ({error}); use one such as https://id.example.com/token"),
             Ok(url) => {
-                let loopback = match url.host() {
-                    Some(Host::Domain(domain)) => is_loopback_host(domain),
-                    Some(Host::Ipv4(address)) => address.is_loopback(),
-                    Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
-                    None => false,
-                };
+                let loopback = url.host_str().is_some_and(is_loopback_host);
                 match url.scheme() {
                     _ if url.host().is_none() => "has no host; use one such as https://id.example.com/token".to_owned(),
                     _ if !url.username().is_empty() || url.password().is_some() => {
@@ -340,7 +315,7 @@ impl Reader<'_, '_, '_> {
     /// Scopes, each a `scope-token` of RFC 6749 §3.3.
     fn scopes(&mut self, preset: Option<&PresetOAuth>) -> Vec<String> {
         let Some(given) = &self.raw.scopes else {
-            return preset.map(|preset| preset.scopes.clone()).unwrap_or_default();
+            return preset.map(|preset| owned(preset.scopes)).unwrap_or_default();
         };
         let usable = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
         for scope in given.get_ref() {
@@ -352,9 +327,9 @@ impl Reader<'_, '_, '_> {
         given.get_ref().clone()
     }
 
-    fn sasl(&mut self, preset: Option<&Preset>) -> Vec<Mechanism> {
+    fn sasl(&mut self, known: Option<&Provider>) -> Vec<Mechanism> {
         let Some(given) = &self.raw.sasl else {
-            return preset.map_or_else(|| OAUTH_MECHANISMS.to_vec(), |preset| preset.sasl.to_vec());
+            return known.map_or_else(|| OAUTH_MECHANISMS.to_vec(), |known| known.sasl.clone());
         };
         let mut mechanisms = Vec::new();
         for name in given.get_ref() {
@@ -375,12 +350,8 @@ impl Reader<'_, '_, '_> {
     }
 
     /// The domains, in lower case; a preset's own stay.
-    fn domains(&mut self, preset: Option<&Preset>) -> Vec<String> {
-        let mut domains: Vec<String> = preset
-            .iter()
-            .flat_map(|preset| preset.domains)
-            .map(|domain| (*domain).to_owned())
-            .collect();
+    fn domains(&mut self, known: Option<&Provider>) -> Vec<String> {
+        let mut domains = known.map(|known| known.domains.clone()).unwrap_or_default();
         for given in self.raw.domains.iter().flat_map(|given| given.get_ref()) {
             let domain = given.to_lowercase();
             if domain.is_empty() || domain.contains(|c: char| c == '@' || c.is_whitespace() || c.is_control()) {
@@ -400,9 +371,8 @@ impl Reader<'_, '_, '_> {
     }
 }
 
-/// A preset's URL.
-fn known_url(url: &str) -> Option<Url> {
-    Url::parse(url).ok()
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 const OAUTH_MECHANISMS: [Mechanism; 2] = [Mechanism::OAuthBearer, Mechanism::XOAuth2];

@@ -434,6 +434,51 @@ fn a_cloud_and_a_tenant_choose_microsofts_hosts() {
 }
 
 #[test]
+fn a_refresh_names_the_scopes_of_the_table_or_what_the_preset_knows_to_work() {
+    let scopes = |text: &str| {
+        let config = read(text).unwrap();
+        let again = parse(None, &config.to_toml(), &user()).unwrap();
+        let of = |config: &Config| {
+            let app = config.providers.values().find_map(|provider| provider.oauth.clone());
+            app.map(|app| (app.scopes, app.refresh_scopes)).unwrap()
+        };
+        assert_eq!(of(&again), of(&config), "what is shown reads back as the same");
+        of(&config)
+    };
+    let (consented, refreshed) = scopes("[provider.google]\nclient_id = \"x\"");
+    assert_eq!(consented, ["https://mail.google.com/"]);
+    assert!(refreshed.is_empty());
+    let (consented, refreshed) = scopes("[provider.microsoft]\nclient_id = \"x\"");
+    assert_eq!(consented.len(), 4);
+    assert_eq!(
+        refreshed,
+        ["https://outlook.office.com/IMAP.AccessAsUser.All", "offline_access"]
+    );
+    for table in [
+        "google]",
+        "own]\nimap = { host = \"imap.test\" }\ntoken_url = \"https://t.test/\"",
+    ] {
+        let (consented, refreshed) = scopes(&format!("[provider.{table}\nclient_id = \"x\"\nscopes = [\"mail\"]"));
+        assert_eq!(
+            (consented, refreshed),
+            (vec!["mail".to_owned()], vec!["mail".to_owned()])
+        );
+    }
+}
+
+#[test]
+fn a_preset_tells_what_it_takes_as_login_name() {
+    let config =
+        read("[provider.google]\nclient_id = \"x\"\n[provider.icloud]\nimap = { host = \"p01.test\" }").unwrap();
+    assert_eq!(config.providers["icloud"].imap_user.apply("ada@icloud.com"), "ada");
+    assert_eq!(config.providers["icloud"].imap_user.apply("ada"), "ada");
+    assert_eq!(
+        config.providers["google"].imap_user.apply("ada@gmail.com"),
+        "ada@gmail.com"
+    );
+}
+
+#[test]
 fn a_providers_own_domain_is_taken_from_the_preset_nobody_asked_for() {
     let config = read("[provider.own]\nimap.host = \"a.test\"\ndomains = [\"me.com\"]").unwrap();
     assert_eq!(config.providers["icloud"].domains, ["icloud.com", "mac.com"]);

@@ -261,7 +261,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::config::ClientAuth;
+    use crate::config::{ClientAuth, UserRule};
     use crate::oauth::TokenErrorKind;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
@@ -286,6 +286,7 @@ mod tests {
                 client_secret: Some("s3cr3t".into()),
                 client_auth: ClientAuth::Post,
                 scopes: vec![],
+                refresh_scopes: vec![],
                 allow_insecure: false,
             }),
             sasl: vec![],
@@ -296,6 +297,7 @@ mod tests {
             sessions_per_account_max: None,
             submissions_max: None,
             domains: vec![],
+            imap_user: UserRule::Address,
         }
     }
 

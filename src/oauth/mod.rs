@@ -1,7 +1,7 @@
 //! OAuth2 towards providers: what to ask their token endpoints, what their answers mean, and who they are.
 //!
 //! [`request`], [`answer`] and [`discovery`] are pure and meet no socket; [`client`] is the only place that names the HTTP
-//! client; [`providers`] holds the presets as data. Nothing here keeps a token: that is [`crate::account`]'s.
+//! client. Who the providers are is configuration, presets included. Nothing here keeps a token: that is [`crate::account`]'s.
 //!
 //! Everything that can go wrong is a [`TokenError`] whose kind says what a retry would need: nothing but time, another
 //! app configuration, or a person.
@@ -10,16 +10,15 @@ pub mod answer;
 mod classify;
 pub mod client;
 pub mod discovery;
-pub mod providers;
 pub mod request;
 mod trust;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use url::{Host, Url};
+use url::Url;
 
-use crate::config::Provider;
+use crate::config::{Provider, is_loopback_host};
 use crate::secret::SecretString;
 
 pub use answer::{TokenAnswer, TokenError, TokenErrorKind};
@@ -52,15 +51,7 @@ pub fn is_url_allowed(url: &Url, allow_insecure: bool) -> bool {
 
 /// Whether `url` names this machine: `localhost` (RFC 6761 §6.3) or a loopback address.
 pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
-        }
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
-        None => false,
-    }
+    url.host_str().is_some_and(is_loopback_host)
 }
 
 #[cfg(test)]

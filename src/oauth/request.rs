@@ -40,7 +40,7 @@ pub fn refresh(app: &OAuthApp, token_url: &Url, refresh_token: &SecretString) ->
     let token = RefreshToken::new(refresh_token.expose_secret().to_owned());
     let outcome = client
         .exchange_refresh_token(&token)
-        .add_scopes(app.scopes.iter().cloned().map(Scope::new))
+        .add_scopes(app.refresh_scopes.iter().cloned().map(Scope::new))
         .request(&HandBack);
     match outcome {
         Err(RequestTokenError::Request(request)) => Ok(request),
@@ -86,7 +86,8 @@ mod tests {
             client_id: "app id".to_owned(),
             client_secret: secret.map(Into::into),
             client_auth,
-            scopes: scopes.iter().map(ToString::to_string).collect(),
+            scopes: vec!["consented".to_owned()],
+            refresh_scopes: scopes.iter().map(ToString::to_string).collect(),
             allow_insecure: false,
         }
     }

@@ -16,6 +16,10 @@
 mod cli;
 mod clients;
 mod demo;
+mod faults;
+mod refresh;
+mod durability;
+mod lifecycle;
 mod hostile;
 mod seed;
 #[allow(

@@ -14,7 +14,7 @@ use crate::account::{Accounts, LiveSession, SessionId};
 use crate::clock::{self, Timestamp};
 use crate::config::{
     Admin, ClientAuth, Config, Endpoint, Limits, Log, LogFormat, OAuthApp, Provider, SecretsSettings, Server,
-    StoreSettings, UpstreamTls,
+    StoreSettings, UpstreamTls, UserRule,
 };
 use crate::oauth::{TokenAnswer, TokenError, TokenSource};
 use crate::proto::session::Goodbye;
@@ -79,6 +79,10 @@ pub(crate) fn config() -> Config {
             sessions_per_account_max: None,
             submissions_max: None,
             domains: vec![],
+            imap_user: match name {
+                "icloud" => UserRule::LocalPart,
+                _ => UserRule::Address,
+            },
         };
         (name.to_owned(), Arc::new(provider))
     };
@@ -91,6 +95,7 @@ pub(crate) fn config() -> Config {
         client_secret: None,
         client_auth: ClientAuth::None,
         scopes: vec![],
+        refresh_scopes: vec![],
         allow_insecure: false,
     };
     Config {

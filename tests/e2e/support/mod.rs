@@ -4,8 +4,10 @@
 //! Everything here panics on trouble, with the log of the process concerned: in a test a fault of
 //! the bed must be as loud as a fault of the proxy. Nothing here knows the proxy's own types.
 
+pub mod bed;
 pub mod certs;
 pub mod dovecot;
+pub mod host;
 pub mod imap;
 pub mod mailbox;
 pub mod orders;

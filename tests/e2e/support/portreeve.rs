@@ -27,6 +27,13 @@ pub struct Portreeve {
     imaps_port: u16,
     metrics_port: u16,
     environment: Vec<(String, String)>,
+    admin: Admin,
+}
+
+/// The admin API behind a socket; for those that outlive a proxy which a test ends.
+#[derive(Clone)]
+pub struct Admin {
+    http: reqwest::Client,
 }
 
 /// What a test may choose of the proxy's configuration.
@@ -92,6 +99,11 @@ ca_file = "{ca_file}"
         ))
     }
 
+    /// What was chosen so far, for [`Portreeve::write_config`].
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Starts the proxy and waits until it is ready.
     pub async fn start(self) -> Portreeve {
         let mut portreeve = Portreeve::prepare(&self);
@@ -119,6 +131,7 @@ impl Portreeve {
             imaps_port: free_port(),
             metrics_port: free_port(),
             environment: setup.environment.clone(),
+            admin: Admin::behind(&directory.path().join("admin.sock")),
             directory,
         };
         let path = portreeve.directory.path();
@@ -170,8 +183,15 @@ tls = "implicit"
 
     /// Starts the process, without waiting for it to be ready.
     pub fn spawn(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portreeve"));
+        self.spawn_under(&[]);
+    }
+
+    /// The same, by a program and its arguments that start what is behind them, such as `unshare`.
+    pub fn spawn_under(&mut self, wrapper: &[&str]) {
+        let words = [wrapper, &[env!("CARGO_BIN_EXE_portreeve")]].concat();
+        let mut command = Command::new(words[0]);
         command
+            .args(&words[1..])
             .arg("serve")
             .arg("--config")
             .arg(self.config_file())
@@ -183,9 +203,7 @@ tls = "implicit"
     pub async fn until_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Ok(answer) = self.client().get("http://localhost/readyz").send().await
-                && answer.status().is_success()
-            {
+            if let Ok((200, _)) = self.admin.try_ask(reqwest::Method::GET, "/readyz", None).await {
                 return;
             }
             let process = self.process.as_mut().expect("the process was started");
@@ -195,7 +213,7 @@ tls = "implicit"
                 "portreeve does not get ready\n{}",
                 process.log_tail()
             );
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -277,16 +295,15 @@ tls = "implicit"
 
     /// Asks the admin API; the status and the JSON body.
     pub async fn ask(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> (u16, Value) {
-        let mut request = self.client().request(method, format!("http://localhost{path}"));
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let answer = request
-            .send()
+        self.admin
+            .try_ask(method, path, body)
             .await
-            .unwrap_or_else(|error| panic!("{path}: {error}\n{}", self.log()));
-        let status = answer.status().as_u16();
-        (status, answer.json().await.unwrap_or_default())
+            .unwrap_or_else(|error| panic!("{path}: {error}\n{}", self.log()))
+    }
+
+    /// The admin API.
+    pub fn admin(&self) -> Admin {
+        self.admin.clone()
     }
 
     /// `GET`, which must succeed.
@@ -348,12 +365,41 @@ tls = "implicit"
             .await
             .expect("metrics are text")
     }
+}
 
-    /// A client of the admin socket.
-    fn client(&self) -> reqwest::Client {
-        reqwest::Client::builder()
-            .unix_socket(self.socket())
-            .build()
-            .expect("a client can be made")
+impl Admin {
+    /// The admin API behind `socket`, whoever listens there at the time.
+    pub fn behind(socket: &Path) -> Admin {
+        // An error means that another test of this process has installed it: the same one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .unix_socket(socket)
+            // A connection that is kept may lead to a proxy that has ended.
+            .pool_max_idle_per_host(0)
+            .build();
+        Admin {
+            http: client.expect("a client can be made"),
+        }
+    }
+
+    /// The status and the JSON body, null where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When no whole answer comes.
+    pub async fn try_ask(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), reqwest::Error> {
+        let mut request = self.http.request(method, format!("http://localhost{path}"));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        let body = answer.bytes().await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 }

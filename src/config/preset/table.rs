@@ -1,7 +1,7 @@
 //! The rows. Each is from its provider's own documentation; hosts and scopes change rarely, and then here.
 
-use super::{Preset, PresetEndpoint, PresetOAuth, UserRule};
-use crate::config::{ClientAuth, UpstreamTls};
+use super::{Preset, PresetEndpoint, PresetOAuth};
+use crate::config::{UpstreamTls, UserRule};
 use crate::proto::Mechanism;
 
 /// Every preset; of several clouds the usual one first.
@@ -14,8 +14,8 @@ pub(super) const PRESETS: &[Preset] = &[
     ICLOUD,
 ];
 
-/// developers.google.com/workspace/gmail/imap/imap-smtp. The device flow is closed to the mail scope. A desktop app has a
-/// secret, which must be sent. Without a scope a refresh keeps the grant's.
+/// Gmail and Google Workspace (developers.google.com/workspace/gmail/imap/imap-smtp). The device flow is closed to the mail
+/// scope. "Too many simultaneous connections" is its answer to the sixteenth session.
 const GOOGLE: Preset = Preset {
     name: "google",
     cloud: "",
@@ -23,11 +23,7 @@ const GOOGLE: Preset = Preset {
         authorize_url: "https://accounts.google.com/o/oauth2/v2/auth",
         token_url: "https://oauth2.googleapis.com/token",
         device_url: None,
-        client_auth: ClientAuth::Post,
-        imap_scope: "https://mail.google.com/",
-        smtp_scope: "https://mail.google.com/",
-        pop3_scope: "https://mail.google.com/",
-        common_scopes: &[],
+        scopes: &["https://mail.google.com/"],
         refresh_scopes: &[],
     }),
     sasl: &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
@@ -35,12 +31,13 @@ const GOOGLE: Preset = Preset {
     smtp: Some(implicit("smtp.gmail.com", 465)),
     pop3: Some(implicit("pop.gmail.com", 995)),
     sessions_per_account_max: Some(15),
+    submissions_max: None,
     domains: &["gmail.com", "googlemail.com"],
     imap_user: UserRule::Address,
 };
 
-/// learn.microsoft.com/exchange/client-developer/legacy-protocols. XOAUTH2 only. An app without a secret is a public client
-/// and must not send one; the table's own `client_auth` or a secret says otherwise.
+/// Microsoft 365 and Outlook.com (learn.microsoft.com/exchange/client-developer/legacy-protocols), worldwide and GCC.
+/// "432 4.3.2 Concurrent connections limit exceeded" is its answer to the fourth submission.
 const MICROSOFT: Preset = Preset {
     name: "microsoft",
     cloud: "global",
@@ -48,11 +45,12 @@ const MICROSOFT: Preset = Preset {
         authorize_url: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
         token_url: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
         device_url: Some("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/devicecode"),
-        client_auth: ClientAuth::Post,
-        imap_scope: "https://outlook.office.com/IMAP.AccessAsUser.All",
-        smtp_scope: "https://outlook.office.com/SMTP.Send",
-        pop3_scope: "https://outlook.office.com/POP.AccessAsUser.All",
-        common_scopes: &["offline_access"],
+        scopes: &[
+            "https://outlook.office.com/IMAP.AccessAsUser.All",
+            "https://outlook.office.com/POP.AccessAsUser.All",
+            "https://outlook.office.com/SMTP.Send",
+            "offline_access",
+        ],
         refresh_scopes: &["https://outlook.office.com/IMAP.AccessAsUser.All", "offline_access"],
     }),
     sasl: &[Mechanism::XOAuth2],
@@ -60,6 +58,7 @@ const MICROSOFT: Preset = Preset {
     smtp: Some(starttls("smtp.office365.com", 587)),
     pop3: Some(implicit("outlook.office365.com", 995)),
     sessions_per_account_max: None,
+    submissions_max: Some(3),
     domains: &["outlook.com", "hotmail.com", "live.com", "msn.com"],
     imap_user: UserRule::Address,
 };
@@ -93,11 +92,12 @@ const MICROSOFT_CHINA: Preset = Preset {
         authorize_url: "https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/authorize",
         token_url: "https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/token",
         device_url: Some("https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/devicecode"),
-        client_auth: ClientAuth::Post,
-        imap_scope: "https://partner.outlook.cn/IMAP.AccessAsUser.All",
-        smtp_scope: "https://partner.outlook.cn/SMTP.Send",
-        pop3_scope: "https://partner.outlook.cn/POP.AccessAsUser.All",
-        common_scopes: &["offline_access"],
+        scopes: &[
+            "https://partner.outlook.cn/IMAP.AccessAsUser.All",
+            "https://partner.outlook.cn/POP.AccessAsUser.All",
+            "https://partner.outlook.cn/SMTP.Send",
+            "offline_access",
+        ],
         refresh_scopes: &["https://partner.outlook.cn/IMAP.AccessAsUser.All", "offline_access"],
     }),
     imap: Some(implicit("partner.outlook.cn", 993)),
@@ -111,15 +111,16 @@ const US_GOVERNMENT: PresetOAuth = PresetOAuth {
     authorize_url: "https://login.microsoftonline.us/{tenant}/oauth2/v2.0/authorize",
     token_url: "https://login.microsoftonline.us/{tenant}/oauth2/v2.0/token",
     device_url: Some("https://login.microsoftonline.us/{tenant}/oauth2/v2.0/devicecode"),
-    client_auth: ClientAuth::Post,
-    imap_scope: "https://outlook.office365.us/IMAP.AccessAsUser.All",
-    smtp_scope: "https://outlook.office365.us/SMTP.Send",
-    pop3_scope: "https://outlook.office365.us/POP.AccessAsUser.All",
-    common_scopes: &["offline_access"],
+    scopes: &[
+        "https://outlook.office365.us/IMAP.AccessAsUser.All",
+        "https://outlook.office365.us/POP.AccessAsUser.All",
+        "https://outlook.office365.us/SMTP.Send",
+        "offline_access",
+    ],
     refresh_scopes: &["https://outlook.office365.us/IMAP.AccessAsUser.All", "offline_access"],
 };
 
-/// support.apple.com/102525. App-specific passwords only, and no POP3.
+/// iCloud Mail (support.apple.com/102525): app-specific passwords only, no POP3, and for IMAP the name without the domain.
 const ICLOUD: Preset = Preset {
     name: "icloud",
     cloud: "",
@@ -129,6 +130,7 @@ const ICLOUD: Preset = Preset {
     smtp: Some(starttls("smtp.mail.me.com", 587)),
     pop3: None,
     sessions_per_account_max: None,
+    submissions_max: None,
     domains: &["icloud.com", "me.com", "mac.com"],
     imap_user: UserRule::LocalPart,
 };

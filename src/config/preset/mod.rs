@@ -1,0 +1,185 @@
+//! Presets: what is publicly known of the large providers, as data.
+//!
+//! A preset fills in what its table `[provider.NAME]` leaves out, but for domains, which add up. It never holds an app's id:
+//! each installation registers its own. A provider that is not here is configured by hand.
+
+mod table;
+
+use url::Url;
+
+use super::{Endpoint, Provider, UpstreamTls, UserRule};
+use crate::proto::Mechanism;
+
+/// What is known of a provider, in one of its clouds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Preset {
+    /// The name of the table that it completes.
+    pub(super) name: &'static str,
+    /// Its value of `provider.cloud`; empty where the provider has but one.
+    pub(super) cloud: &'static str,
+    /// Its OAuth endpoints; `None`: it takes passwords only.
+    pub(super) oauth: Option<PresetOAuth>,
+    /// OAuth mechanisms in order of preference.
+    pub(super) sasl: &'static [Mechanism],
+    /// Its IMAP endpoint.
+    pub(super) imap: Option<PresetEndpoint>,
+    /// Its submission endpoint.
+    pub(super) smtp: Option<PresetEndpoint>,
+    /// Its POP3 endpoint.
+    pub(super) pop3: Option<PresetEndpoint>,
+    /// Sessions that it allows to one mailbox, where it says so.
+    pub(super) sessions_per_account_max: Option<usize>,
+    /// Submission sessions that it allows at once to one mailbox, where it says so.
+    pub(super) submissions_max: Option<usize>,
+    /// Domains of its mailboxes.
+    pub(super) domains: &'static [&'static str],
+    /// What it takes as the login name for IMAP.
+    pub(super) imap_user: UserRule,
+}
+
+/// The OAuth side of a [`Preset`]. `{tenant}` in a URL stands for the configured tenant.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PresetOAuth {
+    authorize_url: &'static str,
+    token_url: &'static str,
+    /// `None` where the device flow (RFC 8628) is closed to mail.
+    device_url: Option<&'static str>,
+    /// The scopes that a mailbox's owner consents to: all protocols'.
+    pub(super) scopes: &'static [&'static str],
+    /// The scopes that a refresh names. Empty: the grant's own, which is the default of RFC 6749 §6.
+    pub(super) refresh_scopes: &'static [&'static str],
+}
+
+/// Where a preset's protocol is served.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PresetEndpoint {
+    host: &'static str,
+    port: u16,
+    tls: UpstreamTls,
+}
+
+/// The preset called `name`, in its usual cloud where it has several.
+pub(super) fn find(name: &str) -> Option<&'static Preset> {
+    table::PRESETS.iter().find(|preset| preset.name == name)
+}
+
+/// The clouds of the provider called `name`, the usual one first; none where it has but one.
+pub(super) fn clouds(name: &str) -> Vec<(&'static str, &'static Preset)> {
+    let rows = table::PRESETS.iter().filter(|preset| preset.name == name);
+    rows.map(|preset| (preset.cloud, preset))
+        .filter(|(cloud, _)| !cloud.is_empty())
+        .collect()
+}
+
+/// The presets that are complete without an app of the administrator's.
+pub(super) fn without_oauth() -> impl Iterator<Item = &'static Preset> {
+    table::PRESETS.iter().filter(|preset| preset.oauth.is_none())
+}
+
+/// The names of all presets, for messages.
+pub(super) fn names() -> String {
+    let mut names: Vec<_> = table::PRESETS.iter().map(|preset| preset.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
+impl Preset {
+    /// The provider that this is without a table of its own; one with OAuth lacks its app.
+    pub(super) fn provider(&self) -> Provider {
+        Provider {
+            name: self.name.to_owned(),
+            oauth: None,
+            sasl: self.sasl.to_vec(),
+            imap: self.imap.map(PresetEndpoint::endpoint),
+            smtp: self.smtp.map(PresetEndpoint::endpoint),
+            pop3: self.pop3.map(PresetEndpoint::endpoint),
+            ca_file: None,
+            sessions_per_account_max: self.sessions_per_account_max,
+            submissions_max: self.submissions_max,
+            domains: self.domains.iter().map(|domain| (*domain).to_owned()).collect(),
+            imap_user: self.imap_user,
+        }
+    }
+}
+
+impl PresetOAuth {
+    /// Where a mailbox's owner consents.
+    pub(super) fn authorize_url(&self, tenant: &str) -> Option<Url> {
+        with_tenant(self.authorize_url, tenant)
+    }
+
+    /// Where tokens are issued and refreshed.
+    pub(super) fn token_url(&self, tenant: &str) -> Option<Url> {
+        with_tenant(self.token_url, tenant)
+    }
+
+    /// Where a device code is asked for (RFC 8628).
+    pub(super) fn device_url(&self, tenant: &str) -> Option<Url> {
+        with_tenant(self.device_url?, tenant)
+    }
+}
+
+impl PresetEndpoint {
+    fn endpoint(self) -> Endpoint {
+        Endpoint {
+            host: self.host.to_owned(),
+            port: self.port,
+            tls: self.tls,
+        }
+    }
+}
+
+fn with_tenant(url: &str, tenant: &str) -> Option<Url> {
+    Url::parse(&url.replace("{tenant}", tenant)).ok()
+}
+
+/// The tenant where a table names none: any work, school or personal account.
+pub(super) const TENANT_DEFAULT: &str = "common";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn presets_are_found_by_name_and_cloud() {
+        assert_eq!(find("google").unwrap().imap.unwrap().host, "imap.gmail.com");
+        assert_eq!(find("microsoft").unwrap().cloud, "global");
+        assert!(find("nobody").is_none());
+        let clouds: Vec<_> = clouds("microsoft").into_iter().map(|(cloud, _)| cloud).collect();
+        assert_eq!(clouds, ["global", "gcc-high", "dod", "china"]);
+        assert!(super::clouds("google").is_empty());
+        assert_eq!(names(), "google, icloud, microsoft");
+    }
+
+    #[test]
+    fn every_url_is_https_once_the_tenant_is_filled_in() {
+        for oauth in table::PRESETS.iter().filter_map(|preset| preset.oauth) {
+            let urls = [oauth.authorize_url("common"), oauth.token_url("common")];
+            for url in urls
+                .into_iter()
+                .chain(oauth.device_url.map(|_| oauth.device_url("common")))
+            {
+                let url = url.unwrap();
+                assert_eq!(url.scheme(), "https");
+                assert!(
+                    !url.as_str().contains("tenant") && !url.as_str().contains("%7B"),
+                    "{url}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_refresh_asks_for_the_scopes_of_one_resource_only() {
+        // Microsoft refuses a request that names scopes of several (AADSTS28000).
+        for oauth in table::PRESETS.iter().filter_map(|preset| preset.oauth) {
+            let urls = oauth.refresh_scopes.iter().filter_map(|scope| Url::parse(scope).ok());
+            let resources: HashSet<_> = urls.filter_map(|url| url.host_str().map(str::to_owned)).collect();
+            assert!(resources.len() <= 1, "{resources:?}");
+            assert!(oauth.refresh_scopes.iter().all(|scope| oauth.scopes.contains(scope)));
+        }
+    }
+}
