@@ -16,16 +16,12 @@
 mod cli;
 mod clients;
 mod demo;
-mod faults;
-mod refresh;
 mod durability;
-mod lifecycle;
+mod faults;
 mod hostile;
+mod lifecycle;
+mod refresh;
 mod seed;
-#[allow(
-    dead_code,
-    reason = "the bed offers whole things: a process that can be killed, a mechanism that can be chosen"
-)]
 mod support;
 mod testbed;
 mod transcripts;
