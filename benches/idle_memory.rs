@@ -1,9 +1,12 @@
 //! Memory of an idle relayed session, TLS on both legs.
 //!
-//! A child process accepts, dials and relays, and nothing else (no actor, no login); this process is mail program and
-//! upstream. The figure is the slope of the child's resident set between session counts, so that what it needs once does
-//! not count; first with sessions that have seen a greeting, then with sessions that have each fetched 40 KB besides.
+//! Twice: of the relay alone, in a child process that accepts, dials and relays, and nothing else; and of the daemon, where
+//! a session is also an actor, an entry in registers and a place in its account. This process is mail program and upstream.
+//! The figure is the slope of the child's resident set between session counts, so that what it needs once does not count;
+//! first with sessions that have logged in, then with sessions that have each fetched 40 KB besides.
 
+#[path = "support/daemon.rs"]
+mod daemon;
 mod support;
 
 use std::io::{BufRead, BufReader};
@@ -12,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use daemon::Daemon;
 use portreeve::net::relay::{Relay, Traffic};
 use portreeve::net::stream::Stream;
 use portreeve::net::tls::{ServerTls, UpstreamTls};
@@ -42,12 +46,44 @@ fn main() -> Outcome<()> {
     }
     let counts = if is_measuring() { [500, 1500] } else { [5, 15] };
     println!("resident KB per idle session, TLS on both legs, between {counts:?} sessions");
-    println!("after login      {:.1}", runtime.block_on(measure(counts, 0))?);
-    println!(
-        "after 40 KB each {:.1}",
-        runtime.block_on(measure(counts, FETCHED_BYTES))?
-    );
+    for (after, fetched) in [("login", 0), ("40 KB each", FETCHED_BYTES)] {
+        println!(
+            "relay alone, after {after:10} {:5.1}",
+            runtime.block_on(measure(counts, fetched))?
+        );
+        println!(
+            "daemon, after {after:15} {:5.1}",
+            runtime.block_on(measure_daemon(counts, fetched))?
+        );
+    }
     Ok(())
+}
+
+/// As [`measure`], of the daemon.
+async fn measure_daemon(counts: [usize; 2], fetched: usize) -> Outcome<f64> {
+    let directory = tempfile::tempdir()?;
+    let identity = Identity::issue(directory.path())?;
+    let upstream = TcpListener::bind("127.0.0.1:0").await?;
+    let upstream_port = upstream.local_addr()?.port();
+    let _serving = tokio::spawn(daemon::serve_mailbox(upstream, identity.server()?, FETCHED_BYTES));
+    let daemon = Daemon::start(directory.path(), upstream_port, false).await?;
+    let tls = identity.client()?;
+
+    let mut sessions = Vec::new();
+    let mut sizes = [0.0; 2];
+    for (count, size) in counts.into_iter().zip(&mut sizes) {
+        while sessions.len() < count {
+            let (mut session, _) = daemon.log_in(&tls).await?;
+            if fetched > 0 {
+                session.write_all(FETCH).await?;
+                session.flush().await?;
+                session.read_exact(&mut vec![0; fetched]).await?;
+            }
+            sessions.push(session);
+        }
+        *size = resident_kb(daemon.id())?;
+    }
+    Ok(slope(counts, sizes))
 }
 
 /// Opens sessions up to each of `counts` and tells the slope in KB per session.
@@ -65,11 +101,20 @@ async fn measure(counts: [usize; 2], fetched: usize) -> Outcome<f64> {
         while sessions.len() < count {
             sessions.push(log_in(&tls, proxy.port, fetched).await?);
         }
-        *size = proxy.resident_kb()?;
+        *size = resident_kb(proxy.child.id())?;
     }
-    let [fewer, more] = counts;
-    let [before, after] = sizes;
-    Ok((after - before) / (more - fewer) as f64)
+    Ok(slope(counts, sizes))
+}
+
+fn slope([fewer, more]: [usize; 2], [before, after]: [f64; 2]) -> f64 {
+    (after - before) / (more - fewer) as f64
+}
+
+fn resident_kb(process: u32) -> Outcome<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = resident.and_then(|text| text.split_whitespace().next());
+    Ok(kilobytes.ok_or("no VmRSS")?.parse()?)
 }
 
 /// The mail program: connects, hears the greeting, and fetches.
@@ -122,13 +167,6 @@ impl Proxy {
         BufReader::new(stdout).read_line(&mut line)?;
         let port = line.trim().parse()?;
         Ok(Self { child, port })
-    }
-
-    fn resident_kb(&self) -> Outcome<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = resident.and_then(|text| text.split_whitespace().next());
-        Ok(kilobytes.ok_or("no VmRSS")?.parse()?)
     }
 }
 

@@ -24,8 +24,8 @@ pub(crate) fn is_measuring() -> bool {
 
 /// A self-signed ECDSA P-256 certificate and its key, in files.
 pub(crate) struct Identity {
-    cert_file: PathBuf,
-    key_file: PathBuf,
+    pub(crate) cert_file: PathBuf,
+    pub(crate) key_file: PathBuf,
 }
 
 impl Identity {

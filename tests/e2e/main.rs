@@ -23,10 +23,6 @@ mod lifecycle;
 mod refresh;
 mod secrets;
 mod seed;
-#[allow(
-    dead_code,
-    reason = "the bed offers whole things: a process that can be killed, a mechanism that can be chosen"
-)]
 mod support;
 mod testbed;
 mod transcripts;

@@ -26,7 +26,6 @@ pub struct Portreeve {
     imap_port: u16,
     imaps_port: u16,
     metrics_port: u16,
-    environment: Vec<(String, String)>,
     admin: Admin,
 }
 
@@ -40,8 +39,6 @@ pub struct Admin {
 #[derive(Default)]
 pub struct Setup {
     text: String,
-    environment: Vec<(String, String)>,
-    sasl: Option<String>,
 }
 
 /// The name under which [`Setup::provider`] puts the testbed's provider.
@@ -55,35 +52,19 @@ impl Setup {
         self
     }
 
-    /// Sets an environment variable of the proxy.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// The mechanisms that [`Setup::provider`] configures, as TOML.
-    pub fn sasl(mut self, mechanisms: &str) -> Self {
-        self.sasl = Some(mechanisms.to_owned());
-        self
-    }
-
     /// Adds the testbed's OAuth2 provider with the mailboxes of `dovecot`, over implicit TLS.
     pub fn provider(self, provider: &Provider, dovecot: &Dovecot) -> Self {
         self.provider_at(provider.endpoints(), dovecot.imaps(), "implicit", &dovecot.ca_file())
     }
 
     /// Adds the testbed's OAuth2 provider with an IMAP endpoint of the test's choice on localhost.
-    pub fn provider_at(mut self, oauth: &Endpoints, imap: SocketAddr, tls: &str, ca_file: &Path) -> Self {
+    pub fn provider_at(self, oauth: &Endpoints, imap: SocketAddr, tls: &str, ca_file: &Path) -> Self {
         let Endpoints {
             token_url,
             client_id,
             client_secret,
             ..
         } = oauth;
-        let sasl = self
-            .sasl
-            .take()
-            .unwrap_or_else(|| r#"["OAUTHBEARER", "XOAUTH2"]"#.to_owned());
         let (port, ca_file) = (imap.port(), ca_file.display());
         self.with(&format!(
             r#"
@@ -92,7 +73,7 @@ token_url = "{token_url}"
 client_id = "{client_id}"
 client_secret = "{client_secret}"
 scopes = ["mail", "offline_access"]
-sasl = {sasl}
+sasl = ["OAUTHBEARER", "XOAUTH2"]
 imap = {{ host = "localhost", port = {port}, tls = "{tls}" }}
 ca_file = "{ca_file}"
 "#
@@ -130,7 +111,6 @@ impl Portreeve {
             imap_port: free_port(),
             imaps_port: free_port(),
             metrics_port: free_port(),
-            environment: setup.environment.clone(),
             admin: Admin::behind(&directory.path().join("admin.sock")),
             directory,
         };
@@ -194,8 +174,7 @@ tls = "implicit"
             .args(&words[1..])
             .arg("serve")
             .arg("--config")
-            .arg(self.config_file())
-            .envs(self.environment.iter().cloned());
+            .arg(self.config_file());
         self.process = Some(Process::spawn("portreeve", &mut command));
     }
 
