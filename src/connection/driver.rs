@@ -4,13 +4,13 @@
 //! is written is told to the session as that leg's end, after the actions in hand, so that there is one way to end.
 
 use std::future::pending;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use ractor::ActorRef;
+use ractor::{ActorRef, DerivedActorRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -140,23 +140,35 @@ struct Attempt {
 enum Upstream {
     /// There is none.
     Closed,
-    /// It is being opened or secured.
-    Pending(Pin<Box<dyn Future<Output = Result<Opened, Fault>> + Send>>),
+    /// The login is being checked, or the leg opened or secured: what takes time is waited for beside the client, the
+    /// deadline and a goodbye.
+    Pending(Pin<Box<dyn Future<Output = Done> + Send>>),
     /// It is there.
     Open { leg: Leg, lost: bool, buffer: Box<[u8]> },
 }
 
-/// What opening or securing an upstream leg gave.
-enum Opened {
-    Connected(Leg, Box<UpstreamTarget>),
-    Secured(Leg),
+/// What has been waited for.
+enum Done {
+    Checked(Checked),
+    Connected(Result<(Leg, Box<UpstreamTarget>), Fault>),
+    Secured(Result<Leg, Fault>),
+}
+
+/// How the check of a login came out.
+struct Checked {
+    /// The account that was named, if it exists.
+    account: Option<String>,
+    /// The access token that was presented, if it exists.
+    token: Option<TokenId>,
+    /// The place among the account's sessions.
+    lease: Result<SessionLease, Fault>,
 }
 
 /// What woke a login.
 enum Woken {
     Client(std::io::Result<usize>),
     Upstream(std::io::Result<usize>),
-    Opened(Result<Opened, Fault>),
+    Done(Done),
     Deadline,
     Goodbye(Goodbye),
 }
@@ -195,7 +207,7 @@ impl Login {
             match self.wait(&mut goodbye).await {
                 Woken::Client(read) => self.on_client_read(read),
                 Woken::Upstream(read) => self.on_upstream_read(read),
-                Woken::Opened(opened) => self.on_opened(opened),
+                Woken::Done(done) => self.on_done(done),
                 Woken::Deadline => self.tell(Input::DeadlinePassed),
                 Woken::Goodbye(reason) => self.tell(Input::Goodbye(reason)),
             }
@@ -206,10 +218,7 @@ impl Login {
         match action {
             Action::SendClient(bytes) => self.send_client(&bytes).await,
             Action::SendUpstream(bytes) => self.send_upstream(&bytes).await,
-            Action::CheckLogin(request) => {
-                let checked = Box::pin(self.check_login(request)).await;
-                self.tell(Input::LoginChecked(checked));
-            }
+            Action::CheckLogin(request) => self.check_login(request),
             Action::ConnectUpstream { refused } => self.connect_upstream(refused),
             Action::SecureUpstream => self.secure_upstream(),
             Action::Report(report) => self.on_report(report),
@@ -223,8 +232,8 @@ impl Login {
     /// Waits for whatever happens first. Cancel-safe: what was not returned has not been taken.
     async fn wait(&mut self, goodbye: &mut oneshot::Receiver<Goodbye>) -> Woken {
         let deadline = self.session.deadline();
-        let (opening, upstream) = match self.attempt.as_mut().map(|attempt| &mut attempt.upstream) {
-            Some(Upstream::Pending(opening)) => (Some(opening), None),
+        let (work, upstream) = match self.attempt.as_mut().map(|attempt| &mut attempt.upstream) {
+            Some(Upstream::Pending(work)) => (Some(work), None),
             Some(Upstream::Open { leg, buffer, .. }) => (None, Some((leg, buffer))),
             Some(Upstream::Closed) | None => (None, None),
         };
@@ -238,12 +247,12 @@ impl Login {
                     None => pending().await,
                 }
             } => Woken::Upstream(read),
-            opened = async {
-                match opening {
-                    Some(opening) => opening.await,
+            done = async {
+                match work {
+                    Some(work) => work.await,
                     None => pending().await,
                 }
-            } => Woken::Opened(opened),
+            } => Woken::Done(done),
             () = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline.into()).await,
@@ -302,82 +311,64 @@ impl Login {
         }
     }
 
-    fn on_opened(&mut self, opened: Result<Opened, Fault>) {
+    fn on_done(&mut self, done: Done) {
         let Some(attempt) = &mut self.attempt else { return };
-        let input = match opened {
-            Ok(Opened::Connected(leg, target)) => {
+        attempt.upstream = Upstream::Closed;
+        let input = match done {
+            Done::Checked(checked) => Input::LoginChecked(self.on_checked(checked)),
+            Done::Connected(Ok((leg, target))) => {
                 let ready = open::ready(&target);
                 attempt.target = Some(*target);
-                attempt.upstream = Upstream::Open {
-                    leg,
-                    lost: false,
-                    buffer: open::buffer(),
-                };
+                attempt.upstream = Upstream::open(leg);
                 Input::UpstreamConnected(Ok(ready))
             }
-            Ok(Opened::Secured(leg)) => {
-                attempt.upstream = Upstream::Open {
-                    leg,
-                    lost: false,
-                    buffer: open::buffer(),
-                };
+            Done::Connected(Err(fault)) => Input::UpstreamConnected(Err(fault)),
+            Done::Secured(Ok(leg)) => {
+                attempt.upstream = Upstream::open(leg);
                 Input::UpstreamSecured(Ok(()))
             }
-            Err(fault) => {
-                attempt.upstream = Upstream::Closed;
-                // Only an open leg has a target, and only an open leg is secured.
-                match attempt.target {
-                    Some(_) => Input::UpstreamSecured(Err(fault)),
-                    None => Input::UpstreamConnected(Err(fault)),
-                }
-            }
+            Done::Secured(Err(fault)) => Input::UpstreamSecured(Err(fault)),
         };
         self.tell(input);
     }
 
-    /// Checks the access token and takes a place among the account's sessions, where the token is looked up once more: its
-    /// deletion either finds the session there, or is found by it.
-    async fn check_login(&mut self, request: LoginRequest) -> Result<Admission, Fault> {
-        let mut attempt = Attempt {
+    fn on_checked(&mut self, checked: Checked) -> Result<Admission, Fault> {
+        let Checked { account, token, lease } = checked;
+        if let Some(attempt) = &mut self.attempt {
+            (attempt.account, attempt.token) = (account.clone(), token);
+            attempt.lease = Some(lease?);
+        }
+        match (account, token) {
+            (Some(account), Some(token)) => {
+                self.cast(Message::Admitted {
+                    account: account.clone(),
+                    token,
+                });
+                Ok(Admission { account })
+            }
+            // A place is taken for an account and a token only.
+            _ => Err(Fault::new(FaultKind::UnknownCredentials)),
+        }
+    }
+
+    /// Begins an attempt: has the access token checked and a place taken among the account's sessions.
+    fn check_login(&mut self, request: LoginRequest) {
+        let checking = check(
+            self.services.clone(),
+            request,
+            Scope::of(self.facts.protocol),
+            self.remote.ip(),
+            self.session_id,
+            self.actor.get_derived(),
+        );
+        self.attempt = Some(Attempt {
             begun: clock::instant(),
             account: None,
             token: None,
             lease: None,
             target: None,
-            upstream: Upstream::Closed,
-        };
-        let store = self.services.store.clone();
-        let authenticated = access::authenticate(
-            &*store,
-            request.user.as_deref(),
-            &request.secret,
-            Scope::of(self.facts.protocol),
-            self.remote.ip(),
-            clock::now(),
-        )
-        .await;
-        let admitted = match authenticated {
-            Ok(admitted) => admitted,
-            Err(denied) => {
-                (attempt.account, attempt.token) = (denied.account, denied.token);
-                self.attempt = Some(attempt);
-                return Err(denied.fault);
-            }
-        };
-        let (account, token) = (admitted.account.account, admitted.token.id);
-        (attempt.account, attempt.token) = (Some(account.clone()), Some(token));
-        let attempt = self.attempt.insert(attempt);
-        let live = LiveSession {
-            session: self.session_id,
-            token,
-            end: self.actor.get_derived(),
-        };
-        attempt.lease = Some(self.services.accounts.open_session(&account, live).await?);
-        self.cast(Message::Admitted {
-            account: account.clone(),
-            token,
+            upstream: Upstream::Pending(Box::pin(async move { Done::Checked(checking.await) })),
         });
-        Ok(Admission { account })
     }
 
     fn connect_upstream(&mut self, refused: Option<u64>) {
@@ -387,9 +378,12 @@ impl Login {
         let (services, protocol) = (self.services.clone(), self.facts.protocol);
         let limit = self.config.limits.upstream_connect_timeout;
         attempt.upstream = Upstream::Pending(Box::pin(async move {
-            let target = services.accounts.credential(&account, protocol, refused).await?;
-            let leg = open::open(&target, protocol, &services.trust, limit).await?;
-            Ok(Opened::Connected(leg, Box::new(target)))
+            let connected = async {
+                let target = services.accounts.credential(&account, protocol, refused).await?;
+                let leg = open::open(&target, protocol, &services.trust, limit).await?;
+                Ok((leg, Box::new(target)))
+            };
+            Done::Connected(connected.await)
         }));
     }
 
@@ -402,9 +396,7 @@ impl Login {
                 let limit = self.config.limits.upstream_connect_timeout;
                 attempt.upstream = Upstream::Pending(Box::pin(async move {
                     let (provider, host) = (&target.provider, &target.endpoint.host);
-                    open::secure(leg, provider, host, &services.trust, limit)
-                        .await
-                        .map(Opened::Secured)
+                    Done::Secured(open::secure(leg, provider, host, &services.trust, limit).await)
                 }));
             }
             other => attempt.upstream = other,
@@ -563,6 +555,49 @@ impl Login {
     fn cast(&self, message: Message) {
         // Without its actor this task is about to be aborted.
         self.actor.cast(message).ok();
+    }
+}
+
+impl Upstream {
+    fn open(leg: Leg) -> Self {
+        Self::Open {
+            leg,
+            lost: false,
+            buffer: open::buffer(),
+        }
+    }
+}
+
+/// Checks the access token and takes a place among the account's sessions, where the token is looked up once more: its
+/// deletion either finds the session there, or is found by it.
+async fn check(
+    services: Arc<Services>,
+    request: LoginRequest,
+    scope: Scope,
+    address: IpAddr,
+    session: SessionId,
+    end: DerivedActorRef<Goodbye>,
+) -> Checked {
+    let (store, user) = (services.store.as_ref(), request.user.as_deref());
+    let admitted = match access::authenticate(store, user, &request.secret, scope, address, clock::now()).await {
+        Ok(admitted) => admitted,
+        Err(denied) => {
+            return Checked {
+                account: denied.account,
+                token: denied.token,
+                lease: Err(denied.fault),
+            };
+        }
+    };
+    let (account, token) = (admitted.account.account, admitted.token.id);
+    let lease = services
+        .accounts
+        .open_session(&account, LiveSession { session, token, end })
+        .await;
+    Checked {
+        account: Some(account),
+        token: Some(token),
+        lease,
     }
 }
 

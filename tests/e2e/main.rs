@@ -16,9 +16,9 @@
 mod cli;
 mod clients;
 mod demo;
+mod durability;
 mod faults;
 mod refresh;
-mod durability;
 mod seed;
 #[allow(
     dead_code,
