@@ -264,7 +264,7 @@ impl Supervised {
             state: self.held.record.state,
             last_error: self.held.record.last_error.clone(),
             next_try: self.refresher.next_try(),
-            expires: self.refresher.expires(),
+            expires: self.held.expires(),
         }
     }
 

@@ -283,14 +283,14 @@ async fn a_verification_tells_each_step() {
     daemon.add_account("a b", None).await;
     *daemon.world.verification.lock().unwrap() = vec![
         step("dns", StepResult::Ok, "two addresses"),
-        step("tcp", StepResult::Failed, "connection refused: check the port"),
+        step("connect", StepResult::Failed, "connection refused: check the port"),
         step("tls", StepResult::Skipped, "no connection"),
     ];
     assert_eq!(
         daemon.done(Method::POST, "/v1/account/a%20b/verify", None).await,
         json!({"account": "a b", "ok": false, "steps": [
             {"name": "dns", "protocol": "imap", "result": "ok", "ms": 1, "message": "two addresses"},
-            {"name": "tcp", "protocol": "imap", "result": "failed", "ms": 1, "message": "connection refused: check the port"},
+            {"name": "connect", "protocol": "imap", "result": "failed", "ms": 1, "message": "connection refused: check the port"},
             {"name": "tls", "protocol": "imap", "result": "skipped", "ms": 1, "message": "no connection"},
         ]})
     );

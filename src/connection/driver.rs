@@ -500,7 +500,7 @@ impl Login {
             },
             Report::UpstreamChallenge(challenge) => {
                 let account = self.account();
-                info!(%session, account, challenge, "the upstream explained its refusal");
+                info!(%session, account, %challenge, "the upstream explained its refusal");
             }
             Report::RetryingWithFreshToken(refusal) => {
                 let account = self.account();

@@ -176,7 +176,7 @@ impl Walk {
                         dialogue.handle_secured();
                     }
                     UpstreamStep::Challenged(challenge) => {
-                        tracing::debug!(challenge, "the upstream explained its refusal")
+                        tracing::debug!(%challenge, "the upstream explained its refusal")
                     }
                     UpstreamStep::LoggedIn(_) => return Ok(()),
                     UpstreamStep::Failed(fault) => return Err(fault),

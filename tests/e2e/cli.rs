@@ -37,21 +37,21 @@ async fn a_mailbox_is_added_used_and_removed() {
         .iter()
         .map(|step| {
             let text = |field: &str| step[field].as_str().expect("text");
-            (text("step"), text("result"))
+            (text("name"), text("result"))
         })
         .collect();
     assert_eq!(
         results,
         [
             ("dns", "ok"),
-            ("tcp", "ok"),
+            ("connect", "ok"),
             ("tls", "ok"),
             ("token", "ok"),
             ("login", "ok")
         ]
     );
     let verified = shell.done(&["account", "verify", ALICE]).stdout;
-    assert_in_order(&verified, &["dns", "tcp", "tls", "token", "login"]);
+    assert_in_order(&verified, &["dns", "connect", "tls", "token", "login"]);
 
     let listed = shell.done(&["account", "list", "--json"]).json();
     assert_eq!((&listed["total"], &listed["page"]), (&json!(1), &json!(0)));
@@ -197,15 +197,15 @@ async fn verify_says_which_step_failed() {
     let report = verified.json();
     let result = |step: &str| {
         let steps = report["steps"].as_array().expect("a list");
-        let step = steps.iter().find(|it| it["step"] == step);
+        let step = steps.iter().find(|it| it["name"] == step);
         step.map(|step| text(step, "result").to_owned())
     };
     assert_eq!(result("dns").as_deref(), Some("ok"));
-    assert_eq!(result("tcp").as_deref(), Some("failed"));
+    assert_eq!(result("connect").as_deref(), Some("failed"));
     assert_eq!(result("login").as_deref(), Some("skipped"));
     let verified = shell.run(&["account", "verify", "bob"]);
     assert_eq!(verified.code, 1);
-    assert_in_order(&verified.stdout, &["dns", "tcp"]);
+    assert_in_order(&verified.stdout, &["dns", "connect"]);
 }
 
 #[test]
@@ -261,8 +261,9 @@ async fn what_the_daemon_refuses_is_told_with_exit_code_1() {
         assert!(refused.stderr.starts_with("portreeve: "), "{command:?}: {refused:?}");
         assert_eq!(refused.stdout, "", "{command:?}");
     }
-    let refused = shell.run_with(&["account", "add", "a@unknown.test", "--password-file", "-"], "x");
-    assert_eq!(refused.code, 1, "no provider is known for the address: {refused:?}");
+    let unclear = shell.run_with(&["account", "add", "a@unknown.test", "--password-file", "-"], "x");
+    assert_eq!(unclear.code, 2, "no provider is known for the address: {unclear:?}");
+    assert!(unclear.stderr.contains("--provider"), "{unclear:?}");
 }
 
 #[test]

@@ -18,6 +18,8 @@ mod clients;
 mod demo;
 mod durability;
 mod faults;
+mod hostile;
+mod lifecycle;
 mod refresh;
 mod seed;
 #[allow(

@@ -53,6 +53,7 @@ transcripts! { imap:
     oauth_app_refused
     one_byte_at_a_time
     pipelining
+    pre_auth_timeout
     provider_trouble
     proxy_limit
     sasl_login

@@ -59,6 +59,11 @@ impl Held {
         Some(TokenTimes { obtained, expires })
     }
 
+    /// When the access token ends, if that was ever told: the same whether a supervisor runs or the store is asked.
+    pub(super) fn expires(&self) -> Option<Timestamp> {
+        self.secrets.grant.as_ref()?.expires
+    }
+
     /// Whether `other` has the refresh token that is held.
     pub(super) fn has_refresh_token_of(&self, other: &AccountSecrets) -> bool {
         let other = other.grant.as_ref().and_then(|grant| grant.refresh_token.as_ref());

@@ -11,7 +11,10 @@
 //! A synchronising literal may be refused by the upstream; then what follows is no literal but the next command. So until
 //! its first byte is seen, a completion with the command's tag takes it back.
 //!
-//! **In doubt there is no boundary,** and there will be none: from COMPRESS on, whether it is agreed or not, and where client
+//! Whether COMPRESS is agreed is the upstream's answer to it. Until then a client sends nothing more (RFC 4978 §3) and there
+//! is no boundary; a refusal gives it back.
+//!
+//! **In doubt there is no boundary,** and there will be none: behind a COMPRESS that was not clearly refused, and where client
 //! and upstream could disagree on what a literal is. The session then ends without a word, which every client survives.
 
 use memchr::memchr;
@@ -63,7 +66,7 @@ impl Boundaries for ImapBoundaries {
     }
 
     fn at_boundary(&self) -> bool {
-        !self.is_lost && self.upstream.line.place == Place::Start
+        !self.is_lost && self.upstream.line.place == Place::Start && self.client.word != Word::Compress
     }
 
     fn take_remark(&mut self) -> Option<UpstreamRemark> {
@@ -100,8 +103,8 @@ impl UpstreamStream {
             self.line.follow(line);
             match self.line.place {
                 Place::TextCr => {
-                    if client.may_be_refused && !self.is_continued && client.tag.is_tag_of(self.head.of(line)) {
-                        client.on_refused();
+                    if client.awaits_answer() && !self.is_continued {
+                        client.on_response(self.head.of(line))?;
                     }
                     self.start_line();
                 }
@@ -150,6 +153,8 @@ enum Word {
     Tag,
     /// The command's name, of which so many bytes are those of COMPRESS.
     Name(u8),
+    /// What follows COMPRESS, up to its answer.
+    Compress,
     /// What need not be looked at.
     Other,
 }
@@ -169,6 +174,10 @@ impl ClientStream {
                 Some((line, behind)) => (line, Some(behind)),
                 None => (bytes, None),
             };
+            if self.awaits_compress() {
+                // It may be compressed already, or a command.
+                return Err(Lost);
+            }
             self.read_words(line)?;
             self.line.follow(line);
             let Some(behind) = behind else {
@@ -178,13 +187,44 @@ impl ClientStream {
                 Place::MarkerCr => self.on_literal()?,
                 // Lenient upstreams would take this for a literal, strict ones would not.
                 Place::Marker => return Err(Lost),
+                _ if self.word == Word::Compress => self.line.place = Place::Start,
                 _ => self.start_line(),
             }
             bytes = behind;
         }
     }
 
+    /// Whether the upstream's answer to the command at hand matters.
+    fn awaits_answer(&self) -> bool {
+        self.may_be_refused || self.word == Word::Compress
+    }
+
+    /// Whether COMPRESS was sent in whole and is not answered.
+    fn awaits_compress(&self) -> bool {
+        self.word == Word::Compress && self.line.place == Place::Start
+    }
+
+    /// Heeds a response, of which at least [`HEAD_BYTES_MAX`] bytes are given if it has as many.
+    fn on_response(&mut self, line: &[u8]) -> Result<(), Lost> {
+        let Some(answer) = self.tag.answer_in(line) else {
+            return Ok(());
+        };
+        let is_refusal = REFUSALS.iter().any(|refusal| {
+            let status = answer.get(..refusal.len());
+            status.is_some_and(|status| status.eq_ignore_ascii_case(refusal))
+        });
+        if self.word == Word::Compress && !(self.awaits_compress() && is_refusal) {
+            return Err(Lost);
+        }
+        self.may_be_refused = false;
+        self.start_line();
+        Ok(())
+    }
+
     fn on_literal(&mut self) -> Result<(), Lost> {
+        if self.word == Word::Compress {
+            return Err(Lost);
+        }
         self.line.place = Place::Literal;
         self.word = Word::Other;
         self.may_be_refused = self.line.is_synchronising;
@@ -195,22 +235,26 @@ impl ClientStream {
         }
     }
 
-    fn on_refused(&mut self) {
-        self.may_be_refused = false;
-        self.start_line();
-    }
-
     fn start_line(&mut self) {
         self.line.place = Place::Start;
         self.tag.clear();
         self.word = Word::Tag;
     }
 
+    fn on_compress(&mut self) -> Result<(), Lost> {
+        self.word = Word::Compress;
+        match usize::from(self.tag.length) > COMPRESS_TAG_BYTES_MAX {
+            // Its answer could not be told from another command's.
+            true => Err(Lost),
+            false => Ok(()),
+        }
+    }
+
     /// Looks at as much of a command as is needed to tell whether it is COMPRESS.
     fn read_words(&mut self, line: &[u8]) -> Result<(), Lost> {
         for byte in line {
             match (self.word, *byte) {
-                (Word::Other, _) => return Ok(()),
+                (Word::Compress | Word::Other, _) => return Ok(()),
                 (Word::Tag, b' ') => self.word = Word::Name(0),
                 (Word::Tag, byte) => self.tag.extend(&[byte]),
                 (Word::Name(0), b' ') => {}
@@ -221,7 +265,7 @@ impl ClientStream {
                         false => Word::Other,
                     };
                     if self.word == Word::Name(COMPRESS_BYTES) {
-                        return Err(Lost);
+                        self.on_compress()?;
                     }
                 }
             }
@@ -357,10 +401,9 @@ impl Head {
         self.as_bytes()
     }
 
-    /// Whether a line that begins with `line` completes the command with this tag.
-    fn is_tag_of(&self, line: &[u8]) -> bool {
-        line.strip_prefix(self.as_bytes())
-            .is_some_and(|behind| behind.starts_with(b" "))
+    /// What stands behind this tag in a line that begins with `line`, if it completes the command with this tag.
+    fn answer_in<'a>(&self, line: &'a [u8]) -> Option<&'a [u8]> {
+        line.strip_prefix(self.as_bytes())?.strip_prefix(b" ")
     }
 }
 
@@ -375,8 +418,14 @@ const COMPRESS: &[u8] = b"COMPRESS";
 
 const COMPRESS_BYTES: u8 = 8;
 
+/// What refuses a command.
+const REFUSALS: [&[u8]; 2] = [b"NO ", b"BAD"];
+
 /// Enough for `* PREAUTH `, and for a tag with a space behind it. Tags of real clients have up to 10 bytes.
 const HEAD_BYTES_MAX: usize = 16;
+
+/// Leaves room behind the tag for a space and a refusal.
+const COMPRESS_TAG_BYTES_MAX: usize = HEAD_BYTES_MAX - 4;
 
 /// Digits of a `number64` (RFC 9051 §9); any number with so many fits into 64 bits.
 const LITERAL_DIGITS_MAX: u8 = 19;
@@ -482,18 +531,52 @@ mod tests {
     }
 
     #[test]
-    fn from_compress_on_there_is_no_boundary() {
-        for command in ["A COMPRESS DEFLATE\r\n", "a.1 compress deflate\n", "A  CoMpReSs"] {
+    fn once_compress_is_agreed_there_is_no_boundary() {
+        for command in ["A COMPRESS DEFLATE\r\n", "A compress deflate\n", "A  CoMpReSs"] {
             check(&[
                 (client("A NOOP\r\nB IDLE\r\nDONE\r\n"), true),
                 (client(command), false),
+                (upstream("* 1 EXISTS\r\n"), false),
                 (upstream("A OK deflating\r\n"), false),
+                (upstream("A NO not\r\n"), false),
             ]);
         }
         check(&[
             (client("A APPEND COMPRESS {3+}\r\n"), true),
             (client("abc\r\n"), true),
             (client("B COMPRESS\r\n"), false),
+        ]);
+    }
+
+    #[test]
+    fn a_refused_compress_changes_nothing() {
+        for refusal in ["A NO not today\r\n", "A bad what?\r\n", "A BAD\r\n"] {
+            check(&[
+                (client("A COMPRESS DEFLATE\r\n"), false),
+                (upstream("* LIST {6}\r\nA NO x\r\n"), false),
+                (upstream("B NO not this\r\n"), false),
+                (upstream(refusal), true),
+                (client("A NOOP\r\n"), true),
+                (client("B COMPRESS DEFLATE\r\n"), false),
+                (upstream("B OK deflating\r\n"), false),
+            ]);
+        }
+    }
+
+    #[test]
+    fn where_the_answer_to_compress_is_in_doubt_boundaries_end() {
+        let lost = |command: &str, answer: &str| {
+            check(&[(client(command), false), (upstream(answer), false)]);
+        };
+        lost("A COMPRESS DEFLATE\r\n", "A MAYBE\r\n");
+        lost("A COMPRESS DEFLATE\r\n", "A NOTED\r\n");
+        lost("A COMPRESS DEFLATE\r\nB NOOP\r\n", "A NO\r\n");
+        lost("A COMPRESS DEFLATE", "A NO too early\r\n");
+        lost("A COMPRESS {7+}\r\nDEFLATE\r\n", "A NO not\r\n");
+        lost("0123456789abc COMPRESS DEFLATE\r\n", "0123456789abc NO not\r\n");
+        check(&[
+            (client("0123456789ab COMPRESS DEFLATE\r\n"), false),
+            (upstream("0123456789ab NO not\r\n"), true),
         ]);
     }
 

@@ -116,6 +116,30 @@ impl Imap {
         }
     }
 
+    /// Sends `piece` again and again, as far as the other side takes it, up to `octets` in all; meanwhile reads to the end of
+    /// the stream and returns its lines.
+    pub async fn flood(self, piece: &[u8], octets: usize) -> Vec<String> {
+        let (mut receiving, mut sending) = tokio::io::split(self.stream);
+        let mut heard = self.buffer;
+        let flood = async {
+            // An error means that the other side has had enough.
+            for _ in 0..octets / piece.len() {
+                if sending.write_all(piece).await.is_err() {
+                    return;
+                }
+            }
+            sending.shutdown().await.ok();
+        };
+        // A reset is an end too: the other side need not read a flood to its end.
+        let hearing = async { receiving.read_to_end(&mut heard).await.ok() };
+        let both = async { tokio::join!(flood, hearing) };
+        if tokio::time::timeout(PATIENCE, both).await.is_err() {
+            panic!("a flood without an end\n{}", tail(&self.transcript));
+        }
+        let heard = String::from_utf8_lossy(&heard);
+        heard.split_terminator("\r\n").map(str::to_owned).collect()
+    }
+
     /// Sends a line; the CRLF is added.
     pub async fn send_line(&mut self, line: &str) {
         self.send(format!("{line}\r\n").as_bytes()).await;

@@ -7,7 +7,9 @@
 pub mod bed;
 pub mod certs;
 pub mod dovecot;
+pub mod host;
 pub mod imap;
+pub mod mailbox;
 pub mod orders;
 pub mod portreeve;
 pub mod ports;

@@ -116,6 +116,8 @@ ca_file = "{ca_file}"
 impl Portreeve {
     /// Writes the configuration; starts nothing.
     pub fn prepare(setup: &Setup) -> Portreeve {
+        // The tests' HTTP client needs one; an error means that another test in this process came first.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let directory = open_directory();
         let authority = Authority::new();
         let Leaf {
@@ -368,6 +370,8 @@ tls = "implicit"
 impl Admin {
     /// The admin API behind `socket`, whoever listens there at the time.
     pub fn behind(socket: &Path) -> Admin {
+        // An error means that another test of this process has installed it: the same one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::builder()
             .unix_socket(socket)
             // A connection that is kept may lead to a proxy that has ended.

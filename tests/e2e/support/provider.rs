@@ -89,6 +89,18 @@ impl Provider {
         self.order::<Value>("fault", order).await;
     }
 
+    /// Switches a fault on for the token requests of one user until [`Provider::clear_faults_of`].
+    pub async fn fault_of(&self, user: &str, fault: Fault) {
+        let mut order = json!(fault);
+        order["user"] = json!(user);
+        self.order::<Value>("fault", order).await;
+    }
+
+    /// Switches a user's own faults off; requests that were left hanging are cut, whosever they are.
+    pub async fn clear_faults_of(&self, user: &str) {
+        self.order::<Value>("clear-faults", json!({ "user": user })).await;
+    }
+
     /// Switches all faults off; requests that were left hanging are cut.
     pub async fn clear_faults(&self) {
         self.order::<Value>("clear-faults", json!({})).await;

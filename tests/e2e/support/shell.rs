@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// Somebody at a terminal whose daemon is behind this socket.
 pub struct Shell {
@@ -89,7 +90,7 @@ impl Printed {
     }
 }
 
-/// The access token that is printed, which must be one and the same wherever it stands.
+/// The access token that is printed, which must be one and the same wherever it stands. Its id may stand beside it.
 pub fn only_token_in(printed: &str) -> String {
     let mut tokens: Vec<&str> = printed
         .split(|character: char| !character.is_ascii_hexdigit())
@@ -97,6 +98,11 @@ pub fn only_token_in(printed: &str) -> String {
         .collect();
     tokens.sort_unstable();
     tokens.dedup();
+    let ids: Vec<String> = tokens
+        .iter()
+        .map(|token| format!("{:x}", Sha256::digest(token)))
+        .collect();
+    tokens.retain(|word| !ids.iter().any(|id| id == word));
     assert_eq!(tokens.len(), 1, "{printed}");
     tokens[0].to_owned()
 }

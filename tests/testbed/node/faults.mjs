@@ -1,5 +1,5 @@
 // What the token endpoint can be told to do wrong. A fault applies to the next N token requests, or
-// to all until cleared.
+// to all until cleared; and to those of one user, or to everybody's.
 //
 // Three kinds: an answer given instead of carrying the request out (CANNED), no answer at all
 // (SILENT), and a request that is carried out but answered in a disturbed way (DISTURBED).
@@ -45,7 +45,7 @@ export class Faults {
   #active = [];
   #hanging = new Set();
 
-  /** Switches a fault on: `{kind, count?, …}`; without a count it stays until cleared. */
+  /** Switches a fault on: `{kind, user?, count?, …}`; for one user or all, and without a count until cleared. */
   add(fault) {
     if (!(fault.kind in CANNED || fault.kind in DISTURBED || SILENT.has(fault.kind))) {
       throw new Error(`no such fault: ${fault.kind}`);
@@ -53,16 +53,16 @@ export class Faults {
     this.#active.push({ ...fault, left: fault.count ?? Infinity });
   }
 
-  /** Switches all faults off; requests left hanging are cut. */
-  clear() {
-    this.#active = [];
+  /** Switches a user's own faults off, or all; requests left hanging are cut. */
+  clear(user) {
+    this.#active = this.#active.filter((fault) => user !== undefined && fault.user !== user);
     for (const socket of this.#hanging) socket.destroy();
     this.#hanging.clear();
   }
 
-  /** The fault that the next request meets, or undefined; counts it as used. */
-  take() {
-    const fault = this.#active.find((each) => each.left > 0);
+  /** The fault that a request of this user meets, or undefined; counts it as used. */
+  take(user) {
+    const fault = this.#active.find((each) => each.left > 0 && (each.user ?? user) === user);
     if (fault) fault.left -= 1;
     return fault;
   }

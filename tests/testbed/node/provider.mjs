@@ -98,7 +98,7 @@ async function onIssuerRequest(req, res) {
   const body = await bodyOf(req);
   const params = Object.fromEntries(new URLSearchParams(body.toString()));
   const user = store.userOfRefreshToken(params.refresh_token);
-  const fault = faults.take();
+  const fault = faults.take(user);
   const entry = ledger.begin(req, params, user, fault);
   res.once('close', () => ledger.end(entry, res.writableFinished ? res.statusCode : null));
   if (fault && faults.answer(fault, req, res)) return undefined;
@@ -122,7 +122,7 @@ async function mint({ user, access_token_seconds: seconds }) {
 const orders = {
   mint,
   fault: async (fault) => { faults.add(fault); return {}; },
-  'clear-faults': async () => { faults.clear(); return {}; },
+  'clear-faults': async ({ user }) => { faults.clear(user); return {}; },
   options: async (changes) => Object.assign(options, changes),
   'revoke-access-token': async ({ access_token: token }) => ({ revoked: store.revokeAccessToken(token) }),
   'revoke-access-tokens': async ({ user }) => ({ revoked: store.revokeAccessTokensOf(user) }),
