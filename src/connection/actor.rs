@@ -267,7 +267,8 @@ impl State {
     /// Passes the order on to the task, once, and makes sure that the session ends even if its client reads nothing.
     fn end(&mut self, goodbye: Goodbye, myself: &ActorRef<Message>) {
         if let Some(order) = self.goodbye.take() {
-            // The receiver goes from the login's task to the relay's, so the order is heard whichever runs.
+            // The receiver goes from the login's task to the relay's, so the order is heard whichever runs. Both say it at
+            // once or not at all, so what the abort cuts off is the wait for the client to hang up, never the farewell.
             order.send(goodbye).ok();
             myself.send_after(CLOSE_DRAIN, move || Message::Abort(goodbye.label()));
         }
@@ -289,7 +290,6 @@ impl State {
             traffic.clone(),
             parts.goodbye,
         );
-        self.phase.enter(Phase::Relay);
         self.entered.relayed(traffic.clone(), parts.provider, clock::instant());
         self.relayed = Some(Relayed {
             upstream: parts.upstream_address,

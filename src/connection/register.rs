@@ -160,13 +160,7 @@ impl Entered {
     /// Takes note that the session is relayed from now on.
     pub(super) fn relayed(&self, traffic: Arc<Traffic>, provider: String, now: Instant) {
         if let Some(entry) = self.sessions.lock().get_mut(&self.session) {
-            entry.relayed = Some(Relayed {
-                traffic,
-                provider,
-                counted: (0, 0),
-                quiet_since: now,
-                half_closed_since: None,
-            });
+            entry.relayed = Some(Relayed::begin(traffic, provider, now));
         }
     }
 
@@ -200,3 +194,99 @@ async fn describe(actors: impl IntoIterator<Item = ActorRef<Message>>) -> Vec<Se
 
 /// How long a session may take to describe itself; its actor answers in microseconds.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use ractor::{Actor, ActorProcessingErr};
+
+    use super::*;
+
+    /// A session that does nothing but describe itself.
+    struct Stub;
+
+    impl Actor for Stub {
+        type Msg = Message;
+        type State = SessionView;
+        type Arguments = SessionView;
+
+        async fn pre_start(&self, _: ActorRef<Message>, view: SessionView) -> Result<SessionView, ActorProcessingErr> {
+            Ok(view)
+        }
+
+        async fn handle(
+            &self,
+            myself: ActorRef<Message>,
+            message: Message,
+            view: &mut SessionView,
+        ) -> Result<(), ActorProcessingErr> {
+            match message {
+                Message::Describe(reply) => reply.send(view.clone())?,
+                _ => myself.stop(None),
+            }
+            Ok(())
+        }
+    }
+
+    /// Enters sessions 1 to 5; the odd ones are of the account `odd`.
+    async fn five(sessions: &Arc<Sessions>) -> Vec<Entered> {
+        let mut entered = Vec::new();
+        for id in 1..=5 {
+            let view = SessionView {
+                id: SessionId(id),
+                protocol: Protocol::Imap,
+                account: (id % 2 == 1).then(|| "odd".to_owned()),
+                token: None,
+                remote_address: SocketAddr::from(([192, 0, 2, 1], 1)),
+                local_address: SocketAddr::from(([127, 0, 0, 1], 143)),
+                upstream_address: None,
+                client: None,
+                phase: "auth",
+                since: Timestamp::EPOCH,
+                bytes_up: 0,
+                bytes_down: 0,
+            };
+            let (actor, _) = Actor::spawn(None, Stub, view).await.unwrap();
+            let entry = Entry {
+                actor,
+                protocol: Protocol::Imap,
+                relayed: None,
+            };
+            entered.push(sessions.enter(SessionId(id), entry));
+        }
+        entered
+    }
+
+    fn ids(listing: &Listing<SessionView>) -> (u64, Vec<u64>) {
+        (listing.total, listing.entries.iter().map(|view| view.id.0).collect())
+    }
+
+    #[tokio::test]
+    async fn pages_are_cut_from_all_sessions_newest_first() {
+        let sessions = Arc::<Sessions>::default();
+        let _entered = five(&sessions).await;
+        for (account, page, size, expected) in [
+            (None, 0, 2, (5, vec![5, 4])),
+            (None, 2, 2, (5, vec![1])),
+            (None, 3, 2, (5, vec![])),
+            (None, usize::MAX, 2, (5, vec![])),
+            (Some("odd"), 0, 2, (3, vec![5, 3])),
+            (Some("odd"), 1, 2, (3, vec![1])),
+            (Some("nobody"), 0, 2, (0, vec![])),
+        ] {
+            let listing = sessions.list(account, Page { page, size }).await;
+            assert_eq!(ids(&listing), expected, "{account:?} {page}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_leaves_with_its_guard_and_cannot_be_found_or_ended_then() {
+        let sessions = Arc::<Sessions>::default();
+        let mut entered = five(&sessions).await;
+        assert_eq!(sessions.find(SessionId(5)).await.unwrap().id, SessionId(5));
+        assert!(sessions.end(SessionId(5), Goodbye::ClosedByAdmin));
+        entered.pop();
+        assert!(sessions.find(SessionId(5)).await.is_none());
+        assert!(!sessions.end(SessionId(5), Goodbye::ClosedByAdmin));
+        assert_eq!(sessions.count(), 4);
+    }
+}

@@ -96,6 +96,20 @@ impl Traffic {
     }
 }
 
+#[cfg(test)]
+impl Traffic {
+    /// Counts bytes as a relay would.
+    pub(crate) fn add(&self, up: usize, down: usize) {
+        count(&self.up, up);
+        count(&self.down, down);
+    }
+
+    /// Notes the end of one side as a relay would.
+    pub(crate) fn half_close(&self) {
+        self.half_closed.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Relay {
     /// Relays between two legs that are logged in. `to_client` and `to_upstream` are what was read ahead on the other leg;
     /// they are watched, counted and written before anything else. A `goodbye` whose sender is dropped never comes.
