@@ -68,9 +68,10 @@ impl App {
         let store = open_store(&config).await?;
         let (config_sender, config) = watch::channel(Arc::new(config));
         let effective = config.borrow().clone();
-        let accounts = Accounts::start(store.clone(), TokenClient::new(), config.clone());
+        let system = SystemRoots::load();
+        let accounts = Accounts::start(store.clone(), TokenClient::new(system.clone()), config.clone());
         let usage = UsageLog::new(store.clone());
-        let trust = Trust::new(SystemRoots::load());
+        let trust = Trust::new(system);
         let services = Services::new(store.clone(), accounts.clone(), usage, config.clone(), trust);
 
         let admission = Admission::new(admission_limits(&effective));

@@ -40,6 +40,12 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Reads a date in the form that HTTP senders must use (RFC 9110 §5.6.7). `None` if `text` is none or lies before 1970.
+    pub fn from_http_date(text: &str) -> Option<Self> {
+        let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        u64::try_from(time.as_millisecond()).ok().map(Self)
+    }
+
     /// Reads an RFC 3339 date and time with an offset.
     ///
     /// # Errors

@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-/// Bytes of an access token before hex: 256 bits, so that guessing is hopeless without any delay.
-pub const ACCESS_TOKEN_BYTES: usize = 32;
+// Accounts and access tokens.
 
 /// Characters of an account id (INTERFACE §1).
 pub const ACCOUNT_ID_CHARS_MAX: usize = 256;
@@ -14,17 +13,36 @@ pub const ACCOUNT_ID_CHARS_MAX: usize = 256;
 /// Characters of a description, a name or an e-mail address in the admin API.
 pub const LABEL_CHARS_MAX: usize = 1024;
 
-/// Bytes of a token's metadata, serialised: it is the administrator's own note, not a data store.
-pub const TOKEN_METADATA_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a refresh token, an OAuth access token or a password that the admin API accepts.
+pub const CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a host name as text (RFC 1035 §2.3.4: 255 octets on the wire).
+pub const HOST_BYTES_MAX: usize = 253;
+
+/// Bytes of an access token before hex: 256 bits, so that guessing is hopeless without any delay.
+pub const ACCESS_TOKEN_BYTES: usize = 32;
+
+/// Scopes of one token.
+pub const TOKEN_SCOPES_MAX: usize = 16;
 
 /// Address ranges in one token's restrictions.
 pub const TOKEN_ADDRESSES_MAX: usize = 64;
 
+/// Bytes of a token's metadata, serialised: it is the administrator's own note, not a data store.
+pub const TOKEN_METADATA_BYTES_MAX: usize = 16 * 1024;
+
+/// First and longest wait between attempts to write an account that the store refused.
+pub const ACCOUNT_WRITE_RETRY_MIN: Duration = Duration::from_secs(1);
+/// See [`ACCOUNT_WRITE_RETRY_MIN`].
+pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
+pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);
+
+// Token requests.
+
 /// Bytes of an answer of a token endpoint. Real ones are below 8 KiB (Microsoft's tokens are about 3 KiB).
 pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 * 1024;
-
-/// Bytes of a refresh token, an OAuth access token or a password that the admin API accepts.
-pub const CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
 
 /// Life of an OAuth access token whose answer does not tell (`expires_in` absent, RFC 6749 §5.1).
 pub const OAUTH_TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
@@ -43,20 +61,10 @@ pub const REFRESHES_PER_PROVIDER_MAX: usize = 64;
 /// A token that an upstream refused is replaced ahead of its time at most this often for each account.
 pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Bytes of one line of an upstream before the session is handed over. Gmail's longest capability line is below 1 KiB.
-pub const UPSTREAM_LINE_BYTES_MAX: usize = 8192;
-
-/// Bytes, in all, that an upstream may send around its login and that are passed on to the client.
-pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
-
-/// Bytes that a client may pipeline behind its login; beyond that its leg is not read until the relay begins.
-pub const PIPELINED_BYTES_MAX: usize = 64 * 1024;
+// Logins.
 
 /// Bytes of a client's SASL message, decoded. Access tokens are 64 characters; this is as much as fits a command line.
 pub const SASL_MESSAGE_BYTES_MAX: usize = 8190;
-
-/// Nesting of parentheses in a client's command before login: `ID` needs one level.
-pub const PARENTHESES_DEPTH_MAX: usize = 4;
 
 /// Pairs in a client's `ID` command (RFC 2971 §3.3: at most 30).
 pub const ID_PAIRS_MAX: usize = 30;
@@ -67,28 +75,19 @@ pub const ID_FIELD_BYTES_MAX: usize = 30;
 /// Octets of a value in a client's `ID` command (RFC 2971 §3.3).
 pub const ID_VALUE_BYTES_MAX: usize = 1024;
 
+/// Bytes that a client may pipeline behind its login; beyond that its leg is not read until the relay begins.
+pub const PIPELINED_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of one line of an upstream before the session is handed over. Gmail's longest capability line is below 1 KiB.
+pub const UPSTREAM_LINE_BYTES_MAX: usize = 8192;
+
+/// Bytes, in all, that an upstream may send around its login and that are passed on to the client.
+pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
+
 /// Characters of an upstream's own text that a client or a log line gets to see.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 512;
 
-/// How long a socket is drained after a fatal refusal was sent and it was half-closed.
-pub const CLOSE_DRAIN: Duration = Duration::from_secs(1);
-
-/// How long one leg may go on after the other has ended.
-pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(10);
-
-/// Bytes of the buffer that a worker thread lends to whichever session has something to move
-/// (facts/PERFORMANCE: 64 KiB is where throughput levels off).
-pub const RELAY_SCRATCH_BYTES: usize = 64 * 1024;
-
-/// Scratchfuls that one poll of a relay may move in each direction before other sessions on the thread get their turn:
-/// about a third of a millisecond's work.
-pub const RELAY_ROUNDS_MAX: usize = 8;
-
-/// How long a connection attempt is waited for before the next address is tried beside it (RFC 8305 §8).
-pub const DIAL_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-
-/// Addresses of a host that are tried; a resolver may be made to answer with any number.
-pub const DIAL_ADDRESSES_MAX: usize = 16;
+// Connections.
 
 /// Connections that wait in the kernel to be accepted; the kernel lowers it to `net.core.somaxconn` (4096 by default).
 pub const LISTEN_BACKLOG: i32 = 4096;
@@ -106,6 +105,18 @@ pub const REFUSALS_MAX: usize = 64;
 /// Leading bits of an IPv6 address that make it the same client: a household or a host gets a /64 (RFC 6177).
 pub const IPV6_CLIENT_BITS: u32 = 64;
 
+/// Descriptors kept for the store, the admin socket, logs and token requests when sessions are admitted (INTERFACE §3).
+pub const DESCRIPTORS_RESERVED: u64 = 200;
+
+/// How long a connection attempt is waited for before the next address is tried beside it (RFC 8305 §8).
+pub const DIAL_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Addresses of a host that are tried; a resolver may be made to answer with any number.
+pub const DIAL_ADDRESSES_MAX: usize = 16;
+
+/// Bytes of a PEM file with certificates or a key. The whole set of public trust anchors is about 250 KiB.
+pub const PEM_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// TCP keepalive, on both legs: first probe after this long without traffic, below the five minutes after which common
 /// address translators forget a connection.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
@@ -114,8 +125,21 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// See [`KEEPALIVE_IDLE`]: unanswered probes after which the peer counts as gone.
 pub const KEEPALIVE_PROBES: u32 = 4;
 
-/// Bytes of a PEM file with certificates or a key. The whole set of public trust anchors is about 250 KiB.
-pub const PEM_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of the buffer that a worker thread lends to whichever session has something to move
+/// (facts/PERFORMANCE: 64 KiB is where throughput levels off).
+pub const RELAY_SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Scratchfuls that one poll of a relay may move in each direction before other sessions on the thread get their turn:
+/// about a third of a millisecond's work.
+pub const RELAY_ROUNDS_MAX: usize = 8;
+
+/// How long a socket is drained after a fatal refusal was sent and it was half-closed.
+pub const CLOSE_DRAIN: Duration = Duration::from_secs(1);
+
+/// How long one leg may go on after the other has ended.
+pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(10);
+
+// The admin API.
 
 /// Bytes of a request body at the admin API.
 pub const ADMIN_BODY_BYTES_MAX: usize = 256 * 1024;
@@ -136,33 +160,16 @@ pub const ADMIN_STOP_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of an answer that the command line reads from the admin API: a full page of the largest entries stays below it.
 pub const ADMIN_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Accounts that `/v1/status` names as needing attention; their number is told in any case.
-pub const STATUS_ATTENTION_MAX: usize = 100;
-
-/// Scopes of one token.
-pub const TOKEN_SCOPES_MAX: usize = 16;
-
-/// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
-pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Entries of one page in the admin API.
 pub const PAGE_SIZE_MAX: usize = 1000;
+
 /// Entries of one page where the caller does not say.
 pub const PAGE_SIZE_DEFAULT: usize = 20;
 
-/// Orders that may wait for the store's writer thread before senders wait too.
-pub const STORE_QUEUE: usize = 4096;
+/// Accounts that `/v1/status` names as needing attention; their number is told in any case.
+pub const STATUS_ATTENTION_MAX: usize = 100;
 
-/// Descriptors kept for the store, the admin socket, logs and token requests when sessions are admitted (INTERFACE §3).
-pub const DESCRIPTORS_RESERVED: u64 = 200;
-
-/// First and longest wait between attempts to write an account that the store refused.
-pub const ACCOUNT_WRITE_RETRY_MIN: Duration = Duration::from_secs(1);
-/// See [`ACCOUNT_WRITE_RETRY_MIN`].
-pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
-pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);
+// Files, the store and metrics.
 
 /// Bytes of a configuration file: a thousand providers fit.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
@@ -172,6 +179,12 @@ pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Bytes of the master key (INTERFACE §3).
 pub const MASTER_KEY_BYTES: usize = 32;
+
+/// Orders that may wait for the store's writer thread before senders wait too.
+pub const STORE_QUEUE: usize = 4096;
+
+/// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
+pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How many sessions fit under a limit of descriptors, of which each takes two, and whether that is fewer than
 /// `sessions_max` asks for (INTERFACE §3, `limits.sessions_max`). At least one, so that a starved daemon still serves.

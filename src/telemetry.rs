@@ -7,12 +7,23 @@
 
 use std::io::{self, IsTerminal};
 
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, fmt};
 
-use crate::config::{Log, LogFormat};
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// An object per line.
+    Json,
+}
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -36,10 +47,10 @@ pub struct InvalidFilter(String);
 ///
 /// # Errors
 /// [`TelemetryError::Filter`] where `log.level` names no level, [`TelemetryError::Occupied`] at a second call.
-pub fn init(log: &Log) -> Result<(), TelemetryError> {
-    let filter = filter(&log.level)?;
+pub fn init(level: &str, format: LogFormat) -> Result<(), TelemetryError> {
+    let filter = filter(level)?;
     let terminal = io::stderr().is_terminal();
-    let text = match log.format {
+    let text = match format {
         LogFormat::Auto => terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,

@@ -25,7 +25,7 @@ pub struct Authenticated {
     pub token: TokenRecord,
 }
 
-/// A refused login or call, and what it is filed under in the usage log.
+/// A refused login, and what it is filed under in the usage log.
 #[derive(Debug, Clone)]
 pub struct Denied {
     /// Why.
@@ -36,31 +36,13 @@ pub struct Denied {
     pub token: Option<TokenId>,
 }
 
-/// An admitted caller of the admin API.
+/// What a caller of the admin API has shown; what it may do is for `admin` to say.
 #[derive(Debug, Clone)]
-pub struct Caller {
-    /// The token it presented; `None` for the root token of the configuration.
-    pub token: Option<TokenId>,
-    /// The account its token is for; `None` for a root token.
-    pub account: Option<String>,
-    scopes: Vec<String>,
-}
-
-impl Caller {
-    /// Whether everything is open to it.
-    pub fn is_root(&self) -> bool {
-        self.account.is_none() && Scope::All.is_granted_by(&self.scopes)
-    }
-
-    /// Whether it may use the admin API for `account`.
-    pub fn may_manage(&self, account: &str) -> bool {
-        self.is_root() || (self.account.as_deref() == Some(account) && Scope::Api.is_granted_by(&self.scopes))
-    }
-
-    /// Whether it may read the metrics.
-    pub fn may_read_metrics(&self) -> bool {
-        self.is_root() || Scope::Metrics.is_granted_by(&self.scopes)
-    }
+pub enum Bearer {
+    /// The root token of the configuration.
+    ConfiguredRoot,
+    /// An access token of the store.
+    Token(Box<TokenRecord>),
 }
 
 /// Admits a login to mail: the account id or e-mail `user` (`None`: the token's own account) with an access token in the
@@ -105,7 +87,7 @@ pub async fn authenticate(
     if !scope.is_granted_by(&token.scopes) {
         return Err(denied(FaultKind::ScopeMissing));
     }
-    check_use(token, Some(address), now).map_err(denied)?;
+    check_use(token, address, now).map_err(denied)?;
     if account.state == AccountState::Disabled {
         return Err(denied(FaultKind::AccountDisabled));
     }
@@ -115,42 +97,26 @@ pub async fn authenticate(
     })
 }
 
-/// Admits a caller of the admin API, which presents `secret` as its bearer token, from `address` (`None` on a Unix socket,
-/// where a token restricted to addresses is of no use). `root` is the root token of the configuration. What the caller may
-/// do is for [`Caller`] to say.
+/// Recognises a caller of the admin API by the bearer token `secret`, from `address`. `root` is the root token of the
+/// configuration.
 ///
 /// # Errors
 /// [`FaultKind::UnknownCredentials`], [`FaultKind::AddressNotAllowed`], [`FaultKind::TokenExpired`];
 /// [`FaultKind::Unavailable`] where the store cannot be read.
-pub async fn authorize(
+pub async fn recognize(
     store: &dyn Store,
     root: Option<&SecretString>,
     secret: &SecretString,
-    address: Option<IpAddr>,
+    address: IpAddr,
     now: Timestamp,
-) -> Result<Caller, Denied> {
+) -> Result<Bearer, Fault> {
     if root.is_some_and(|root| is_same(root, secret)) {
-        return Ok(Caller {
-            token: None,
-            account: None,
-            scopes: vec![Scope::All.name().to_owned()],
-        });
+        return Ok(Bearer::ConfiguredRoot);
     }
-    let token = presented_token(store, secret).await.map_err(Denied::from)?;
-    let denied = |kind: FaultKind| Denied {
-        fault: Fault::new(kind),
-        account: token.as_ref().and_then(|token| token.account.clone()),
-        token: token.as_ref().map(|token| token.id),
-    };
-    let Some(token) = &token else {
-        return Err(denied(FaultKind::UnknownCredentials));
-    };
-    check_use(token, address, now).map_err(denied)?;
-    Ok(Caller {
-        token: Some(token.id),
-        account: token.account.clone(),
-        scopes: token.scopes.clone(),
-    })
+    let token = presented_token(store, secret).await.map_err(Fault::unavailable)?;
+    let token = token.ok_or_else(|| Fault::new(FaultKind::UnknownCredentials))?;
+    check_use(&token, address, now).map_err(Fault::new)?;
+    Ok(Bearer::Token(Box::new(token)))
 }
 
 impl From<StoreError> for Denied {
@@ -171,12 +137,9 @@ async fn presented_token(store: &dyn Store, secret: &SecretString) -> Result<Opt
 }
 
 /// Whether the token may be used from `address` and at `now`.
-fn check_use(token: &TokenRecord, address: Option<IpAddr>, now: Timestamp) -> Result<(), FaultKind> {
-    if !token
-        .restrictions
-        .as_ref()
-        .is_none_or(|restrictions| allows(restrictions, address))
-    {
+fn check_use(token: &TokenRecord, address: IpAddr, now: Timestamp) -> Result<(), FaultKind> {
+    let restrictions = token.restrictions.as_ref();
+    if !restrictions.is_none_or(|restrictions| allows(restrictions, address)) {
         return Err(FaultKind::AddressNotAllowed);
     }
     if token.expires.is_some_and(|expires| expires <= now) {
@@ -185,15 +148,10 @@ fn check_use(token: &TokenRecord, address: Option<IpAddr>, now: Timestamp) -> Re
     Ok(())
 }
 
-fn allows(restrictions: &Restrictions, address: Option<IpAddr>) -> bool {
-    let address = address.map(|address| address.to_canonical());
-    restrictions.addresses.is_empty()
-        || address.is_some_and(|address| {
-            restrictions
-                .addresses
-                .iter()
-                .any(|range| canonical(*range).contains(&address))
-        })
+fn allows(restrictions: &Restrictions, address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let mut ranges = restrictions.addresses.iter().map(|range| canonical(*range));
+    restrictions.addresses.is_empty() || ranges.any(|range| range.contains(&address))
 }
 
 /// A range of IPv4-mapped addresses (RFC 4291 §2.5.5.2) as the range of IPv4 addresses that is meant.
@@ -375,72 +333,58 @@ mod tests {
     #[test]
     fn ranges_hold_addresses_of_their_family_and_mapped_ones() {
         for (ranges, address, expected) in [
-            (&[][..], Some("192.0.2.1"), true),
-            (&[], None, true),
-            (&["127.0.0.1/32"], Some("127.0.0.1"), true),
-            (&["127.0.0.1/32"], Some("::ffff:127.0.0.1"), true),
-            (&["127.0.0.1/32"], Some("127.0.0.9"), false),
-            (&["127.0.0.1/32"], Some("::1"), false),
-            (&["127.0.0.1/32"], None, false),
-            (&["10.1.2.3/8"], Some("10.200.0.1"), true),
-            (&["2001:db8::/32", "192.0.2.0/24"], Some("2001:db8:1::1"), true),
-            (&["2001:db8::/32", "192.0.2.0/24"], Some("192.0.2.255"), true),
-            (&["2001:db8::/32", "192.0.2.0/24"], Some("192.0.3.0"), false),
-            (&["::ffff:192.0.2.0/120"], Some("192.0.2.7"), true),
-            (&["::ffff:192.0.2.0/120"], Some("192.0.3.7"), false),
-            (&["::ffff:0:0/96"], Some("192.0.3.7"), true),
-            (&["::/0"], Some("192.0.3.7"), false),
-            (&["0.0.0.0/0"], Some("::1"), false),
+            (&[][..], "192.0.2.1", true),
+            (&["127.0.0.1/32"], "127.0.0.1", true),
+            (&["127.0.0.1/32"], "::ffff:127.0.0.1", true),
+            (&["127.0.0.1/32"], "127.0.0.9", false),
+            (&["127.0.0.1/32"], "::1", false),
+            (&["10.1.2.3/8"], "10.200.0.1", true),
+            (&["2001:db8::/32", "192.0.2.0/24"], "2001:db8:1::1", true),
+            (&["2001:db8::/32", "192.0.2.0/24"], "192.0.2.255", true),
+            (&["2001:db8::/32", "192.0.2.0/24"], "192.0.3.0", false),
+            (&["::ffff:192.0.2.0/120"], "192.0.2.7", true),
+            (&["::ffff:192.0.2.0/120"], "192.0.3.7", false),
+            (&["::ffff:0:0/96"], "192.0.3.7", true),
+            (&["::/0"], "192.0.3.7", false),
+            (&["0.0.0.0/0"], "::1", false),
         ] {
             let restrictions = Restrictions {
                 addresses: ranges.iter().map(|range| range.parse().unwrap()).collect(),
             };
-            let address = address.map(|address| address.parse().unwrap());
-            assert_eq!(allows(&restrictions, address), expected, "{ranges:?} {address:?}");
+            let allowed = allows(&restrictions, address.parse().unwrap());
+            assert_eq!(allowed, expected, "{ranges:?} {address}");
         }
     }
 
     #[tokio::test]
-    async fn a_caller_may_do_what_its_token_says() {
+    async fn a_bearer_is_the_configured_root_token_or_one_of_the_store() {
         let house = House::new().await;
-        let file_token: SecretString = "from a file".into();
-        let root = house.token(None, &["*"], &[], None).await;
-        let api = house.token(Some("example"), &["api"], &[], None).await;
-        let metrics = house.token(Some("example"), &["metrics"], &[], None).await;
-        let mail = house.token(Some("example"), &["imap-proxy"], &[], None).await;
-        for (secret, is_root, own, foreign, reads_metrics) in [
-            (&file_token, true, true, true, true),
-            (&root, true, true, true, true),
-            (&api, false, true, false, false),
-            (&metrics, false, false, false, true),
-            (&mail, false, false, false, false),
-        ] {
-            let caller = authorize(house.store.as_ref(), Some(&file_token), secret, None, NOW)
-                .await
-                .unwrap();
-            assert_eq!(caller.is_root(), is_root);
-            assert_eq!(caller.may_manage("example"), own);
-            assert_eq!(caller.may_manage("other"), foreign);
-            assert_eq!(caller.may_read_metrics(), reads_metrics);
-        }
+        let root: SecretString = "from a file".into();
+        let api = house.token(Some("example"), &["api"], &["127.0.0.0/8"], None).await;
+        let local = "127.0.0.1".parse().unwrap();
+        let shown = recognize(house.store.as_ref(), Some(&root), &root, local, NOW).await;
+        assert!(matches!(shown, Ok(Bearer::ConfiguredRoot)), "{shown:?}");
+        let shown = recognize(house.store.as_ref(), Some(&root), &api, local, NOW).await;
+        assert!(
+            matches!(&shown, Ok(Bearer::Token(token)) if token.id == id_of(api.expose_secret())),
+            "{shown:?}"
+        );
     }
 
     #[tokio::test]
-    async fn a_caller_with_an_unknown_expired_or_misplaced_token_is_refused() {
+    async fn a_bearer_with_an_unknown_expired_or_misplaced_token_is_refused() {
         let house = House::new().await;
         let expired = house.token(None, &["*"], &[], Some(1)).await;
         let local = house.token(None, &["*"], &["127.0.0.1/32"], None).await;
-        let remote = Some("192.0.2.1".parse().unwrap());
-        for (secret, address, kind) in [
-            (&"from a file".into(), None, FaultKind::UnknownCredentials),
-            (&expired, None, FaultKind::TokenExpired),
-            (&local, remote, FaultKind::AddressNotAllowed),
-            (&local, None, FaultKind::AddressNotAllowed),
+        let unknown: SecretString = "from a file".into();
+        for (secret, kind) in [
+            (&unknown, FaultKind::UnknownCredentials),
+            (&expired, FaultKind::TokenExpired),
+            (&local, FaultKind::AddressNotAllowed),
         ] {
-            let denied = authorize(house.store.as_ref(), None, secret, address, NOW)
-                .await
-                .unwrap_err();
-            assert_eq!(denied.fault.kind, kind);
+            let remote = "192.0.2.1".parse().unwrap();
+            let refused = recognize(house.store.as_ref(), None, secret, remote, NOW).await;
+            assert_eq!(refused.unwrap_err().kind, kind);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Access tokens: what mail programs use as their password here, and who may call the admin API.
 //!
-//! Pure over the store: [`authenticate`] admits a login to mail, [`authorize`] a caller of the admin API. Neither records
+//! Pure over the store: [`authenticate`] admits a login to mail, [`recognize`] tells who calls the admin API. Neither records
 //! anything; that is for `usage`.
 
 mod check;
 mod scope;
 mod token;
 
-pub use check::{Authenticated, Caller, Denied, authenticate, authorize};
-pub use scope::{Scope, ScopeError, check_scopes};
+pub use check::{Authenticated, Bearer, Denied, authenticate, recognize};
+pub use scope::{Scope, ScopeError};
 pub use token::AccessToken;

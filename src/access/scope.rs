@@ -26,24 +26,13 @@ pub enum Scope {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
     /// No such scope.
-    #[error("unknown scope '{0}'; allowed are imap-proxy, smtp, pop3, api and metrics, and * for a root token")]
+    #[error("unknown scope '{0}'; allowed are imap-proxy, smtp, pop3, api and metrics")]
     Unknown(String),
     /// A scope narrowed by a colon.
     #[error(
         "'{0}' is a narrowed scope, which this version does not grant; allowed are imap-proxy, smtp, pop3, api and metrics"
     )]
     Narrowed(String),
-    /// No scope at all.
-    #[error("at least one scope is needed; allowed are imap-proxy, smtp, pop3, api and metrics")]
-    Missing,
-    /// The scope of root tokens for one that has an account.
-    #[error(
-        "the scope * is for root tokens, which have no account; allowed here are imap-proxy, smtp, pop3, api and metrics"
-    )]
-    RootOnly,
-    /// Other scopes for a token without an account.
-    #[error("a token without an account is a root token, whose only scope is *")]
-    NotRoot,
 }
 
 impl Scope {
@@ -70,7 +59,7 @@ impl Scope {
 
     /// Whether one of `granted`, as a token's record holds them, is this scope or stands for it. A name that this version
     /// does not know grants nothing.
-    pub(super) fn is_granted_by(self, granted: &[String]) -> bool {
+    pub fn is_granted_by(self, granted: &[String]) -> bool {
         granted
             .iter()
             .any(|name| name == self.name() || name == Self::All.name())
@@ -98,24 +87,6 @@ impl FromStr for Scope {
     }
 }
 
-/// Whether a new token, of `account` or root, may have `scopes`.
-///
-/// # Errors
-/// The first objection.
-pub fn check_scopes(account: Option<&str>, scopes: &[String]) -> Result<(), ScopeError> {
-    let parsed = scopes
-        .iter()
-        .map(|text| text.parse())
-        .collect::<Result<Vec<Scope>, _>>()?;
-    match account {
-        None if parsed == [Scope::All] => Ok(()),
-        None => Err(ScopeError::NotRoot),
-        Some(_) if parsed.is_empty() => Err(ScopeError::Missing),
-        Some(_) if parsed.contains(&Scope::All) => Err(ScopeError::RootOnly),
-        Some(_) => Ok(()),
-    }
-}
-
 const ALL: [Scope; 6] = [
     Scope::ImapProxy,
     Scope::Smtp,
@@ -137,36 +108,28 @@ mod tests {
     }
 
     #[test]
-    fn which_scopes_a_token_may_have() {
-        for (account, scopes, expected) in [
-            (Some("a"), &["imap-proxy", "smtp", "pop3", "api", "metrics"][..], Ok(())),
-            (None, &["*"], Ok(())),
-            (Some("a"), &[], Err(ScopeError::Missing)),
-            (Some("a"), &["imap-proxy", "*"], Err(ScopeError::RootOnly)),
-            (None, &["imap-proxy"], Err(ScopeError::NotRoot)),
-            (None, &["*", "*"], Err(ScopeError::NotRoot)),
-            (None, &[], Err(ScopeError::NotRoot)),
-            (Some("a"), &["imap"], Err(ScopeError::Unknown("imap".to_owned()))),
-            (
-                Some("a"),
-                &["IMAP-PROXY"],
-                Err(ScopeError::Unknown("IMAP-PROXY".to_owned())),
-            ),
-            (
-                Some("a"),
-                &["imap-proxy:read"],
-                Err(ScopeError::Narrowed("imap-proxy:read".to_owned())),
-            ),
+    fn a_scope_is_granted_by_itself_and_by_the_one_for_everything() {
+        for (granted, expected) in [
+            ("api", true),
+            ("*", true),
+            ("metrics", false),
+            ("API", false),
+            ("api:read", false),
         ] {
-            let scopes: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
-            assert_eq!(check_scopes(account, &scopes), expected, "{account:?} {scopes:?}");
+            assert_eq!(Scope::Api.is_granted_by(&[granted.to_owned()]), expected, "{granted}");
         }
     }
 
     #[test]
     fn a_refusal_lists_what_is_allowed() {
-        for text in ["imap", "smtp:send"] {
-            let error = text.parse::<Scope>().unwrap_err().to_string();
+        for (text, expected) in [
+            ("imap", ScopeError::Unknown("imap".to_owned())),
+            ("IMAP-PROXY", ScopeError::Unknown("IMAP-PROXY".to_owned())),
+            ("smtp:send", ScopeError::Narrowed("smtp:send".to_owned())),
+        ] {
+            let error = text.parse::<Scope>().unwrap_err();
+            assert_eq!(error, expected);
+            let error = error.to_string();
             assert!(
                 error.contains(text) && error.contains("imap-proxy, smtp, pop3, api and metrics"),
                 "{error}"

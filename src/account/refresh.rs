@@ -4,11 +4,11 @@
 //! ```text
 //!          asked, or due              answered             time
 //!  Stale ───────────────> Refreshing ──────────> Fresh ──────────> Stale
-//!    ^                     │  │    ^               │ due (sessions live), or refused upstream
-//!    │ app settings changed│  │    └───────────────┘
-//!    │     passing trouble │  │ the grant is gone
+//!                          │  │    ^               │ due (sessions live), or refused upstream
+//!                          │  │    └───────────────┘
+//!     passing trouble, app │  │ the grant is gone
 //!  Backoff <───────────────┘  └──────────> NeedsAuthorization
-//!     └── until ──> Refreshing                    └── new credentials ──> Fresh | Stale
+//!     └── until, or app settings changed ──> Refreshing   └── new credentials ──> Fresh | Stale
 //! ```
 //!
 //! **The driving contract.** Feed one [`Input`], carry out the actions in order; feed [`Input::DeadlinePassed`] when
@@ -228,17 +228,7 @@ impl<W> Refresher<W> {
             // The grant has been replaced since.
             Input::Succeeded { .. } | Input::Failed { .. } => Vec::new(),
             Input::GrantReplaced { times, renewal } => self.on_grant_replaced(times, renewal, now, jitter),
-            Input::AppChanged => {
-                if let State::Backoff {
-                    token,
-                    trouble: Trouble::App,
-                    ..
-                } = self.state
-                {
-                    self.state = rest(token, now);
-                }
-                Vec::new()
-            }
+            Input::AppChanged => self.on_app_changed(now),
             Input::SessionsLive => {
                 self.sessions = Sessions::Live;
                 Vec::new()
@@ -437,6 +427,17 @@ impl<W> Refresher<W> {
             .into_iter()
             .flat_map(|waiter| self.on_asked(waiter, None, now))
             .collect()
+    }
+
+    /// What refused the app may be mended: tried at once, for nobody may ask for long, and who mended it watches. A provider's
+    /// own trouble has nothing to do with it, and goes on being waited for.
+    fn on_app_changed(&mut self, now: Timestamp) -> Vec<Action<W>> {
+        match self.state {
+            State::Backoff {
+                trouble: Trouble::App, ..
+            } => self.send(Vec::new(), now),
+            _ => Vec::new(),
+        }
     }
 
     /// Sends a refresh from any state but those in which one is on its way or would be of no use.

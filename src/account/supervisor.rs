@@ -117,7 +117,6 @@ pub(super) struct Supervised {
     writes: Writes,
     /// The grants whose refresh is on its way: more than one if credentials were replaced meanwhile.
     in_flight: Vec<u64>,
-    last_refusal: Option<UpstreamRefusal>,
     drains: Vec<RpcReplyPort<()>>,
     last_used: Timestamp,
     timer: Option<(Timestamp, JoinHandle<()>)>,
@@ -176,7 +175,6 @@ impl Supervised {
             uncommitted: None,
             writes: Writes::new(),
             in_flight: Vec::new(),
-            last_refusal: None,
             drains: Vec::new(),
             last_used: now,
             timer: None,
@@ -209,7 +207,7 @@ impl Supervised {
             Message::LastSessionEnded => {}
             Message::ConfigChanged => self.decide(Input::AppChanged, now),
             Message::UpstreamAccepted { grant } => self.on_accepted(grant),
-            Message::UpstreamRefused { grant, refusal } => self.on_refused(grant, refusal, now),
+            Message::UpstreamRefused { grant, refusal } => self.on_refused(grant, &refusal, now),
             Message::Refreshed { grant, result } => self.on_refreshed(grant, result, now),
             Message::Saved(result) => self.on_saved(&result, now),
             Message::Replaced(replacement, written, result) => self.on_replaced(*replacement, &written, result, now),

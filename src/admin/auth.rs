@@ -5,15 +5,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use axum::http::{HeaderMap, header};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use axum::http::{HeaderMap, StatusCode, header};
 
 use super::error::ApiError;
 use super::state::AdminState;
-use crate::access::AccessToken;
+use crate::access::{self, Bearer, Scope};
 use crate::clock::Timestamp;
-use crate::secret::ExposeSecret;
+use crate::fault::{Fault, FaultKind};
+use crate::secret::{self, SecretString};
 use crate::store::{TokenRecord, TokenUse};
 
 /// The other end of a connection, as the kernel tells.
@@ -113,17 +112,25 @@ pub(super) async fn authenticate(
             ))
         };
     };
-    if is_configured_root_token(state, token) {
-        return Ok(Caller::Root);
+    // A process on this machine counts as the loopback address that it could have called from as well.
+    let address = match peer {
+        Peer::Unix { .. } => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Peer::Tcp(address) => address.ip().to_canonical(),
+    };
+    let root = state.config.borrow().admin.root_token.as_ref().map(secret::duplicate);
+    let presented = SecretString::from(token);
+    let bearer = access::recognize(state.store.as_ref(), root.as_ref(), &presented, address, now).await;
+    match bearer.map_err(refused)? {
+        Bearer::ConfiguredRoot => Ok(Caller::Root),
+        Bearer::Token(record) => {
+            if let Peer::Tcp(_) = peer {
+                state
+                    .store
+                    .record_token_use(record.id, TokenUse { time: now, ip: address });
+            }
+            Ok(caller_of(*record))
+        }
     }
-    let id = AccessToken::parse(token).ok_or_else(unknown_token)?.id();
-    let record = state.store.token(&id).await?.ok_or_else(unknown_token)?;
-    check_usable(&record, peer, now)?;
-    if let Peer::Tcp(address) = peer {
-        let ip = address.ip().to_canonical();
-        state.store.record_token_use(id, TokenUse { time: now, ip });
-    }
-    Ok(caller_of(record))
 }
 
 /// Whether the kernel's word alone makes `peer` a root caller.
@@ -151,47 +158,25 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     }
 }
 
-/// Compares digests, so that neither the place of a difference nor the length shows in the time that it takes.
-fn is_configured_root_token(state: &AdminState, presented: &str) -> bool {
-    let config = state.config.borrow();
-    let Some(token) = &config.admin.root_token else {
-        return false;
-    };
-    let expected = Sha256::digest(token.expose_secret().as_bytes());
-    expected.ct_eq(&Sha256::digest(presented.as_bytes())).into()
-}
-
-fn check_usable(record: &TokenRecord, peer: Peer, now: Timestamp) -> Result<(), ApiError> {
-    // A process on this machine counts as the loopback address that it could have called from as well.
-    let ip = match peer {
-        Peer::Unix { .. } => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        Peer::Tcp(address) => address.ip().to_canonical(),
-    };
-    let addresses = record.restrictions.iter().flat_map(|limits| &limits.addresses);
-    if addresses.clone().next().is_some() && !addresses.clone().any(|range| range.contains(&ip)) {
-        return Err(ApiError::forbidden("this token is not accepted from this address"));
-    }
-    match record.expires {
-        Some(expires) if expires <= now => Err(ApiError::unauthorized("invalid_token", "the token has expired")),
-        _ => Ok(()),
+fn refused(fault: Fault) -> ApiError {
+    match fault.kind {
+        FaultKind::AddressNotAllowed => ApiError::forbidden("this token is not accepted from this address"),
+        FaultKind::TokenExpired => ApiError::unauthorized("invalid_token", "the token has expired"),
+        FaultKind::UnknownCredentials => ApiError::unauthorized("invalid_token", "unknown token"),
+        _ => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", fault.detail),
     }
 }
 
 fn caller_of(record: TokenRecord) -> Caller {
-    let has = |scope: &str| record.scopes.iter().any(|given| given == scope);
     match record.account {
-        None if has("*") => Caller::Root,
+        None if Scope::All.is_granted_by(&record.scopes) => Caller::Root,
         account => Caller::Token {
             // A token of no account that is not root's can do nothing: no account has an empty id.
-            api: has("api"),
-            metrics: has("metrics"),
+            api: Scope::Api.is_granted_by(&record.scopes),
+            metrics: Scope::Metrics.is_granted_by(&record.scopes),
             account: account.unwrap_or_default(),
         },
     }
-}
-
-fn unknown_token() -> ApiError {
-    ApiError::unauthorized("invalid_token", "unknown token")
 }
 
 #[cfg(test)]

@@ -135,10 +135,35 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             "" => "body",
             field => field,
         };
-        ApiError::field(field, error.inner())
+        let problem = error.inner().to_string();
+        if may_be_secret(field) {
+            ApiError::field(field, without_quotation(&problem))
+        } else {
+            ApiError::field(field, problem)
+        }
     })?;
     deserializer.end().map_err(|problem| ApiError::field("body", problem))?;
     Ok(value)
+}
+
+/// Whether what was given for `field` may be a credential, in its place or in another's.
+fn may_be_secret(field: &str) -> bool {
+    ["body", "oauth2", "password"].iter().any(|place| {
+        field
+            .strip_prefix(place)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    })
+}
+
+/// `problem` without the value that it quotes. The names of fields, in backticks, stay.
+fn without_quotation(problem: &str) -> String {
+    // The mark that comes first is the one that quotes; the other may stand in the value.
+    let mark = problem.chars().find(|character| matches!(character, '"' | '\''));
+    let quotation = mark.and_then(|mark| problem.split_once(mark).zip(problem.rsplit_once(mark)));
+    match quotation {
+        Some(((before, _), (_, behind))) => format!("{before}[REDACTED]{behind}"),
+        None => problem.to_owned(),
+    }
 }
 
 fn is_json(request: &Request) -> bool {
@@ -216,6 +241,38 @@ mod tests {
             assert_eq!(message, expected);
         }
         assert!(refusal::<NewToken>(r#"{"token":"x"}"#).starts_with("token: unknown field `token`, expected one of"));
+    }
+
+    #[test]
+    fn a_credential_in_the_wrong_place_is_not_repeated() {
+        for (json, expected) in [
+            (
+                r#"{"oauth2":"se\"cr'et"}"#,
+                "oauth2: invalid type: string [REDACTED], expected struct NewGrant at line 1 column 21",
+            ),
+            (
+                r#"{"oauth2":{"expires":"s'e\"c\"ret"}}"#,
+                "oauth2.expires: [REDACTED] is not an RFC 3339 time such as 2026-01-31T12:00:00Z at line 1 column 35",
+            ),
+            (
+                r#""secret""#,
+                "body: invalid type: string [REDACTED], expected struct NewAccount at line 1 column 8",
+            ),
+        ] {
+            assert_eq!(refusal::<NewAccount>(json), expected);
+        }
+        let refused = refusal::<NewAccount>(r#"{"password":["secret"]}"#);
+        assert!(refused.starts_with("password: invalid type: sequence"), "{refused}");
+    }
+
+    #[test]
+    fn debug_output_of_a_body_shows_no_credential() {
+        let json = br#"{"account":"a","provider":"p","password":"s3cret",
+                        "oauth2":{"refreshToken":"s3cret","accessToken":"s3cret"}}"#;
+        let new: NewAccount = parse_json(json).unwrap();
+        let change: AccountChange = parse_json(json).unwrap();
+        let shown = format!("{new:?} {change:?}");
+        assert!(shown.contains("REDACTED") && !shown.contains("s3cret"), "{shown}");
     }
 
     #[test]

@@ -5,7 +5,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
@@ -22,7 +21,9 @@ use super::routes;
 use super::socket::{BindError, BoundSocket};
 use super::state::AdminState;
 use crate::config::Config;
-use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_TIMEOUT, ADMIN_STOP_GRACE, METRICS_UPKEEP_INTERVAL};
+use crate::limits::{
+    ACCEPT_REST, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_TIMEOUT, ADMIN_STOP_GRACE, METRICS_UPKEEP_INTERVAL,
+};
 use crate::metrics::render::Exposition;
 
 /// The opened sockets of the admin API and of the metrics.
@@ -136,7 +137,7 @@ async fn accept_loop<L: Listen>(listener: L, router: Router, mut shutdown: watch
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept an admin connection");
-                    sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_REST).await;
                 }
             }
         }
@@ -196,6 +197,3 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// Bytes of a request's line and header.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
-
-/// The pause after a failed accept, which is mostly for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -362,7 +362,7 @@ async fn a_refused_token_names_the_field() {
         ),
         (
             json!({"account": "a", "scopes": ["api", "*"]}),
-            refused("scopes[1]: '*' is not one of: imap-proxy, smtp, pop3, api, metrics"),
+            refused("scopes[1]: '*' is for root tokens, which have no account"),
         ),
         (
             json!({"scopes": ["api"]}),

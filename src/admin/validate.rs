@@ -6,12 +6,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::error::ApiError;
 use super::types::{AccountChange, NewAccount, NewGrant, NewRestrictions, NewToken};
-use crate::access::Scope;
+use crate::access::{Scope, ScopeError};
 use crate::clock::Timestamp;
 use crate::config::{Config, Provider, UpstreamTls, is_loopback_host};
 use crate::limits::{
-    ACCOUNT_ID_CHARS_MAX, CREDENTIAL_BYTES_MAX, LABEL_CHARS_MAX, TOKEN_ADDRESSES_MAX, TOKEN_METADATA_BYTES_MAX,
-    TOKEN_SCOPES_MAX,
+    ACCOUNT_ID_CHARS_MAX, CREDENTIAL_BYTES_MAX, HOST_BYTES_MAX, LABEL_CHARS_MAX, TOKEN_ADDRESSES_MAX,
+    TOKEN_METADATA_BYTES_MAX, TOKEN_SCOPES_MAX,
 };
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::{AccountRecord, AccountSecrets, AccountState, EndpointOverride, Grant, Restrictions};
@@ -131,7 +131,7 @@ pub(super) fn token_settings(new: &NewToken) -> Result<TokenSettings, ApiError> 
 }
 
 fn scopes(new: &NewToken) -> Result<Vec<String>, ApiError> {
-    let root = vec!["*".to_owned()];
+    let root = vec![Scope::All.name().to_owned()];
     let given = match (&new.account, &new.scopes) {
         (None, None) => return Ok(root),
         (None, Some(scopes)) if *scopes == root => return Ok(root),
@@ -151,15 +151,19 @@ fn scopes(new: &NewToken) -> Result<Vec<String>, ApiError> {
     }
     let mut scopes: Vec<String> = Vec::with_capacity(given.len());
     for (index, scope) in given.iter().enumerate() {
-        match scope.parse().ok().map(Scope::name) {
-            None | Some("*") => {
+        let field = || format!("scopes[{index}]");
+        match scope.parse() {
+            Ok(Scope::All) => {
                 return Err(ApiError::field(
-                    &format!("scopes[{index}]"),
-                    format!("'{}' is not one of: {SCOPES_OF_ACCOUNTS}", scope.escape_debug()),
+                    &field(),
+                    "'*' is for root tokens, which have no account",
                 ));
             }
-            Some(name) if scopes.iter().any(|known| known == name) => {}
-            Some(name) => scopes.push(name.to_owned()),
+            Ok(known) if scopes.iter().any(|taken| taken == known.name()) => {}
+            Ok(known) => scopes.push(known.name().to_owned()),
+            Err(error @ (ScopeError::Unknown(_) | ScopeError::Narrowed(_))) => {
+                return Err(ApiError::field(&field(), error));
+            }
         }
     }
     Ok(scopes)
@@ -377,9 +381,6 @@ fn set<T>(target: &mut Option<T>, change: Option<Option<T>>) {
 
 /// The scopes that a token of an account may have.
 const SCOPES_OF_ACCOUNTS: &str = "imap-proxy, smtp, pop3, api, metrics";
-
-/// RFC 1035 §2.3.4.
-const HOST_BYTES_MAX: usize = 253;
 
 #[cfg(test)]
 mod tests {

@@ -50,7 +50,7 @@ pub(super) fn runtime(threads: Option<usize>) -> Result<Runtime, Failure> {
 /// [`super::Exit::Configuration`] for a bad configuration.
 fn prepare(arguments: &Args) -> Result<Config, Failure> {
     let config = config::load(arguments.config.as_deref(), &ProcessEnvironment)?;
-    telemetry::init(&config.log)?;
+    telemetry::init(&config.log.level, config.log.format)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

@@ -6,6 +6,7 @@ use super::load::Check;
 use super::raw::{self, Key};
 use super::report::{place, quoted, text};
 use super::{Endpoint, UpstreamTls};
+use crate::limits::HOST_BYTES_MAX;
 use crate::proto::Protocol;
 
 /// The endpoint in the table `section`, which is `provider.NAME.PROTOCOL`; `None` where it is absent or has no host.
@@ -81,6 +82,3 @@ const fn default_port(protocol: Protocol, tls: UpstreamTls) -> u16 {
         (Protocol::Pop3, _) => 110,
     }
 }
-
-/// RFC 1035 §2.3.4.
-const HOST_BYTES_MAX: usize = 255;

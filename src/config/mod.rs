@@ -30,6 +30,8 @@ pub use environment::{Environment, FileContent, ProcessEnvironment};
 pub use load::{client_socket, load, parse};
 pub use report::{ConfigError, Problem};
 
+pub use crate::telemetry::LogFormat;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -123,18 +125,6 @@ pub struct Log {
     pub level: String,
     /// The output's form.
     pub format: LogFormat,
-}
-
-/// `log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// Lines for people.
-    Text,
-    /// An object per line.
-    Json,
 }
 
 /// `[limits]`, with the meanings and defaults of INTERFACE §3.

@@ -104,6 +104,8 @@ pub(super) enum Message {
         /// The access token's id.
         token: TokenId,
     },
+    /// The login attempt was refused, and recorded.
+    Refused,
     /// The login's task has ended with a session to relay.
     LoggedIn(Box<RelayParts>),
     /// The task of the session has ended.
@@ -235,6 +237,7 @@ impl Actor for Connection {
             Message::PhaseChanged(phase) => state.phase.enter(phase),
             Message::Identified(client) => state.client = Some(client),
             Message::Admitted { account, token } => (state.account, state.token) = (Some(account), Some(token)),
+            Message::Refused => (state.account, state.token) = (None, None),
             Message::LoggedIn(parts) => state.relay(*parts, myself),
             Message::Ended(reason) => state.finish(reason, &myself),
         }
@@ -272,6 +275,7 @@ impl State {
 
     fn relay(&mut self, parts: RelayParts, myself: ActorRef<Message>) {
         let protocol = self.phase.protocol;
+        self.record_login(parts.login_seconds);
         let Some(boundaries) = proto::boundaries(protocol) else {
             return self.finish("not_relayed", &myself);
         };
@@ -316,6 +320,7 @@ impl State {
             let seconds = duration.as_secs_f64();
             info!(%session, account, remote = %self.remote, reason, bytes_up = up, bytes_down = down, seconds, "session ended");
         } else {
+            self.record_denied(reason);
             debug!(session = %self.session, remote = %self.remote, reason, "session ended before a login");
         }
         if reason == PANICKED {
@@ -324,17 +329,40 @@ impl State {
         myself.stop(None);
     }
 
-    fn record_end(&self, traffic: usage::Traffic, reason: &str) {
-        // A relayed session was admitted, so both are known.
+    fn record_login(&self, seconds: f64) {
+        let protocol = self.phase.protocol;
+        names::logins(protocol, names::OUTCOME_OK).increment(1);
+        names::login_duration(protocol).record(seconds);
+        // A session that is relayed was admitted, so both are known.
         if let (Some(account), Some(token)) = (&self.account, self.token) {
-            let facts = usage::SessionFacts {
-                protocol: self.phase.protocol,
-                remote_address: self.remote.ip(),
-                client: self.client.clone(),
-            };
+            self.services.usage.login(&self.facts(), account, token, clock::now());
+            info!(session = %self.session, account, remote = %self.remote, seconds, "logged in");
+        }
+    }
+
+    fn record_end(&self, traffic: usage::Traffic, reason: &str) {
+        if let (Some(account), Some(token)) = (&self.account, self.token) {
             self.services
                 .usage
-                .end(&facts, account, token, traffic, reason, clock::now());
+                .end(&self.facts(), account, token, traffic, reason, clock::now());
+        }
+    }
+
+    /// Records a login that was admitted and neither refused nor relayed: it was ended on its way.
+    fn record_denied(&self, reason: &'static str) {
+        if let (Some(account), Some(token)) = (&self.account, self.token) {
+            names::logins(self.phase.protocol, reason).increment(1);
+            self.services
+                .usage
+                .denied(&self.facts(), Some(account.clone()), Some(token), reason, clock::now());
+        }
+    }
+
+    fn facts(&self) -> usage::SessionFacts {
+        usage::SessionFacts {
+            protocol: self.phase.protocol,
+            remote_address: self.remote.ip(),
+            client: self.client.clone(),
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,9 +18,9 @@ use tracing::{Level, debug, error, info, warn};
 
 use super::Services;
 use super::actor::{Listener, Message};
-use super::open::{self, Leg};
-use crate::access::{self, Scope};
-use crate::account::{LiveSession, SessionId, SessionLease, UpstreamTarget};
+use super::attempt::{Attempt, Check, Outcome, Upstream};
+use super::open;
+use crate::account::{SessionId, SessionLease};
 use crate::clock;
 use crate::config::{Config, PlaintextAuth};
 use crate::fault::{Fault, FaultKind};
@@ -31,7 +30,6 @@ use crate::net::stream::Stream;
 use crate::proto::session::{
     Action, Admission, Goodbye, Input, LoginRequest, Phase, Report, Session, SessionContext, SessionLimits, Transition,
 };
-use crate::store::TokenId;
 use crate::usage::SessionFacts;
 
 /// The task of a connection that is not logged in yet.
@@ -51,6 +49,8 @@ pub(super) struct RelayParts {
     pub(super) upstream: Stream,
     pub(super) upstream_address: Option<SocketAddr>,
     pub(super) provider: String,
+    /// From the client's credentials to their answer.
+    pub(super) login_seconds: f64,
     pub(super) to_client: Bytes,
     pub(super) to_upstream: Bytes,
     pub(super) goodbye: oneshot::Receiver<Goodbye>,
@@ -63,14 +63,22 @@ impl Driver {
         let accepted_at = clock::instant();
         let config = self.services.config();
         let settings = &self.listener.settings;
+        let mut goodbye = self.goodbye;
         let client = match &self.listener.tls {
-            Some(tls) => match tls.accept(self.tcp, config.limits.pre_auth_timeout).await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    debug!(session = %self.session, remote = %self.remote, %error, "no TLS with the client");
-                    return None;
+            Some(tls) => {
+                let accepted = tokio::select! {
+                    accepted = tls.accept(self.tcp, config.limits.pre_auth_timeout) => accepted,
+                    // Nothing can be said before the handshake is done.
+                    Ok(_) = &mut goodbye => return None,
+                };
+                match accepted {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        debug!(session = %self.session, remote = %self.remote, %error, "no TLS with the client");
+                        return None;
+                    }
                 }
-            },
+            }
             None => Stream::from(self.tcp),
         };
         let remote = self.remote.ip();
@@ -100,11 +108,11 @@ impl Driver {
             actor: self.actor,
             client,
             client_lost: false,
-            client_buffer: buffer(),
+            client_buffer: open::buffer(),
             phase: Phase::Greeting,
             attempt: None,
         };
-        login.run(self.goodbye).await
+        login.run(goodbye).await
     }
 }
 
@@ -126,37 +134,11 @@ struct Login {
     attempt: Option<Attempt>,
 }
 
-/// One login attempt, from the client's credentials to their answer.
-struct Attempt {
-    begun: Instant,
-    account: Option<String>,
-    token: Option<TokenId>,
-    lease: Option<SessionLease>,
-    target: Option<UpstreamTarget>,
-    upstream: Upstream,
-}
-
-/// The upstream leg of an attempt.
-enum Upstream {
-    /// There is none.
-    Closed,
-    /// It is being opened or secured.
-    Pending(Pin<Box<dyn Future<Output = Result<Opened, Fault>> + Send>>),
-    /// It is there.
-    Open { leg: Leg, lost: bool, buffer: Box<[u8]> },
-}
-
-/// What opening or securing an upstream leg gave.
-enum Opened {
-    Connected(Leg, Box<UpstreamTarget>),
-    Secured(Leg),
-}
-
 /// What woke a login.
 enum Woken {
     Client(std::io::Result<usize>),
     Upstream(std::io::Result<usize>),
-    Opened(Result<Opened, Fault>),
+    Done(Outcome),
     Deadline,
     Goodbye(Goodbye),
 }
@@ -195,7 +177,7 @@ impl Login {
             match self.wait(&mut goodbye).await {
                 Woken::Client(read) => self.on_client_read(read),
                 Woken::Upstream(read) => self.on_upstream_read(read),
-                Woken::Opened(opened) => self.on_opened(opened),
+                Woken::Done(outcome) => self.on_done(outcome),
                 Woken::Deadline => self.tell(Input::DeadlinePassed),
                 Woken::Goodbye(reason) => self.tell(Input::Goodbye(reason)),
             }
@@ -206,10 +188,7 @@ impl Login {
         match action {
             Action::SendClient(bytes) => self.send_client(&bytes).await,
             Action::SendUpstream(bytes) => self.send_upstream(&bytes).await,
-            Action::CheckLogin(request) => {
-                let checked = Box::pin(self.check_login(request)).await;
-                self.tell(Input::LoginChecked(checked));
-            }
+            Action::CheckLogin(request) => self.check_login(request),
             Action::ConnectUpstream { refused } => self.connect_upstream(refused),
             Action::SecureUpstream => self.secure_upstream(),
             Action::Report(report) => self.on_report(report),
@@ -223,10 +202,10 @@ impl Login {
     /// Waits for whatever happens first. Cancel-safe: what was not returned has not been taken.
     async fn wait(&mut self, goodbye: &mut oneshot::Receiver<Goodbye>) -> Woken {
         let deadline = self.session.deadline();
-        let (opening, upstream) = match self.attempt.as_mut().map(|attempt| &mut attempt.upstream) {
-            Some(Upstream::Pending(opening)) => (Some(opening), None),
-            Some(Upstream::Open { leg, buffer, .. }) => (None, Some((leg, buffer))),
-            Some(Upstream::Closed) | None => (None, None),
+        let (work, upstream) = match &mut self.attempt {
+            Some(Attempt { work: Some(work), .. }) => (Some(work), None),
+            Some(Attempt { upstream, .. }) => (None, upstream.as_mut()),
+            None => (None, None),
         };
         tokio::select! {
             // The sender lives in the actor that owns this task.
@@ -234,16 +213,16 @@ impl Login {
             read = self.client.read(&mut self.client_buffer), if self.session.wants_client_bytes() => Woken::Client(read),
             read = async {
                 match upstream {
-                    Some((leg, buffer)) => leg.stream.read(buffer).await,
+                    Some(upstream) => upstream.leg.stream.read(&mut upstream.buffer).await,
                     None => pending().await,
                 }
             } => Woken::Upstream(read),
-            opened = async {
-                match opening {
-                    Some(opening) => opening.await,
+            outcome = async {
+                match work {
+                    Some(work) => work.await,
                     None => pending().await,
                 }
-            } => Woken::Opened(opened),
+            } => Woken::Done(outcome),
             () = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline.into()).await,
@@ -288,134 +267,94 @@ impl Login {
                 0
             }
         };
-        let Some(Upstream::Open { buffer, .. }) = self.attempt.as_mut().map(|attempt| &mut attempt.upstream) else {
-            return;
-        };
+        let Some(upstream) = self.upstream() else { return };
         if count == 0 {
             self.tell(Input::UpstreamEof);
             return;
         }
-        let taken = std::mem::take(buffer);
-        self.tell(Input::UpstreamBytes(taken.get(..count).unwrap_or_default()));
-        if let Some(Upstream::Open { buffer, .. }) = self.attempt.as_mut().map(|attempt| &mut attempt.upstream) {
-            *buffer = taken;
+        let buffer = std::mem::take(&mut upstream.buffer);
+        self.tell(Input::UpstreamBytes(buffer.get(..count).unwrap_or_default()));
+        if let Some(upstream) = self.upstream() {
+            upstream.buffer = buffer;
         }
     }
 
-    fn on_opened(&mut self, opened: Result<Opened, Fault>) {
+    /// Tells the session how the work in hand ended.
+    fn on_done(&mut self, outcome: Outcome) {
         let Some(attempt) = &mut self.attempt else { return };
-        let input = match opened {
-            Ok(Opened::Connected(leg, target)) => {
+        attempt.work = None;
+        let input = match outcome {
+            Outcome::Checked(checked) => {
+                (attempt.account, attempt.token, attempt.lease) = (checked.account, checked.token, checked.lease);
+                if let (Ok(Admission { account }), Some(token)) = (&checked.result, attempt.token) {
+                    let account = account.clone();
+                    self.cast(Message::Admitted { account, token });
+                }
+                Input::LoginChecked(checked.result)
+            }
+            Outcome::Connected(Ok((leg, target))) => {
                 let ready = open::ready(&target);
+                attempt.grant = Some(target.grant);
                 attempt.target = Some(*target);
-                attempt.upstream = Upstream::Open {
-                    leg,
-                    lost: false,
-                    buffer: buffer(),
-                };
+                attempt.upstream = Some(Upstream::new(leg));
                 Input::UpstreamConnected(Ok(ready))
             }
-            Ok(Opened::Secured(leg)) => {
-                attempt.upstream = Upstream::Open {
-                    leg,
-                    lost: false,
-                    buffer: buffer(),
-                };
+            Outcome::Connected(Err(fault)) => Input::UpstreamConnected(Err(fault)),
+            Outcome::Secured(Ok(leg)) => {
+                attempt.upstream = Some(Upstream::new(leg));
                 Input::UpstreamSecured(Ok(()))
             }
-            Err(fault) => {
-                attempt.upstream = Upstream::Closed;
-                // Only an open leg has a target, and only an open leg is secured.
-                match attempt.target {
-                    Some(_) => Input::UpstreamSecured(Err(fault)),
-                    None => Input::UpstreamConnected(Err(fault)),
-                }
-            }
+            Outcome::Secured(Err(fault)) => Input::UpstreamSecured(Err(fault)),
         };
         self.tell(input);
     }
 
-    /// Checks the access token and takes a place among the account's sessions, where the token is looked up once more: its
-    /// deletion either finds the session there, or is found by it.
-    async fn check_login(&mut self, request: LoginRequest) -> Result<Admission, Fault> {
-        let mut attempt = Attempt {
-            begun: clock::instant(),
-            account: None,
-            token: None,
-            lease: None,
-            target: None,
-            upstream: Upstream::Closed,
-        };
-        let store = self.services.store.clone();
-        let authenticated = access::authenticate(
-            &*store,
-            request.user.as_deref(),
-            &request.secret,
-            Scope::of(self.facts.protocol),
-            self.remote.ip(),
-            clock::now(),
-        )
-        .await;
-        let admitted = match authenticated {
-            Ok(admitted) => admitted,
-            Err(denied) => {
-                (attempt.account, attempt.token) = (denied.account, denied.token);
-                self.attempt = Some(attempt);
-                return Err(denied.fault);
-            }
-        };
-        let (account, token) = (admitted.account.account, admitted.token.id);
-        (attempt.account, attempt.token) = (Some(account.clone()), Some(token));
-        let attempt = self.attempt.insert(attempt);
-        let live = LiveSession {
+    fn check_login(&mut self, request: LoginRequest) {
+        let check = Check {
+            services: self.services.clone(),
+            request,
+            protocol: self.facts.protocol,
+            address: self.remote.ip(),
             session: self.session_id,
-            token,
-            end: self.actor.get_derived(),
+            actor: self.actor.clone(),
         };
-        attempt.lease = Some(self.services.accounts.open_session(&account, live).await?);
-        self.cast(Message::Admitted {
-            account: account.clone(),
-            token,
-        });
-        Ok(Admission { account })
+        let work = Box::pin(async move { Outcome::Checked(check.run().await) });
+        self.attempt = Some(Attempt::begin(clock::instant(), work));
     }
 
     fn connect_upstream(&mut self, refused: Option<u64>) {
         let Some(attempt) = &mut self.attempt else { return };
         let Some(account) = attempt.account.clone() else { return };
-        attempt.target = None;
+        (attempt.target, attempt.upstream) = (None, None);
         let (services, protocol) = (self.services.clone(), self.facts.protocol);
         let limit = self.config.limits.upstream_connect_timeout;
-        attempt.upstream = Upstream::Pending(Box::pin(async move {
-            let target = services.accounts.credential(&account, protocol, refused).await?;
-            let leg = open::open(&target, protocol, &services.trust, limit).await?;
-            Ok(Opened::Connected(leg, Box::new(target)))
+        attempt.work = Some(Box::pin(async move {
+            let connect = async {
+                let target = services.accounts.credential(&account, protocol, refused).await?;
+                let leg = open::open(&target, protocol, &services.trust, limit).await?;
+                Ok((leg, Box::new(target)))
+            };
+            Outcome::Connected(connect.await)
         }));
     }
 
     fn secure_upstream(&mut self) {
         let Some(attempt) = &mut self.attempt else { return };
-        let Some(target) = attempt.target.clone() else { return };
-        match std::mem::replace(&mut attempt.upstream, Upstream::Closed) {
-            Upstream::Open { leg, .. } => {
-                let services = self.services.clone();
-                let limit = self.config.limits.upstream_connect_timeout;
-                attempt.upstream = Upstream::Pending(Box::pin(async move {
-                    let (provider, host) = (&target.provider, &target.endpoint.host);
-                    open::secure(leg, provider, host, &services.trust, limit)
-                        .await
-                        .map(Opened::Secured)
-                }));
-            }
-            other => attempt.upstream = other,
-        }
+        let (Some(target), Some(Upstream { leg, .. })) = (attempt.target.clone(), attempt.upstream.take()) else {
+            return;
+        };
+        let services = self.services.clone();
+        let limit = self.config.limits.upstream_connect_timeout;
+        attempt.work = Some(Box::pin(async move {
+            let (provider, host) = (&target.provider, &target.endpoint.host);
+            Outcome::Secured(open::secure(leg, provider, host, &services.trust, limit).await)
+        }));
     }
 
     /// Gives back what a login attempt held. A token refresh that it waited for goes on by itself.
     fn abandon(&mut self) {
         if let Some(attempt) = &mut self.attempt {
-            attempt.upstream = Upstream::Closed;
-            attempt.lease = None;
+            (attempt.work, attempt.upstream, attempt.lease) = (None, None, None);
         }
     }
 
@@ -423,25 +362,37 @@ impl Login {
         if self.client_lost {
             return;
         }
-        let sent = within(self.session.deadline(), open::send(&mut self.client, bytes)).await;
-        if let Err(error) = sent {
+        let sent = timeout_at(self.write_deadline().into(), open::send(&mut self.client, bytes)).await;
+        if let Err(error) = sent.map_err(std::io::Error::from).flatten() {
             debug!(session = %self.session_id, %error, "cannot write to the client");
             self.client_lost = true;
         }
     }
 
     async fn send_upstream(&mut self, bytes: &[u8]) {
-        let deadline = self.session.deadline();
-        let Some(Upstream::Open { leg, lost, .. }) = self.attempt.as_mut().map(|attempt| &mut attempt.upstream) else {
+        let (session, deadline) = (self.session_id, self.write_deadline());
+        let Some(upstream) = self.upstream().filter(|upstream| !upstream.is_lost) else {
             return;
         };
-        if *lost {
-            return;
+        let sent = timeout_at(deadline.into(), open::send(&mut upstream.leg.stream, bytes)).await;
+        if let Err(error) = sent.map_err(std::io::Error::from).flatten() {
+            upstream.is_lost = true;
+            debug!(%session, %error, "cannot write to the upstream");
         }
-        if let Err(error) = within(deadline, open::send(&mut leg.stream, bytes)).await {
-            debug!(session = %self.session_id, %error, "cannot write to the upstream");
-            *lost = true;
-        }
+    }
+
+    /// Until when a write may take: as long as the session waits for an answer; the answer to a login as long as the login;
+    /// last words not long.
+    fn write_deadline(&self) -> Instant {
+        self.session.deadline().unwrap_or_else(|| match &self.attempt {
+            Some(attempt) if self.phase == Phase::Relay => attempt.begun + self.config.limits.login_timeout,
+            _ => clock::instant() + CLOSE_DRAIN,
+        })
+    }
+
+    /// The upstream leg, where it is open.
+    fn upstream(&mut self) -> Option<&mut Upstream> {
+        self.attempt.as_mut()?.upstream.as_mut()
     }
 
     fn take_client_lost(&mut self) -> bool {
@@ -449,10 +400,8 @@ impl Login {
     }
 
     fn take_upstream_lost(&mut self) -> bool {
-        match self.attempt.as_mut().map(|attempt| &mut attempt.upstream) {
-            Some(Upstream::Open { lost, .. }) => std::mem::take(lost),
-            _ => false,
-        }
+        self.upstream()
+            .is_some_and(|upstream| std::mem::take(&mut upstream.is_lost))
     }
 
     /// Half-closes, so that the client gets what was written, and drains what it still sends, so that the kernel does not
@@ -471,6 +420,7 @@ impl Login {
         }
     }
 
+    /// What the relay takes over. `None` where the client has not received all of its answer: nothing may follow it then.
     fn into_relay(
         self,
         to_client: Bytes,
@@ -478,14 +428,16 @@ impl Login {
         goodbye: oneshot::Receiver<Goodbye>,
     ) -> Option<RelayParts> {
         let attempt = self.attempt?;
-        let Upstream::Open { leg, .. } = attempt.upstream else {
+        let Upstream { leg, .. } = attempt.upstream?;
+        if self.client_lost {
             return None;
-        };
+        }
         Some(RelayParts {
             client: self.client,
             upstream: leg.stream,
             upstream_address: leg.address,
             provider: attempt.target?.provider.name.clone(),
+            login_seconds: clock::instant().saturating_duration_since(attempt.begun).as_secs_f64(),
             to_client,
             to_upstream,
             goodbye,
@@ -517,15 +469,16 @@ impl Login {
         }
     }
 
-    fn on_logged_in(&mut self) {
-        let Some(attempt) = &self.attempt else { return };
-        let seconds = clock::instant().saturating_duration_since(attempt.begun).as_secs_f64();
-        names::logins(self.facts.protocol, names::OUTCOME_OK).increment(1);
-        names::login_duration(self.facts.protocol).record(seconds);
-        if let (Some(account), Some(token), Some(target)) = (&attempt.account, attempt.token, &attempt.target) {
-            self.services.usage.login(&self.facts, account, token, clock::now());
+    /// Tells the account's supervisor that the credential is good. The login itself is recorded by the actor, when it takes
+    /// over what is relayed.
+    fn on_logged_in(&self) {
+        if let Some(Attempt {
+            account: Some(account),
+            target: Some(target),
+            ..
+        }) = &self.attempt
+        {
             self.services.accounts.report_accepted(account, target.grant);
-            info!(session = %self.session_id, account, remote = %self.remote, seconds, "logged in");
         }
     }
 
@@ -534,20 +487,21 @@ impl Login {
         if let Some(attempt) = self.attempt.take() {
             let seconds = clock::instant().saturating_duration_since(attempt.begun).as_secs_f64();
             names::login_duration(self.facts.protocol).record(seconds);
-            if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(target)) =
-                (&attempt.account, &fault.kind, &attempt.target)
+            if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(grant)) =
+                (&attempt.account, &fault.kind, attempt.grant)
             {
-                self.services.accounts.report_refused(account, target.grant, refusal);
+                self.services.accounts.report_refused(account, grant, refusal);
             }
             (account, token) = (attempt.account, attempt.token);
         }
+        self.cast(Message::Refused);
         let reason = fault.kind.label();
         names::logins(self.facts.protocol, reason).increment(1);
         self.services
             .usage
             .denied(&self.facts, account.clone(), token, reason, clock::now());
         let (session, remote) = (self.session_id, self.remote);
-        let user = account.or(user);
+        let user = account.or_else(|| user.and_then(|user| loggable(&user)));
         match fault.kind.log_level() {
             Level::ERROR => error!(%session, user, %remote, %fault, "login refused"),
             Level::WARN => warn!(%session, user, %remote, %fault, "login refused"),
@@ -578,16 +532,27 @@ fn session_limits(config: &Config) -> SessionLimits {
     }
 }
 
-async fn within(deadline: Option<Instant>, write: impl Future<Output = std::io::Result<()>>) -> std::io::Result<()> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline.into(), write).await?,
-        None => write.await,
+/// A name that belongs to no account, as far as it may be logged: the commonest mistake is a secret in the name's place, so
+/// only what looks like an e-mail address is shown.
+fn loggable(user: &str) -> Option<String> {
+    let is_address = user.contains('@') && user.len() <= ADDRESS_BYTES_MAX && !user.contains(char::is_whitespace);
+    is_address.then(|| user.escape_debug().to_string())
+}
+
+/// Octets of an e-mail address (RFC 5321 §4.5.3.1.3).
+const ADDRESS_BYTES_MAX: usize = 254;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_secret_in_the_names_place_is_not_logged() {
+        let token = "6cad01dae08b3c1f6cad01dae08b3c1f6cad01dae08b3c1f6cad01dae08b3c1f";
+        for secret in [token, "hunter2", "abcd-efgh-ijkl-mnop", "two words@x", ""] {
+            assert_eq!(loggable(secret), None, "{secret}");
+        }
+        assert_eq!(loggable("alice@example.com").as_deref(), Some("alice@example.com"));
+        assert_eq!(loggable("a\u{1}@b").as_deref(), Some("a\\u{1}@b"));
     }
 }
-
-fn buffer() -> Box<[u8]> {
-    vec![0; READ_BYTES].into_boxed_slice()
-}
-
-/// Bytes read at once from a leg before the relay: logins are small.
-const READ_BYTES: usize = 4096;

@@ -12,6 +12,7 @@
 //! to the account. A panic in a task is reported to the actor as an end like any other, and ends that session only.
 
 mod actor;
+mod attempt;
 mod driver;
 mod open;
 mod register;

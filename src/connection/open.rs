@@ -90,8 +90,16 @@ pub(super) fn ready(target: &UpstreamTarget) -> UpstreamReady {
     }
 }
 
+/// A buffer to read a leg into before the relay.
+pub(super) fn buffer() -> Box<[u8]> {
+    vec![0; READ_BYTES].into_boxed_slice()
+}
+
 /// Writes all of `bytes` and flushes them.
 pub(super) async fn send(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }
+
+/// Bytes read at once from a leg before the relay: logins are small.
+const READ_BYTES: usize = 4096;

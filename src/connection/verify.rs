@@ -163,7 +163,7 @@ impl Walk {
         let dialogue = proto::upstream_dialogue(self.protocol, open::ready(target));
         let mut dialogue = dialogue.ok_or_else(|| Fault::new(FaultKind::ProtocolNotOffered))?;
         let mut leg = leg;
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = open::buffer();
         loop {
             while let Some(step) = dialogue.poll_step() {
                 match step {
@@ -226,6 +226,3 @@ impl Walk {
 
 /// The steps in their order.
 const STEPS: [&str; 5] = ["dns", "connect", "tls", "token", "login"];
-
-/// Bytes read at once: logins are small.
-const READ_BYTES: usize = 4096;

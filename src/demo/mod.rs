@@ -43,7 +43,7 @@ pub async fn run(once: bool) -> Result<(), Failure> {
     let config = configuration(&directory, &certificates, token_address, mailbox, &provider);
     let config = config::parse(None, &config, &ProcessEnvironment).map_err(refused)?;
     let socket = config.admin.socket.clone();
-    telemetry::init(&config.log).map_err(refused)?;
+    telemetry::init(&config.log.level, config.log.format).map_err(refused)?;
     let app = Box::pin(App::start(config)).await?;
 
     let token = set_up(&Client::new(Target::Socket(socket.clone()), None), &provider).await?;

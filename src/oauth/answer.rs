@@ -123,9 +123,8 @@ pub fn retry_after(field: &str, now: Timestamp) -> Option<Duration> {
         let seconds = field.parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
     }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(field).ok()?;
-    let millis = u64::try_from(date.as_millisecond()).ok()?;
-    Some(Timestamp::from_millis(millis).since(now).min(RETRY_AFTER_MAX))
+    let date = Timestamp::from_http_date(field)?;
+    Some(date.since(now).min(RETRY_AFTER_MAX))
 }
 
 /// Makes a text from outside fit for a log line and an administrator's eyes: controls become spaces, `secrets` and whatever

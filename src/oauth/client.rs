@@ -18,20 +18,22 @@ use zeroize::Zeroizing;
 
 use super::answer::{self, Response, TokenAnswer, TokenError};
 use super::request::TokenRequest;
-use super::{TokenSource, discovery, is_loopback, is_url_allowed, request, trust};
+use super::{TokenSource, discovery, is_loopback, is_url_allowed, request};
 use crate::clock;
 use crate::config::{OAuthApp, Provider};
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
+use crate::net::tls::SystemRoots;
 use crate::secret::{ExposeSecret, SecretString};
 
 /// Sends token requests. Cheap to clone; clones share connections and caches.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct TokenClient {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    system: SystemRoots,
     clients: Mutex<HashMap<Trust, reqwest::Client>>,
     endpoints: Mutex<HashMap<Url, Discovered>>,
 }
@@ -65,9 +67,15 @@ struct Received {
 }
 
 impl TokenClient {
-    /// A client that has read nothing and connected to nothing yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// A client that trusts `system`, and has connected to nothing yet.
+    pub fn new(system: SystemRoots) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                system,
+                clients: Mutex::default(),
+                endpoints: Mutex::default(),
+            }),
+        }
     }
 
     async fn endpoint(&self, app: &OAuthApp, provider: &Provider, timeout: Duration) -> Result<Url, TokenError> {
@@ -100,7 +108,7 @@ impl TokenClient {
         Ok(token_url)
     }
 
-    /// The HTTP client for a provider's trust anchors, made on first use: reading the system's store takes a while.
+    /// The HTTP client for a provider's trust anchors, made on first use.
     async fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, TokenError> {
         let trust = Trust {
             ca_file: provider.ca_file.clone(),
@@ -113,8 +121,8 @@ impl TokenClient {
         if let Some(client) = lock(&self.shared.clients).get(&trust) {
             return Ok(client.clone());
         }
-        let wanted = trust.clone();
-        let client = tokio::task::spawn_blocking(move || build(&wanted))
+        let (system, wanted) = (self.shared.system.clone(), trust.clone());
+        let client = tokio::task::spawn_blocking(move || build(&system, &wanted))
             .await
             .map_err(|error| TokenError::temporary("internal", error.to_string()))?
             .map_err(|message| TokenError::temporary("trust", message))?;
@@ -172,9 +180,12 @@ fn check(url: &Url, app: &OAuthApp) -> Result<(), TokenError> {
     ))
 }
 
-fn build(trust: &Trust) -> Result<reqwest::Client, String> {
+fn build(system: &SystemRoots, trust: &Trust) -> Result<reqwest::Client, String> {
+    let tls = system
+        .client_config(trust.ca_file.as_deref())
+        .map_err(|error| error.to_string())?;
     let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(trust::client_config(trust.ca_file.as_deref())?)
+        .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
@@ -302,7 +313,9 @@ mod tests {
     }
 
     async fn refresh(provider: &Provider, timeout: Duration) -> Result<TokenAnswer, TokenError> {
-        TokenClient::new().refresh(provider, &"r1".into(), timeout).await
+        TokenClient::new(SystemRoots::none())
+            .refresh(provider, &"r1".into(), timeout)
+            .await
     }
 
     async fn refresh_against(
@@ -408,7 +421,7 @@ mod tests {
             .route("/token", post(async || r#"{"access_token":"a"}"#))
             .with_state(seen);
         let provider = provider(None, Some(serve(router).await));
-        let client = TokenClient::new();
+        let client = TokenClient::new(SystemRoots::none());
         for _ in 0..3 {
             client.refresh(&provider, &"r1".into(), TIMEOUT).await.unwrap();
         }

@@ -11,7 +11,6 @@ mod classify;
 pub mod client;
 pub mod discovery;
 pub mod request;
-mod trust;
 
 use std::time::Duration;
 

@@ -350,6 +350,14 @@ mod tests {
         literal_bytes_max: 8,
     };
 
+    #[test]
+    fn debug_output_shows_nothing_of_a_frame() {
+        let mut framer = Framer::new(LIMITS);
+        framer.push(b"A LOGIN x s3cret\r\nA LOGIN s3cret");
+        let shown = format!("{framer:?} {:?} {framer:?}", framer.poll_command());
+        assert!(shown.contains("bytes)") && !shown.contains("s3cret"), "{shown}");
+    }
+
     /// All cuts of a stream that arrives in `pieces`, in a notation that tests can be written in.
     fn cuts(pieces: &[&[u8]], unit: Unit) -> Vec<String> {
         let mut framer = Framer::new(LIMITS);

@@ -15,10 +15,11 @@ use zeroize::Zeroizing;
 
 use super::StoreError;
 use super::state_dir::sync_directory;
+use crate::limits::MASTER_KEY_BYTES;
 use crate::secret::SecretString;
 
 /// A master key. It is wiped when dropped and has no Debug output.
-pub struct MasterKey(Zeroizing<[u8; KEY_BYTES]>);
+pub struct MasterKey(Zeroizing<[u8; MASTER_KEY_BYTES]>);
 
 /// Where the master key comes from.
 #[derive(Debug, Clone)]
@@ -33,12 +34,12 @@ pub enum MasterKeySource {
 
 impl MasterKey {
     /// A key of these bytes.
-    pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+    pub fn from_bytes(bytes: [u8; MASTER_KEY_BYTES]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
     /// The key's bytes.
-    pub(super) fn bytes(&self) -> &[u8; KEY_BYTES] {
+    pub(super) fn bytes(&self) -> &[u8; MASTER_KEY_BYTES] {
         &self.0
     }
 
@@ -90,7 +91,7 @@ impl MasterKey {
         let unwritable = |error: String| {
             StoreError::Unwritable(format!("cannot write a new master key to {}: {error}", path.display()))
         };
-        let mut key = Self::from_bytes([0; KEY_BYTES]);
+        let mut key = Self::from_bytes([0; MASTER_KEY_BYTES]);
         rand::rngs::OsRng
             .try_fill_bytes(key.0.as_mut_slice())
             .map_err(|error| unwritable(error.to_string()))?;
@@ -142,8 +143,6 @@ fn read_up_to(mut file: File, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
 }
-
-const KEY_BYTES: usize = 32;
 
 /// Bytes that are read of a key's file: 44 are base64, the rest white space.
 const FILE_BYTES_MAX: usize = 256;

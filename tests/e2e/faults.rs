@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
-use crate::support::bed::Bed;
+use crate::support::bed::{Bed, until};
 use crate::support::dovecot::Dovecot;
 use crate::support::portreeve::Setup;
 use crate::support::provider::{Fault, Provider, ProviderOptions, Rotation};
@@ -27,26 +27,31 @@ async fn trouble_that_may_pass_is_told_as_such_and_passes() {
     let error_in_200 = Fault::ErrorIn200 {
         error: "temporarily_unavailable".to_owned(),
     };
-    let cases = [
+    let temporary = [
         (Fault::TemporarilyUnavailable, "temporarily_unavailable"),
         (Fault::ServerError, "server_error"),
         (Fault::Html502, "http_502"),
-        (custom(400, json!({ "error": "something_new" })), "something_new"),
+        (error(400, "something_new"), "something_new"),
         (custom(400, json!({})), "http_400"),
-        (custom(503, json!({ "error": "invalid_grant" })), "invalid_grant"),
+        (error(503, "invalid_grant"), "invalid_grant"),
         (Fault::Html200, "bad_answer"),
         (error_in_200, "temporarily_unavailable"),
         (Fault::HugeBody, "answer_too_long"),
         (Fault::Drop, "network"),
         (Fault::Hang, "timeout"),
         (Fault::Redirect { location }, "http_302"),
-    ];
-    let count = cases.len();
-    let passed = cases
-        .into_iter()
-        .enumerate()
-        .map(async |(number, (fault, code))| passes(&bed, &format!("user{number}"), fault, UNAVAILABLE, code).await);
-    join_all(passed).await;
+    ]
+    .map(|(fault, code)| (fault, code, UNAVAILABLE, "unavailable"));
+    // The app may be accepted again without a change of the proxy's configuration.
+    let app = [
+        (Fault::InvalidClient, "invalid_client"),
+        (error(400, "unauthorized_client"), "unauthorized_client"),
+        (error(400, "invalid_scope"), "invalid_scope"),
+    ]
+    .map(|(fault, code)| (fault, code, APP_REFUSED, "app_refused"));
+    let cases = temporary.into_iter().chain(app).enumerate();
+    let passed = cases.map(async |(number, case)| passes(&bed, &format!("user{number}"), case).await);
+    assert_eq!(join_all(passed).await.len(), 15);
 
     let nobody = elsewhere.accept().unwrap_err();
     assert_eq!(
@@ -55,13 +60,17 @@ async fn trouble_that_may_pass_is_told_as_such_and_passes() {
         "a redirect was followed: {nobody}"
     );
     let refreshes = async |outcome: &str| bed.metric("portreeve_oauth_refreshes_total", outcome).await;
-    let (passed, failed) = (
-        refreshes(r#"outcome="ok""#).await,
-        refreshes(r#"outcome="temporary""#).await,
-    );
-    assert_eq!(passed, count as f64);
-    assert!(failed >= passed);
-    assert_eq!(refreshes("").await, passed + failed, "no other outcome");
+    let ok = refreshes(r#"outcome="ok""#).await;
+    let temporary = refreshes(r#"outcome="temporary""#).await;
+    let app = refreshes(r#"outcome="app_refused""#).await;
+    assert_eq!(ok, 15.0);
+    assert!(temporary >= 12.0 && app >= 3.0, "{temporary} {app}");
+    assert_eq!(refreshes("").await, ok + temporary + app, "no other outcome");
+    let log = bed.portreeve.log();
+    for request in bed.provider.requests().await {
+        assert!(!log.contains(&request.params["refresh_token"]));
+        assert!(!log.contains(&request.params["client_secret"]));
+    }
     bed.until_no_sessions().await;
 }
 
@@ -78,7 +87,7 @@ async fn a_provider_that_is_down_is_waited_for() {
 }
 
 #[tokio::test]
-async fn the_wait_that_a_provider_asks_for_is_kept_and_shown() {
+async fn the_wait_that_a_provider_asks_for_is_kept_and_new_credentials_end_it() {
     let bed = start(ProviderOptions::default()).await;
     let token = bed.account("soon").await;
     bed.provider
@@ -95,11 +104,7 @@ async fn the_wait_that_a_provider_asks_for_is_kept_and_shown() {
     assert!(Timestamp::now() >= due, "{shown}");
     assert_eq!(bed.provider.counters("soon").await.requests, 2, "nothing in between");
     assert_recovered(&bed, "soon").await;
-}
 
-#[tokio::test]
-async fn new_credentials_end_a_wait_at_once() {
-    let bed = start(ProviderOptions::default()).await;
     let token = bed.account("late").await;
     let fault = Fault::TooManyRequests { retry_after: 86_400 };
     bed.provider.fault_next(1, fault).await;
@@ -126,10 +131,7 @@ async fn a_grant_that_is_gone_waits_for_a_person_and_for_nothing_else() {
     let cases = [
         (Fault::InvalidGrant, "invalid_grant"),
         (error_in_200, "invalid_grant"),
-        (
-            custom(400, json!({ "error": "interaction_required" })),
-            "interaction_required",
-        ),
+        (error(400, "interaction_required"), "interaction_required"),
         (custom(400, microsoft), "invalid_request"),
     ];
     for (number, (fault, code)) in cases.into_iter().enumerate() {
@@ -171,6 +173,14 @@ async fn a_grant_that_was_withdrawn_leaves_live_sessions_alone_and_is_remembered
     assert_eq!(bed.login("withdrawn", &token).await, GRANT_GONE);
     let before = assert_needs_authorization(&bed, "withdrawn", "invalid_grant").await;
     assert!(live.command("NOOP").await.is_ok(), "{}", live.transcript());
+    until(PATIENCE, "the status names the account", async || {
+        let status = bed.portreeve.read("/v1/status").await;
+        (status["attention"][0]["account"] == "withdrawn").then_some(())
+    })
+    .await;
+    let verified = bed.portreeve.post("/v1/account/withdrawn/verify", &json!({})).await;
+    assert_eq!(verified["ok"], false, "{verified}");
+    assert!(verified.to_string().contains("invalid_grant"), "{verified}");
 
     // The state is written behind the reply; a stop in order writes what is still due.
     restart(&mut bed).await;
@@ -250,29 +260,13 @@ async fn an_app_that_is_refused_is_the_administrators_trouble_and_a_reload_ends_
     bed.portreeve
         .write_config(Setup::default().provider(&bed.provider, &bed.dovecot).text());
     bed.portreeve.reload();
-    bed.until_logged_in("app", &token, APP_REFUSED).await;
-    assert!(Timestamp::now() < time(&shown["nextTry"]), "the reload ended the wait");
+    // Nobody logs in meanwhile: who reloads sees at once whether it helped.
     assert_recovered(&bed, "app").await;
+    assert!(Timestamp::now() < time(&shown["nextTry"]), "the reload ended the wait");
+    assert_eq!(bed.login("app", &token).await, "OK app authenticated");
     let refused = r#"outcome="app_refused""#;
     assert!(bed.metric("portreeve_oauth_refreshes_total", refused).await >= 3.0);
     assert!(bed.metric("portreeve_logins_total", refused).await >= 2.0);
-}
-
-#[tokio::test]
-async fn an_app_that_is_accepted_again_needs_no_reload() {
-    let bed = start(ProviderOptions::default()).await;
-    let cases = [
-        (Fault::InvalidClient, "invalid_client"),
-        (
-            custom(400, json!({ "error": "unauthorized_client" })),
-            "unauthorized_client",
-        ),
-        (custom(400, json!({ "error": "invalid_scope" })), "invalid_scope"),
-    ];
-    let passed = cases
-        .into_iter()
-        .map(async |(fault, code)| passes(&bed, code, fault, APP_REFUSED, code).await);
-    join_all(passed).await;
 }
 
 /// A bed whose proxy does not wait long for token endpoints that hang.
@@ -289,12 +283,18 @@ async fn restart(bed: &mut Bed) {
     bed.portreeve.until_ready().await;
 }
 
-/// Shows that `fault` is told as `refusal` and noted as `code`, and that it is over when the provider has got over it.
-async fn passes(bed: &Bed, user: &str, fault: Fault, refusal: &str, code: &str) {
+/// Shows that a fault is noted as a code, told as a refusal and recorded with its reason, and that it is over when the
+/// provider has got over it.
+async fn passes(bed: &Bed, user: &str, (fault, code, refusal, reason): (Fault, &str, &str, &str)) {
     let token = bed.account(user).await;
     bed.provider.fault_of(user, fault).await;
     assert_eq!(bed.login(user, &token).await, refusal, "{code}");
     assert_failing(bed, user, code).await;
+    let usage = bed
+        .portreeve
+        .read(&format!("/v1/usage?account={user}&outcome=denied"))
+        .await;
+    assert_eq!(usage["events"][0]["reason"], reason, "{usage}");
     bed.provider.clear_faults_of(user).await;
     bed.until_logged_in(user, &token, refusal).await;
     assert_recovered(bed, user).await;
@@ -338,6 +338,10 @@ fn wait_of(shown: &Value) -> Duration {
 fn time(value: &Value) -> Timestamp {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no time"));
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn error(status: u16, error: &str) -> Fault {
+    custom(status, json!({ "error": error }))
 }
 
 fn custom(status: u16, body: Value) -> Fault {

@@ -21,6 +21,7 @@ mod faults;
 mod hostile;
 mod lifecycle;
 mod refresh;
+mod secrets;
 mod seed;
 mod support;
 mod testbed;

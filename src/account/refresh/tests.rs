@@ -308,8 +308,22 @@ fn a_changed_app_is_tried_at_once() {
         machine.handle(asked(2), START, 0.0),
         [Action::Answer(2, Answer::AppRefused)]
     );
-    machine.handle(Input::AppChanged, START, 0.0);
-    assert_eq!(machine.handle(asked(3), START, 0.0), [send(&machine)]);
+    assert_eq!(machine.handle(Input::AppChanged, START, 0.0), [send(&machine)]);
+    assert_eq!(machine.handle(asked(3), START, 0.0), []);
+    assert_eq!(
+        machine.handle(succeeded(&machine, times(0, 3600)), START, 0.0),
+        [Action::Answer(3, Answer::Token)]
+    );
+}
+
+#[test]
+fn a_changed_app_ends_no_wait_that_a_provider_asked_for() {
+    let mut machine = new_account();
+    machine.handle(asked(1), START, 0.0);
+    machine.handle(failed(&machine, PASSING), START, 0.0);
+    let due = machine.next_try();
+    assert_eq!(machine.handle(Input::AppChanged, START, 0.0), []);
+    assert_eq!(machine.next_try(), due);
 }
 
 /// Where the table's rows begin: a name, a machine, and the time it is.
@@ -439,14 +453,14 @@ fn render_table() -> String {
 const HEAD: &str = "# Life cycle of an account's OAuth token\n\n\
     Written by a test from `src/account/refresh.rs`: every state with every event. `–` is a deliberate nothing; a defect is\n\
     an event that cannot come in that state, and is logged. To write it anew after a change of the policy:\n\
-    `PORTREEVE_BLESS=1 cargo test --lib account::refresh`.\n\n\
+    `PORTREEVE_REWRITE=1 cargo test --lib account::refresh`.\n\n\
     ```mermaid\nstateDiagram-v2\n    [*] --> Stale\n";
 
 #[test]
 fn the_table_in_the_documentation_is_what_the_machine_does() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/lifecycle-account.md");
     let table = render_table();
-    if std::env::var_os("PORTREEVE_BLESS").is_some() {
+    if std::env::var_os("PORTREEVE_REWRITE").is_some() {
         std::fs::write(path, &table).unwrap();
     }
     assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), table);
@@ -499,6 +513,7 @@ struct Model {
     not_before: u64,
     last_forced: Option<u64>,
     grant_gone: bool,
+    app_refused: bool,
 }
 
 impl Model {
@@ -514,6 +529,7 @@ impl Model {
             not_before: 0,
             last_forced: None,
             grant_gone: false,
+            app_refused: false,
         }
     }
 
@@ -582,12 +598,14 @@ impl Model {
                     assert!(answers.iter().all(|answer| *answer == Answer::Token));
                     self.expires = Some(now + life);
                     self.not_before = 0;
+                    self.app_refused = false;
                 }
             }
             Step::Fail(failure) => {
                 let Some(answers) = self.end(|machine| failed(machine, failure)) else {
                     return;
                 };
+                self.app_refused = failure == Failure::App;
                 match failure {
                     Failure::Grant => {
                         self.grant_gone = true;
@@ -603,16 +621,17 @@ impl Model {
             Step::Replace(life) => {
                 self.expires = life.map(|life| now + life);
                 (self.grant_gone, self.not_before, self.last_forced) = (false, 0, None);
+                self.app_refused = false;
                 let times = life.map(|life| times(now, life));
                 let renewal = Renewal::Possible;
                 self.feed(Input::GrantReplaced { times, renewal });
             }
             Step::AppChanged => {
                 // The only thing that shortens a back-off is a change of what caused it.
-                if self.machine.handle(Input::AppChanged, at(now), 0.0).is_empty() && self.machine.next_try().is_none()
-                {
+                if self.app_refused {
                     self.not_before = 0;
                 }
+                self.feed(Input::AppChanged);
             }
             Step::Sessions(true) => drop(self.feed(Input::SessionsLive)),
             Step::Sessions(false) => drop(self.feed(Input::SessionsGone)),

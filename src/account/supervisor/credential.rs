@@ -80,10 +80,11 @@ impl Supervised {
             (Answer::Unavailable, _) => Err(Fault::unavailable(self.held.last_error())),
             (Answer::AppRefused, _) => Err(Fault::with_detail(FaultKind::AppRefused, self.held.last_error())),
             (Answer::NeedsAuthorization, _) => Err(self.authorization_gone()),
-            (Answer::StillRefused, _) => Err(match &self.last_refusal {
-                Some(refusal) => Fault::new(FaultKind::UpstreamRefused(refusal.clone())),
-                None => Fault::unavailable("the upstream refuses a token that was refreshed less than a minute ago"),
-            }),
+            (Answer::StillRefused, _) => Err(Fault::new(FaultKind::UpstreamRefused(UpstreamRefusal {
+                code: None,
+                text: "the OAuth token is refused, and there is no other for now".to_owned(),
+                blames_credential: true,
+            }))),
         };
         if answer == Answer::NeedsAuthorization && self.held.record.state != AccountState::NeedsAuthorization {
             let now = self.clock.now();
@@ -149,7 +150,6 @@ impl Supervised {
         if grant != self.refresher.grant() {
             return;
         }
-        self.last_refusal = None;
         let is_over = match self.held.record.state {
             AccountState::New => true,
             // A token accepted upstream says nothing of a refresh that fails.
@@ -163,7 +163,7 @@ impl Supervised {
         }
     }
 
-    pub(super) fn on_refused(&mut self, grant: u64, refusal: UpstreamRefusal, now: Timestamp) {
+    pub(super) fn on_refused(&mut self, grant: u64, refusal: &UpstreamRefusal, now: Timestamp) {
         if grant != self.refresher.grant() || !refusal.blames_credential {
             return;
         }
@@ -171,7 +171,6 @@ impl Supervised {
             Some(code) => format!("the upstream refuses the credential: [{code}] {}", refusal.text),
             None => format!("the upstream refuses the credential: {}", refusal.text),
         };
-        self.last_refusal = Some(refusal);
         let state = if self.held.uses_oauth() {
             AccountState::Failing
         } else {

@@ -349,10 +349,10 @@ async fn a_refused_token_is_replaced_once_a_minute() {
     );
     let grant = asked.as_ref().unwrap().grant;
     world.accounts.report_refused("ada", grant, &refusal());
-    assert_eq!(
+    assert!(matches!(
         kind(world.ask(Some(second)).await.unwrap()),
-        FaultKind::UpstreamRefused(refusal())
-    );
+        FaultKind::UpstreamRefused(_)
+    ));
     assert!(world.requests.try_recv().is_err());
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(status.state, AccountState::Failing);

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::{TlsError, TlsSetupError, content, provider, read_certificates};
 use crate::net::stream::Stream;
 
-/// The system's trust anchors, read once and shared by the providers.
+/// The system's trust anchors, read once and shared by the providers' hosts and token endpoints.
 #[derive(Debug, Clone)]
 pub struct SystemRoots(Arc<RootCertStore>);
 
@@ -46,18 +46,17 @@ impl SystemRoots {
     pub fn none() -> Self {
         Self(Arc::new(RootCertStore::empty()))
     }
-}
 
-impl UpstreamTls {
-    /// Trusts `system`, and the certificates in `ca_file` beside it. Blocks on the file.
+    /// What a TLS client is set up with that trusts these, and the certificates in `ca_file` beside them. Blocks on the
+    /// file.
     ///
     /// # Errors
     /// If `ca_file` cannot be read or holds no usable certificate, or the cryptographic library refuses.
-    pub fn new(system: &SystemRoots, ca_file: Option<&Path>) -> Result<Self, TlsSetupError> {
+    pub fn client_config(&self, ca_file: Option<&Path>) -> Result<ClientConfig, TlsSetupError> {
         let roots = match ca_file {
-            None => system.0.clone(),
+            None => self.0.clone(),
             Some(file) => {
-                let mut roots = RootCertStore::clone(&system.0);
+                let mut roots = RootCertStore::clone(&self.0);
                 for certificate in read_certificates(file)? {
                     roots
                         .add(certificate)
@@ -71,6 +70,17 @@ impl UpstreamTls {
             .map_err(TlsSetupError::Library)?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        Ok(config)
+    }
+}
+
+impl UpstreamTls {
+    /// Trusts `system`, and the certificates in `ca_file` beside it. Blocks on the file.
+    ///
+    /// # Errors
+    /// Those of [`SystemRoots::client_config`].
+    pub fn new(system: &SystemRoots, ca_file: Option<&Path>) -> Result<Self, TlsSetupError> {
+        let config = system.client_config(ca_file)?;
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
         })

@@ -51,7 +51,7 @@ pub fn farewell(kind: &FaultKind) -> &'static str {
         FaultKind::LineTooLong => "* BYE The command line is too long\r\n",
         FaultKind::LiteralTooLong => "* BYE The literal is too large\r\n",
         FaultKind::PreAuthTimeout => "* BYE Disconnected for inactivity during login\r\n",
-        FaultKind::AccountLimit | FaultKind::ProxyLimit => "* BYE [UNAVAILABLE] Too many sessions, try again later\r\n",
+        FaultKind::AccountLimit | FaultKind::ProxyLimit => "* BYE [LIMIT] Too many sessions, try again later\r\n",
         FaultKind::UnknownCredentials
         | FaultKind::ForeignToken
         | FaultKind::ScopeMissing

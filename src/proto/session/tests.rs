@@ -8,7 +8,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fault::FaultKind;
+use crate::fault::{FaultKind, UpstreamRefusal};
 use crate::limits::PIPELINED_BYTES_MAX;
 use crate::proto::testing::{OAUTH_TOKEN, context, imap_session, proptest_config, ready};
 use crate::secret::ExposeSecret;
@@ -56,6 +56,11 @@ fn tell(session: &mut Session, fact: &str, now: &mut Instant) {
         "connected again" => Input::UpstreamConnected(Ok(ready(8, UpstreamSecurity::Secured))),
         "connected, starttls" => Input::UpstreamConnected(Ok(ready(7, UpstreamSecurity::StartTls))),
         "grant is gone" => Input::UpstreamConnected(Err(fault(FaultKind::AuthorizationGone))),
+        "still refused" => Input::UpstreamConnected(Err(fault(FaultKind::UpstreamRefused(UpstreamRefusal {
+            code: None,
+            text: "too soon".to_owned(),
+            blames_credential: true,
+        })))),
         "secured" => Input::UpstreamSecured(Ok(())),
         "upstream eof" => Input::UpstreamEof,
         "shutting down" => Input::Goodbye(Goodbye::ShuttingDown),
@@ -420,6 +425,25 @@ fn a_refused_oauth_token_is_replaced_once() {
          > AbandonLogin
          > refused joe upstream refused: [-] Not you
          S: B NO [UNAVAILABLE] Not you",
+    );
+}
+
+#[test]
+fn where_there_is_no_fresh_token_the_client_hears_why_the_other_was_refused() {
+    play_greeted(
+        "C: A LOGIN joe tok
+         > check joe tok command
+         < admitted
+         > connect None
+         < connected
+         > upstream login joe@example.com id 0⏎
+         < upstream NO
+         > RetryingWithFreshToken(\"upstream refused: [-] Not you\")
+         > connect Some(7)
+         < still refused
+         > AbandonLogin
+         > refused joe upstream refused: [-] Not you
+         S: A NO [AUTHENTICATIONFAILED] Not you",
     );
 }
 

@@ -96,7 +96,7 @@ impl Provider {
         self.order::<Value>("fault", order).await;
     }
 
-    /// Switches a user's own faults off; requests that were left hanging are cut, whosever they are.
+    /// Switches a user's own faults off; requests that they left hanging are cut.
     pub async fn clear_faults_of(&self, user: &str) {
         self.order::<Value>("clear-faults", json!({ "user": user })).await;
     }

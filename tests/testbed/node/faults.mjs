@@ -43,7 +43,7 @@ const DISTURBED = {
 
 export class Faults {
   #active = [];
-  #hanging = new Set();
+  #hanging = new Map();
 
   /** Switches a fault on: `{kind, user?, count?, …}`; for one user or all, and without a count until cleared. */
   add(fault) {
@@ -53,11 +53,11 @@ export class Faults {
     this.#active.push({ ...fault, left: fault.count ?? Infinity });
   }
 
-  /** Switches a user's own faults off, or all; requests left hanging are cut. */
+  /** Switches a user's own faults off, or all; requests that they left hanging are cut. */
   clear(user) {
-    this.#active = this.#active.filter((fault) => user !== undefined && fault.user !== user);
-    for (const socket of this.#hanging) socket.destroy();
-    this.#hanging.clear();
+    const goes = (fault) => user === undefined || fault.user === user;
+    this.#active = this.#active.filter((fault) => !goes(fault));
+    for (const [socket, fault] of this.#hanging) if (goes(fault)) socket.destroy();
   }
 
   /** The fault that a request of this user meets, or undefined; counts it as used. */
@@ -70,7 +70,7 @@ export class Faults {
   /** Answers the request in the fault's way where that needs no provider. True if it was dealt with. */
   answer(fault, req, res) {
     if (fault.kind === 'hang') {
-      this.#hanging.add(req.socket);
+      this.#hanging.set(req.socket, fault);
       req.socket.once('close', () => this.#hanging.delete(req.socket));
       return true;
     }
