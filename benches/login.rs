@@ -93,12 +93,18 @@ async fn play(daemon: &Daemon, identity: &Identity, handshake: Handshake, logins
     let shared = identity.client()?;
     let mut waits = [Vec::new(), Vec::new()];
     let begun = cpu_time(daemon.id())?;
-    for _ in 0..logins {
+    for number in 0..logins {
         let fresh = match handshake {
             Handshake::Full => Some(identity.client()?),
             Handshake::Resumed => None,
         };
         let (mut session, waited) = daemon.log_in(fresh.as_ref().unwrap_or(&shared)).await?;
+        let is_resumed = session
+            .tls_summary()
+            .is_some_and(|summary| summary.ends_with("resumed"));
+        if is_resumed != (handshake == Handshake::Resumed && number > 0) {
+            return Err("a handshake was not of the kind that is measured".into());
+        }
         for (all, one) in waits.iter_mut().zip(waited) {
             all.push(one);
         }
