@@ -187,6 +187,7 @@ impl Actor for Connection {
             Entry {
                 actor: myself.clone(),
                 protocol,
+                account: None,
                 relayed: None,
             },
         );
@@ -234,7 +235,10 @@ impl Actor for Connection {
             Message::Abort(reason) => state.finish(reason, &myself),
             Message::PhaseChanged(phase) => state.phase.enter(phase),
             Message::Identified(client) => state.client = Some(client),
-            Message::Admitted { account, token } => (state.account, state.token) = (Some(account), Some(token)),
+            Message::Admitted { account, token } => {
+                state.entered.admitted(&account);
+                (state.account, state.token) = (Some(account), Some(token));
+            }
             Message::LoggedIn(parts) => state.relay(*parts, myself),
             Message::Ended(reason) => state.finish(reason, &myself),
         }

@@ -33,6 +33,8 @@ pub(super) struct Entry {
     pub(super) actor: ActorRef<Message>,
     /// Its protocol, for the byte counters.
     pub(super) protocol: Protocol,
+    /// The account's id, once a token was admitted.
+    pub(super) account: Option<String>,
     /// What it has moved, once it is relayed.
     pub(super) relayed: Option<Relayed>,
 }
@@ -70,7 +72,7 @@ pub struct SessionView {
     pub upstream_address: Option<SocketAddr>,
     /// What the client said it is.
     pub client: Option<String>,
-    /// `greeting`, `auth`, `upstream-connect` or `relay`.
+    /// `greeting`, `auth`, `upstream_connect` or `relay`.
     pub phase: &'static str,
     /// When the client connected.
     pub since: Timestamp,
@@ -88,24 +90,25 @@ impl Sessions {
 
     /// One page of them, newest first; of one account, if it is given. Sessions that end while they are asked are left out.
     pub async fn list(&self, account: Option<&str>, page: Page) -> Listing<SessionView> {
-        let actors: Vec<_> = self.lock().values().rev().map(|entry| entry.actor.clone()).collect();
-        let Some(account) = account else {
-            let total = actors.len() as u64;
-            let start = page.page.saturating_mul(page.size);
-            return Listing {
-                total,
-                entries: describe(actors.into_iter().skip(start).take(page.size)).await,
-            };
+        let (total, actors) = self.page(account, page);
+        Listing {
+            total,
+            entries: describe(actors).await,
+        }
+    }
+
+    /// How many sessions `account` has, or all accounts together, and those of one page: only these need be asked.
+    fn page(&self, account: Option<&str>, page: Page) -> (u64, Vec<ActorRef<Message>>) {
+        let entries = self.lock();
+        let wanted = || {
+            let newest_first = entries.values().rev();
+            newest_first.filter(|entry| account.is_none_or(|account| entry.account.as_deref() == Some(account)))
         };
-        let mut entries = describe(actors).await;
-        entries.retain(|view| view.account.as_deref() == Some(account));
-        let total = entries.len() as u64;
-        let entries = entries
-            .into_iter()
-            .skip(page.page.saturating_mul(page.size))
-            .take(page.size)
-            .collect();
-        Listing { total, entries }
+        let on_page = wanted().skip(page.page.saturating_mul(page.size)).take(page.size);
+        (
+            wanted().count() as u64,
+            on_page.map(|entry| entry.actor.clone()).collect(),
+        )
     }
 
     /// One of them.
@@ -157,6 +160,13 @@ pub(super) struct Entered {
 }
 
 impl Entered {
+    /// Takes note of whose session it is.
+    pub(super) fn admitted(&self, account: &str) {
+        if let Some(entry) = self.sessions.lock().get_mut(&self.session) {
+            entry.account = Some(account.to_owned());
+        }
+    }
+
     /// Takes note that the session is relayed from now on.
     pub(super) fn relayed(&self, traffic: Arc<Traffic>, provider: String, now: Instant) {
         if let Some(entry) = self.sessions.lock().get_mut(&self.session) {
@@ -200,3 +210,53 @@ async fn describe(actors: impl IntoIterator<Item = ActorRef<Message>>) -> Vec<Se
 
 /// How long a session may take to describe itself; its actor answers in microseconds.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use ractor::{Actor, ActorProcessingErr, ActorRuntime};
+
+    use super::*;
+
+    /// Stands in for a connection.
+    struct Silent;
+
+    impl Actor for Silent {
+        type Msg = Message;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_holds_the_account_s_sessions_only_newest_first() {
+        let sessions = Arc::new(Sessions::default());
+        let mut entered = Vec::new();
+        let mut ids = Vec::new();
+        for account in ["alice", "bob", "alice", "alice"] {
+            let (actor, _) = ActorRuntime::spawn(None, Silent, ()).await.unwrap();
+            ids.push(actor.get_id());
+            let entry = Entry {
+                actor,
+                protocol: Protocol::Imap,
+                account: None,
+                relayed: None,
+            };
+            let place = sessions.enter(SessionId::next(), entry);
+            place.admitted(account);
+            entered.push(place);
+        }
+        let page = |account, page, size| {
+            let (total, actors) = sessions.page(account, Page { page, size });
+            (total, actors.iter().map(|actor| actor.get_id()).collect::<Vec<_>>())
+        };
+        assert_eq!(page(Some("alice"), 0, 2), (3, vec![ids[3], ids[2]]));
+        assert_eq!(page(Some("alice"), 1, 2), (3, vec![ids[0]]));
+        assert_eq!(page(Some("carol"), 0, 2), (0, Vec::new()));
+        assert_eq!(page(None, 0, 9), (4, vec![ids[3], ids[2], ids[1], ids[0]]));
+        entered.pop();
+        assert_eq!(page(Some("alice"), 0, 9), (2, vec![ids[2], ids[0]]));
+    }
+}
