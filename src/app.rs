@@ -141,12 +141,12 @@ impl App {
         &self.listeners
     }
 
-    /// Serves until SIGTERM or SIGINT, then stops; a second one ends the process at once. SIGHUP reloads.
+    /// Serves until SIGTERM or SIGINT, then stops; a second one ends the stop at once. SIGHUP reloads. `signals` that came
+    /// during the start are obeyed first.
     ///
     /// # Errors
-    /// If signals cannot be listened to.
-    pub async fn run_until_signal(mut self) -> Result<(), Failure> {
-        let mut signals = Signals::listen().map_err(|error| Failure::failed(error.to_string()))?;
+    /// If a second signal ended the stop.
+    pub async fn run_until_signal(mut self, mut signals: Signals) -> Result<(), Failure> {
         let mut certificates = interval(CERTIFICATE_CHECK_INTERVAL);
         certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -300,19 +300,25 @@ async fn open_store(config: &Config) -> Result<SharedStore, Failure> {
     }
 }
 
-/// The signals that the daemon heeds.
-struct Signals {
+/// The signals that the daemon heeds. To be listened to before anything is started: until then a SIGHUP kills.
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    /// Listens from now on; what comes before anyone asks is kept.
+    ///
+    /// # Errors
+    /// If the system does not let this process listen.
+    pub fn listen() -> Result<Self, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be listened to: {error}")));
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 

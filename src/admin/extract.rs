@@ -26,11 +26,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if !is_json(&request) {
+        if !may_be_json(&request) {
             return Err(ApiError::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
-                "the body must be sent with Content-Type: application/json",
+                "the body must be JSON, sent with Content-Type: application/json",
             ));
         }
         let bytes = Bytes::from_request(request, state)
@@ -166,12 +166,22 @@ fn without_quotation(problem: &str) -> String {
     }
 }
 
-fn is_json(request: &Request) -> bool {
-    let Some(Ok(content_type)) = request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
-        return false;
+/// Whether the body is announced as JSON, or as nothing in particular: `curl -d` calls every body a form unless it is told
+/// otherwise. That a web page could send a form unasked does no harm: no page reaches a Unix socket, and over TCP a bearer
+/// token is needed, which no form carries.
+fn may_be_json(request: &Request) -> bool {
+    let Some(content_type) = request.headers().get(header::CONTENT_TYPE) else {
+        return true;
     };
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+    let essence = content_type
+        .to_str()
+        .ok()
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default()
+        .trim();
+    ["application/json", "application/x-www-form-urlencoded"]
+        .iter()
+        .any(|accepted| essence.eq_ignore_ascii_case(accepted))
 }
 
 /// Decodes a part of a query as `application/x-www-form-urlencoded`.

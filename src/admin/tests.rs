@@ -545,7 +545,7 @@ async fn every_refusal_has_the_same_shape() {
     assert!(reply.head.contains("\r\nallow: "), "{}", reply.head);
 
     let reply = daemon
-        .raw(&request(&Method::POST, "/v1/account", None, None, "{}"))
+        .raw(&request(&Method::POST, "/v1/account", None, Some("text/plain"), "{}"))
         .await;
     assert_eq!(
         (reply.status, reply.json()),
@@ -553,9 +553,18 @@ async fn every_refusal_has_the_same_shape() {
             415,
             "Unsupported Media Type",
             "unsupported_media_type",
-            "the body must be sent with Content-Type: application/json"
+            "the body must be JSON, sent with Content-Type: application/json"
         )
     );
+    // What curl sends unless it is told otherwise, and what sends nothing.
+    for content_type in [Some("application/x-www-form-urlencoded"), None] {
+        let reply = daemon
+            .raw(&request(&Method::POST, "/v1/account", None, content_type, "{}"))
+            .await;
+        let message = reply.json()["message"].to_string();
+        assert_eq!(reply.status, 400, "{message}");
+        assert!(message.contains("missing field `account`"), "{message}");
+    }
     let huge = "x".repeat(ADMIN_BODY_BYTES_MAX + 1);
     let json_type = Some("application/json; charset=utf-8");
     let reply = daemon

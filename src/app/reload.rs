@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 
 use super::{App, admission_limits, fit_descriptors};
 use crate::config::{self, Config, ProcessEnvironment};
+use crate::secret::{ExposeSecret, SecretString};
 
 impl App {
     /// Reads the configuration and the certificates again. A bad configuration is refused and the old one stays.
@@ -21,7 +22,11 @@ impl App {
             warn!("{warning}");
         }
         let old = self.services.config();
-        let new = Arc::new(fit_descriptors(keep_what_needs_a_restart(&old, new)));
+        let kept = keep_what_needs_a_restart(&old, &new);
+        for key in what_differs(&kept, &new) {
+            warn!("{key} has changed; it takes effect at the next start");
+        }
+        let new = Arc::new(fit_descriptors(kept));
         self.admission.change_limits(admission_limits(&new));
         self.services.trust.reload();
         self.config.send_replace(new);
@@ -41,30 +46,60 @@ impl App {
     }
 }
 
-/// What was bound or opened at the start stays as it is; a change to it is named.
-fn keep_what_needs_a_restart(old: &Config, mut new: Config) -> Config {
-    let (was, is) = (old.to_table(), new.to_table());
-    for table in [
-        "server",
-        "admin",
-        "metrics",
-        "log",
-        "secrets",
-        "listener",
-        "certificate",
-    ] {
-        if was.get(table) != is.get(table) {
-            warn!("[{table}] has changed; it takes effect at the next start");
+/// `new`, but with all that was bound, opened or set up at the start as it is in `old`.
+fn keep_what_needs_a_restart(old: &Config, new: &Config) -> Config {
+    let mut kept = new.clone();
+    kept.server.state_dir.clone_from(&old.server.state_dir);
+    kept.server.worker_threads = old.server.worker_threads;
+    kept.secrets = old.secrets.clone();
+    kept.admin.socket.clone_from(&old.admin.socket);
+    kept.admin.socket_mode = old.admin.socket_mode;
+    kept.admin.listen.clone_from(&old.admin.listen);
+    kept.metrics_listen = old.metrics_listen;
+    kept.log = old.log.clone();
+    kept.listeners.clone_from(&old.listeners);
+    kept.certificates.clone_from(&old.certificates);
+    kept
+}
+
+/// The keys in which the two differ, as `table.key`, or `listener` as a whole.
+fn what_differs(kept: &Config, new: &Config) -> Vec<String> {
+    let (kept_table, new_table) = (kept.to_table(), new.to_table());
+    let mut keys = Vec::new();
+    for (name, table) in &new_table {
+        differing_keys(name, kept_table.get(name), Some(table), &mut keys);
+    }
+    for (name, table) in &kept_table {
+        if !new_table.contains_key(name) {
+            differing_keys(name, Some(table), None, &mut keys);
         }
     }
-    new.server = old.server.clone();
-    new.admin = old.admin.clone();
-    new.metrics_listen = old.metrics_listen;
-    new.log = old.log.clone();
-    new.secrets = old.secrets.clone();
-    new.listeners.clone_from(&old.listeners);
-    new.certificates.clone_from(&old.certificates);
-    new
+    // A table shows that there is a secret, never which.
+    let both_given = kept.secrets.master_key.is_some() && new.secrets.master_key.is_some();
+    if both_given && exposed(kept.secrets.master_key.as_ref()) != exposed(new.secrets.master_key.as_ref()) {
+        keys.push("secrets.master_key".to_owned());
+    }
+    keys.sort();
+    keys
+}
+
+/// Collects the keys of one table whose values differ; the table's own name, where one of the two is no table.
+fn differing_keys(name: &str, one: Option<&toml::Value>, other: Option<&toml::Value>, keys: &mut Vec<String>) {
+    if one == other {
+        return;
+    }
+    let (Some(toml::Value::Table(one)), Some(toml::Value::Table(other))) = (one, other) else {
+        return keys.push(name.to_owned());
+    };
+    let mut inside: Vec<&String> = one.keys().chain(other.keys()).collect();
+    inside.sort();
+    inside.dedup();
+    let differing = inside.into_iter().filter(|key| one.get(*key) != other.get(*key));
+    keys.extend(differing.map(|key| format!("{name}.{key}")));
+}
+
+fn exposed(secret: Option<&SecretString>) -> Option<&str> {
+    secret.map(ExposeSecret::expose_secret)
 }
 
 fn report<E: std::fmt::Display>(reloaded: Result<Result<bool, E>, tokio::task::JoinError>) {
@@ -73,5 +108,55 @@ fn report<E: std::fmt::Display>(reloaded: Result<Result<bool, E>, tokio::task::J
         Ok(Ok(false)) => {}
         Ok(Err(error)) => error!(%error, "certificates could not be read, the old ones stay"),
         Err(error) => error!(%error, "certificates could not be read, the old ones stay"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        config::parse(None, text, &ProcessEnvironment).unwrap()
+    }
+
+    #[test]
+    fn what_nothing_is_bound_to_takes_effect_without_a_word() {
+        let with = |root_token: &str, rest: &str| config(&format!("[admin]\nroot_token = \"{root_token}\"\n{rest}"));
+        let (old_token, new_token) = ("1".repeat(64), "2".repeat(64));
+        let old = with(&old_token, "[server]\ndrain_timeout = \"1s\"\n");
+        let new = with(
+            &new_token,
+            "[server]\ndrain_timeout = \"7s\"\nhostname = \"other.example\"\n\
+             [store]\nusage_events_max = 7\n[limits]\nbad_commands_max = 7\n",
+        );
+        let kept = keep_what_needs_a_restart(&old, &new);
+        assert_eq!(exposed(kept.admin.root_token.as_ref()), Some(new_token.as_str()));
+        assert_eq!(kept.server.drain_timeout.as_secs(), 7);
+        assert_eq!(kept.server.hostname, "other.example");
+        assert_eq!(what_differs(&kept, &new), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_needs_a_restart_stays_and_is_named() {
+        let key = |letter: &str| format!("[secrets]\nmaster_key = \"{}=\"\n", letter.repeat(43));
+        let old = config(&key("A"));
+        let new = config(&format!(
+            "{}[server]\nstate_dir = \"/elsewhere\"\n[admin]\nsocket = \"/elsewhere.sock\"\n[log]\nlevel = \"debug\"\n\
+             [metrics]\nlisten = \"\"\n[[listener]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:9\"\n",
+            key("E"),
+        ));
+        let kept = keep_what_needs_a_restart(&old, &new);
+        assert_eq!(kept.server.state_dir, old.server.state_dir);
+        assert_eq!(
+            what_differs(&kept, &new),
+            [
+                "admin.socket",
+                "listener",
+                "log.level",
+                "metrics.listen",
+                "secrets.master_key",
+                "server.state_dir"
+            ]
+        );
     }
 }

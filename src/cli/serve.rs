@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::runtime::Runtime;
 
 use super::Failure;
-use crate::app::App;
+use crate::app::{App, Signals};
 use crate::config::{self, Config, ProcessEnvironment};
 use crate::telemetry;
 
@@ -26,7 +26,10 @@ pub struct Args {
 pub fn run(arguments: &Args) -> Result<(), Failure> {
     let config = prepare(arguments)?;
     let runtime = runtime(config.server.worker_threads)?;
-    let ended = runtime.block_on(async { Box::pin(App::start(config)).await?.run_until_signal().await });
+    let ended = runtime.block_on(async {
+        let signals = Signals::listen()?;
+        Box::pin(App::start(config)).await?.run_until_signal(signals).await
+    });
     // What a second signal leaves behind must not hold up the end.
     runtime.shutdown_background();
     ended

@@ -548,6 +548,19 @@ fn a_secret_comes_from_the_file_beside_the_credentials_directory_or_the_environm
 }
 
 #[test]
+fn a_delay_that_has_no_effect_is_warned_of() {
+    let warnings = |delay: &str| {
+        let text = format!("[limits]\nauth_failure_delay = \"{delay}\"\n");
+        parse(None, &text, &user()).unwrap().warnings
+    };
+    assert_eq!(warnings("0s"), Vec::<String>::new());
+    assert_eq!(
+        warnings("5s"),
+        ["limits.auth_failure_delay has no effect in this version"]
+    );
+}
+
+#[test]
 fn a_configuration_that_holds_a_secret_and_is_public_is_warned_of() {
     let text = "[provider.google]\nclient_id = \"x\"\nclient_secret = \"s\"";
     let warnings = |mode| {

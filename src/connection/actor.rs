@@ -189,6 +189,7 @@ impl Actor for Connection {
             Entry {
                 actor: myself.clone(),
                 protocol,
+                account: None,
                 relayed: None,
             },
         );
@@ -236,8 +237,14 @@ impl Actor for Connection {
             Message::Abort(reason) => state.finish(reason, &myself),
             Message::PhaseChanged(phase) => state.phase.enter(phase),
             Message::Identified(client) => state.client = Some(client),
-            Message::Admitted { account, token } => (state.account, state.token) = (Some(account), Some(token)),
-            Message::Refused => (state.account, state.token) = (None, None),
+            Message::Admitted { account, token } => {
+                state.entered.admitted(&account);
+                (state.account, state.token) = (Some(account), Some(token));
+            }
+            Message::Refused => {
+                state.entered.refused();
+                (state.account, state.token) = (None, None);
+            }
             Message::LoggedIn(parts) => state.relay(*parts, myself),
             Message::Ended(reason) => state.finish(reason, &myself),
         }
@@ -290,6 +297,7 @@ impl State {
             traffic.clone(),
             parts.goodbye,
         );
+        self.phase.enter(Phase::Relay);
         self.entered.relayed(traffic.clone(), parts.provider, clock::instant());
         self.relayed = Some(Relayed {
             upstream: parts.upstream_address,

@@ -166,6 +166,7 @@ impl Login {
                     }
                 }
             }
+            self.tell_phase();
             if self.take_client_lost() {
                 self.tell(Input::ClientEof);
                 continue;
@@ -232,11 +233,15 @@ impl Login {
         }
     }
 
-    /// Tells the session, and the actor of a change of phase.
+    /// Tells the session.
     fn tell(&mut self, input: Input<'_>) {
         if self.session.handle(input, clock::instant()) == Transition::Invalid {
             error!(session = %self.session_id, state = self.session.state_name(), "the session was told what it cannot hear");
         }
+    }
+
+    /// Tells the actor of a change of phase. The relay's beginning it learns from the hand-over.
+    fn tell_phase(&mut self) {
         let phase = self.session.phase();
         if phase != self.phase {
             self.phase = phase;
@@ -385,7 +390,7 @@ impl Login {
     /// last words not long.
     fn write_deadline(&self) -> Instant {
         self.session.deadline().unwrap_or_else(|| match &self.attempt {
-            Some(attempt) if self.phase == Phase::Relay => attempt.begun + self.config.limits.login_timeout,
+            Some(attempt) if self.session.phase() == Phase::Relay => attempt.begun + self.config.limits.login_timeout,
             _ => clock::instant() + CLOSE_DRAIN,
         })
     }

@@ -63,7 +63,7 @@ pub(super) async fn secure(
     trust: &Trust,
     limit: Duration,
 ) -> Result<Leg, Fault> {
-    let tls = trust.towards(provider).map_err(Fault::unavailable)?;
+    let tls = trust.towards(provider).await?;
     let tcp = leg
         .stream
         .into_tcp()

@@ -33,6 +33,8 @@ pub(super) struct Entry {
     pub(super) actor: ActorRef<Message>,
     /// Its protocol, for the byte counters.
     pub(super) protocol: Protocol,
+    /// The account's id, once a token was admitted.
+    pub(super) account: Option<String>,
     /// What it has moved, once it is relayed.
     pub(super) relayed: Option<Relayed>,
 }
@@ -70,7 +72,7 @@ pub struct SessionView {
     pub upstream_address: Option<SocketAddr>,
     /// What the client said it is.
     pub client: Option<String>,
-    /// `greeting`, `auth`, `upstream-connect` or `relay`.
+    /// `greeting`, `auth`, `upstream_connect` or `relay`.
     pub phase: &'static str,
     /// When the client connected.
     pub since: Timestamp,
@@ -88,24 +90,25 @@ impl Sessions {
 
     /// One page of them, newest first; of one account, if it is given. Sessions that end while they are asked are left out.
     pub async fn list(&self, account: Option<&str>, page: Page) -> Listing<SessionView> {
-        let actors: Vec<_> = self.lock().values().rev().map(|entry| entry.actor.clone()).collect();
-        let Some(account) = account else {
-            let total = actors.len() as u64;
-            let start = page.page.saturating_mul(page.size);
-            return Listing {
-                total,
-                entries: describe(actors.into_iter().skip(start).take(page.size)).await,
-            };
+        let (total, actors) = self.page(account, page);
+        Listing {
+            total,
+            entries: describe(actors).await,
+        }
+    }
+
+    /// How many sessions `account` has, or all accounts together, and those of one page: only these need be asked.
+    fn page(&self, account: Option<&str>, page: Page) -> (u64, Vec<ActorRef<Message>>) {
+        let entries = self.lock();
+        let wanted = || {
+            let newest_first = entries.values().rev();
+            newest_first.filter(|entry| account.is_none_or(|account| entry.account.as_deref() == Some(account)))
         };
-        let mut entries = describe(actors).await;
-        entries.retain(|view| view.account.as_deref() == Some(account));
-        let total = entries.len() as u64;
-        let entries = entries
-            .into_iter()
-            .skip(page.page.saturating_mul(page.size))
-            .take(page.size)
-            .collect();
-        Listing { total, entries }
+        let on_page = wanted().skip(page.page.saturating_mul(page.size)).take(page.size);
+        (
+            wanted().count() as u64,
+            on_page.map(|entry| entry.actor.clone()).collect(),
+        )
     }
 
     /// One of them.
@@ -157,6 +160,22 @@ pub(super) struct Entered {
 }
 
 impl Entered {
+    /// Takes note of whose session it is.
+    pub(super) fn admitted(&self, account: &str) {
+        self.belongs_to(Some(account.to_owned()));
+    }
+
+    /// Takes note that the session is nobody's any more: its login was refused after all.
+    pub(super) fn refused(&self) {
+        self.belongs_to(None);
+    }
+
+    fn belongs_to(&self, account: Option<String>) {
+        if let Some(entry) = self.sessions.lock().get_mut(&self.session) {
+            entry.account = account;
+        }
+    }
+
     /// Takes note that the session is relayed from now on.
     pub(super) fn relayed(&self, traffic: Arc<Traffic>, provider: String, now: Instant) {
         if let Some(entry) = self.sessions.lock().get_mut(&self.session) {
@@ -249,6 +268,7 @@ mod tests {
             let entry = Entry {
                 actor,
                 protocol: Protocol::Imap,
+                account: (id % 2 == 1).then(|| "odd".into()),
                 relayed: None,
             };
             entered.push(sessions.enter(SessionId(id), entry));

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::admin::client::{Client, Target};
 use crate::admin::types::{AccountCreated, TokenCreated};
-use crate::app::App;
+use crate::app::{App, Signals};
 use crate::cli::Failure;
 use crate::clock;
 use crate::config::{self, ProcessEnvironment};
@@ -64,7 +64,7 @@ pub async fn run(once: bool) -> Result<(), Failure> {
     }
     print!("{}", instructions(plain, tls, &certificates.authority, &socket, &token));
     io::stdout().flush().map_err(refused)?;
-    app.run_until_signal().await
+    app.run_until_signal(Signals::listen()?).await
 }
 
 /// The files of the demo's own certificate authority and of the certificate that it issued for this machine.

@@ -15,7 +15,7 @@
 //! nothing has moved between two looks, or that have been half-closed for too long, and ends them by the goodbye channel.
 //!
 //! **Ends.** The end of one side is passed on to the other (flush, then half-close) and the other direction goes on. A
-//! failure on either leg ends the relay. A goodbye ends it too; the client's stream is handed out where a farewell would be
+//! failure on either leg ends the relay, once the other leg has taken what the failed one had sent. A goodbye ends it too; the client's stream is handed out where a farewell would be
 //! understood, and closed without a word elsewhere (INTERFACE §5). Both sockets are closed when the relay is ready, not only
 //! when it is dropped.
 
@@ -203,13 +203,7 @@ impl Session {
             return Poll::Ready(Ended::Goodbye(goodbye));
         }
         for _ in 0..RELAY_ROUNDS_MAX {
-            // The upstream's direction first: when a client hangs up in the middle of an upstream's last words, these are
-            // still read and counted before the write back to that upstream fails.
-            let progress = match self.move_down(cx, scratch) {
-                Ok(down) => self.move_up(cx, scratch).map(|up| [down, up]),
-                Err(trouble) => Err(trouble),
-            };
-            match progress {
+            match self.move_both(cx, scratch) {
                 Err(trouble) => return Poll::Ready(Ended::Failed(trouble)),
                 Ok([Progress::Ended, Progress::Ended]) => return Poll::Ready(Ended::InOrder),
                 Ok([Progress::More, _] | [_, Progress::More]) => {}
@@ -230,6 +224,21 @@ impl Session {
             }
             Poll::Pending => None,
         }
+    }
+
+    /// The upstream's direction first: when a client hangs up in the middle of an upstream's last words, these are still
+    /// read and counted before the write back to that upstream fails. Once a leg has failed, nothing more is sent to it: the
+    /// failure of that would end the relay before what the leg had sent is delivered.
+    fn move_both(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<[Progress; 2], Trouble> {
+        let down = match self.up.stage {
+            Stage::Breaking => Progress::Waiting,
+            _ => self.move_down(cx, scratch)?,
+        };
+        let up = match self.down.stage {
+            Stage::Breaking => Progress::Waiting,
+            _ => self.move_up(cx, scratch)?,
+        };
+        Ok([down, up])
     }
 
     fn move_down(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Progress, Trouble> {
@@ -259,15 +268,20 @@ impl Session {
         progress.map_err(|failure| failure.on(Leg::Client, Leg::Upstream))
     }
 
-    /// Notes if `source` has ended.
+    /// Notes if `source` has ended. One that has failed has not, but what it sent before has as long to be delivered.
     fn note_end(&mut self, source: Leg) {
         let direction = match source {
             Leg::Client => &self.up,
             Leg::Upstream => &self.down,
         };
-        if direction.stage != Stage::Open && self.first_ended.is_none() {
-            self.first_ended = Some(source);
-            self.traffic.half_closed.store(true, Ordering::Relaxed);
+        match direction.stage {
+            Stage::Open => {}
+            Stage::Breaking => self.traffic.half_closed.store(true, Ordering::Relaxed),
+            Stage::Ending | Stage::Ended if self.first_ended.is_none() => {
+                self.first_ended = Some(source);
+                self.traffic.half_closed.store(true, Ordering::Relaxed);
+            }
+            Stage::Ending | Stage::Ended => {}
         }
     }
 
@@ -300,6 +314,8 @@ struct Direction {
     /// Taken by the target's TLS, but perhaps not yet by its socket.
     is_unflushed: bool,
     stage: Stage,
+    /// How the source failed, until the relay ends with it.
+    failure: Option<io::Error>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,6 +326,8 @@ enum Stage {
     Ending,
     /// The target has been half-closed.
     Ended,
+    /// The source has failed, the target is yet to get what came before.
+    Breaking,
 }
 
 /// What came of one step in a direction.
@@ -344,6 +362,7 @@ impl Direction {
             pending,
             is_unflushed: false,
             stage: Stage::Open,
+            failure: None,
         }
     }
 
@@ -368,6 +387,12 @@ impl Direction {
             Stage::Open => {}
             Stage::Ending => return self.poll_end(cx, target),
             Stage::Ended => return Ok(Progress::Ended),
+            Stage::Breaking => {
+                return self
+                    .failure
+                    .take()
+                    .map_or(Ok(Progress::Ended), |error| Err(Failure::Source(error)));
+            }
         }
         let (filled, source_state) = fill(cx, source, scratch);
         if !filled.is_empty() {
@@ -376,16 +401,17 @@ impl Direction {
             self.is_unflushed = true;
             self.pending = filled.get(taken..).map(Bytes::copy_from_slice).unwrap_or_default();
         }
+        let is_waiting = matches!(source_state, SourceState::Waiting);
         match source_state {
-            SourceState::Failed(error) => return Err(Failure::Source(error)),
+            SourceState::Failed(error) => (self.stage, self.failure) = (Stage::Breaking, Some(error)),
             SourceState::AtEnd => self.stage = Stage::Ending,
             SourceState::Waiting | SourceState::MayHaveMore => {}
         }
         let settled = self.poll_settle(cx, target).map_err(Failure::Target)?;
-        Ok(match source_state {
-            _ if settled.is_pending() => Progress::Waiting,
-            SourceState::Waiting => Progress::Waiting,
-            _ => Progress::More,
+        Ok(if settled.is_pending() || is_waiting {
+            Progress::Waiting
+        } else {
+            Progress::More
         })
     }
 

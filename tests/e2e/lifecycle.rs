@@ -1,6 +1,7 @@
 //! The daemon's life: what it refuses to start on, signals, reloads, limits, a full disk, and its end.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,7 @@ use crate::support::certs::Authority;
 use crate::support::host::{FLOW, Host};
 use crate::support::imap::Imap;
 use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
+use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::{PATIENCE, open_directory};
 
@@ -254,6 +256,42 @@ async fn sighup_applies_a_good_configuration_and_refuses_a_bad_one() {
     bed.portreeve.post("/v1/account", &of_second).await;
     assert!(session.command("NOOP").await.is_ok());
     drop((second, third, fourth));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_replaces_the_root_token() {
+    let tcp = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let admin_of =
+        |token: &str| format!("[admin]\nsocket = \"{{socket}}\"\nlisten = [\"{tcp}\"]\nroot_token = \"{token}\"\n");
+    let (old, new) = ("1".repeat(64), "2".repeat(64));
+    let mut bed = Bed::start(&admin_of(&old)).await;
+    let status_for = async |token: &str| {
+        let request = reqwest::Client::new().get(format!("http://{tcp}/v1/accounts"));
+        let answer = request.bearer_auth(token).send().await;
+        answer.expect("the admin API answers").status().as_u16()
+    };
+    assert_eq!((status_for(&old).await, status_for(&new).await), (200, 401));
+    bed.configure(&admin_of(&new));
+    bed.portreeve.reload();
+    bed.portreeve
+        .process()
+        .stderr_line(|line| line.contains("configuration reloaded"))
+        .await;
+    assert_eq!((status_for(&old).await, status_for(&new).await), (401, 200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sighup_during_the_start_is_obeyed_after_it() {
+    let host = Host::start().await;
+    let mut portreeve = Portreeve::prepare(&Setup::default().with(&host.provider()));
+    portreeve.spawn();
+    portreeve.process().stderr_line(|line| line.contains("listening")).await;
+    portreeve.reload();
+    let process = portreeve.process();
+    process
+        .stderr_line(|line| line.contains("configuration reloaded"))
+        .await;
+    portreeve.until_ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -537,9 +575,11 @@ impl Bed {
     }
 }
 
-/// What `config` says with the upstream's provider; `{state}` in it is the state directory.
+/// What `config` says with the upstream's provider; `{state}` in it is the state directory, `{socket}` the admin socket.
 fn chosen(host: &Host, portreeve: &Portreeve, config: &str) -> String {
-    let config = config.replace("{state}", &portreeve.state_dir().display().to_string());
+    let config = config
+        .replace("{state}", &portreeve.state_dir().display().to_string())
+        .replace("{socket}", &portreeve.socket().display().to_string());
     format!("{config}\n{}", host.provider())
 }
 

@@ -420,6 +420,34 @@ async fn a_reset_ends_the_relay_and_tells_whose_it_was() {
 }
 
 #[tokio::test]
+async fn what_came_before_an_upstream_s_failure_reaches_a_slow_client() {
+    let mut rig = Rig::new(Wire::Plain).await;
+    let block = numbered(RELAY_SCRATCH_BYTES);
+    rig.stall(&block).await;
+    reset(rig.upstream.into_tcp().unwrap());
+    let mut heard = Vec::new();
+    let mut part = [0; 1024];
+    let end = loop {
+        if let Poll::Ready(end) = poll!(&mut rig.relay) {
+            break end;
+        }
+        if let Poll::Ready(length) = poll!(pin!(rig.client.read(&mut part))) {
+            heard.extend_from_slice(&part[..length.unwrap()]);
+        }
+        yield_now().await;
+    };
+    assert!(matches!(end, RelayEnd::UpstreamError(_)), "{end:?}");
+    rig.client.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard.len() as u64, rig.traffic.down());
+    assert!(
+        heard
+            .iter()
+            .zip(block.iter().cycle())
+            .all(|(heard, sent)| heard == sent)
+    );
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_and_then_resets_has_closed() {
     let mut rig = Rig::new(Wire::Plain).await;
     let mut client = rig.client.into_tcp().unwrap();

@@ -137,11 +137,12 @@ impl Portreeve {
             )
             .ok();
         }
+        if !chosen.contains("[admin]") {
+            write!(config, "[admin]\nsocket = \"{path}/admin.sock\"\n").ok();
+        }
         write!(
             config,
             r#"
-[admin]
-socket = "{path}/admin.sock"
 [metrics]
 listen = "127.0.0.1:{metrics}"
 [certificate.default]
