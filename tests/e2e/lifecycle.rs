@@ -424,7 +424,7 @@ async fn a_disk_that_fails_is_survived() {
     let usual = getrlimit(Resource::Fsize);
     bed.limit_files(Rlimit {
         current: Some(0),
-        ..usual.clone()
+        ..usual
     });
     bed.expect_no_writes_but_logins(&token).await;
     bed.limit_files(usual);
