@@ -95,15 +95,7 @@ impl App {
         }
 
         let (drain, drain_watch) = watch::channel(Drain::Serving);
-        let mut sweeping = JoinSet::new();
-        sweeping.spawn(connection::sweep(services.clone(), drain_watch.clone()));
-        let settings = config.clone();
-        let mut ended = drain_watch;
-        sweeping.spawn(usage::retention::run(
-            store.clone(),
-            move || settings.borrow().store.clone(),
-            async move { while ended.changed().await.is_ok() {} },
-        ));
+        let sweeping = sweepers(&services, &drain_watch);
 
         let (stop_admin, stop_admin_watch) = watch::channel(false);
         let state = AdminState {
@@ -197,6 +189,20 @@ impl App {
             sleep(DRAIN_POLL).await;
         }
     }
+}
+
+/// Starts what looks after live sessions and old usage events, until `drain`'s sender is gone.
+fn sweepers(services: &Arc<Services>, drain: &watch::Receiver<Drain>) -> JoinSet<()> {
+    let mut sweeping = JoinSet::new();
+    sweeping.spawn(connection::sweep(services.clone(), drain.clone()));
+    let settings = services.config.clone();
+    let mut ended = drain.clone();
+    sweeping.spawn(usage::retention::run(
+        services.store.clone(),
+        move || settings.borrow().store.clone(),
+        async move { while ended.changed().await.is_ok() {} },
+    ));
+    sweeping
 }
 
 /// Everything that listens for clients.

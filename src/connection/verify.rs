@@ -1,6 +1,6 @@
 //! `account verify`: walks the way of a login step by step and says which step failed and what to do.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::lookup_host;
@@ -80,17 +80,7 @@ impl Walk {
             }
         };
         let (host, port) = (place.endpoint.host.clone(), place.endpoint.port);
-        let resolved = timeout(limits.upstream_connect_timeout, lookup_host((host.as_str(), port))).await;
-        let resolved = match resolved {
-            Ok(Ok(addresses)) => Ok(addresses
-                .map(|address| address.ip().to_string())
-                .collect::<Vec<_>>()
-                .join(", ")),
-            Ok(Err(error)) => Err(format!(
-                "{host} cannot be resolved: {error}; check the endpoint's host name and DNS"
-            )),
-            Err(_) => Err(format!("no answer from DNS for {host}")),
-        };
+        let resolved = resolve(&host, port, limits.upstream_connect_timeout).await;
         self.step("dns", resolved, |addresses| format!("{host} is {addresses}"))?;
 
         let tcp = dial(&host, port, limits.upstream_connect_timeout)
@@ -101,33 +91,9 @@ impl Walk {
             address: tcp.peer_addr().ok(),
             stream: Stream::from(tcp),
         };
-        let leg = match place.endpoint.tls {
-            UpstreamTls::Implicit => {
-                let secured = open::secure(
-                    leg,
-                    &place.provider,
-                    &host,
-                    &services.trust,
-                    limits.upstream_connect_timeout,
-                )
-                .await;
-                self.step("tls", secured.map_err(|fault| fault.detail), |leg| {
-                    leg.stream.tls_summary().unwrap_or_default()
-                })?
-            }
-            UpstreamTls::Starttls => {
-                self.note(
-                    "tls",
-                    StepResult::Skipped,
-                    "STARTTLS: done as a part of the login".to_owned(),
-                );
-                leg
-            }
-            UpstreamTls::Off => {
-                self.note("tls", StepResult::Skipped, "off by configuration".to_owned());
-                leg
-            }
-        };
+        let leg = self
+            .secure(services, leg, &place, limits.upstream_connect_timeout)
+            .await?;
         let target = services
             .accounts
             .credential(&account.account, self.protocol, None)
@@ -156,6 +122,23 @@ impl Walk {
         self.step("login", login.map_err(|fault| fault.to_string()), |()| {
             format!("logged in as {}", target.credential.user)
         })
+    }
+
+    /// The step `tls`: the handshake where the endpoint begins with it.
+    async fn secure(&mut self, services: &Services, leg: Leg, place: &Place, limit: Duration) -> Option<Leg> {
+        let why = match place.endpoint.tls {
+            UpstreamTls::Implicit => {
+                let host = &place.endpoint.host;
+                let secured = open::secure(leg, &place.provider, host, &services.trust, limit).await;
+                return self.step("tls", secured.map_err(|fault| fault.detail), |leg| {
+                    leg.stream.tls_summary().unwrap_or_default()
+                });
+            }
+            UpstreamTls::Starttls => "STARTTLS: done as a part of the login",
+            UpstreamTls::Off => "off by configuration",
+        };
+        self.note("tls", StepResult::Skipped, why.to_owned());
+        Some(leg)
     }
 
     async fn login(&self, services: &Services, leg: Leg, target: &UpstreamTarget) -> Result<(), Fault> {
@@ -221,6 +204,20 @@ impl Walk {
             ms,
             message,
         });
+    }
+}
+
+/// The addresses of `host`, in words.
+async fn resolve(host: &str, port: u16, limit: Duration) -> Result<String, String> {
+    match timeout(limit, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => Ok(addresses
+            .map(|address| address.ip().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")),
+        Ok(Err(error)) => Err(format!(
+            "{host} cannot be resolved: {error}; check the endpoint's host name and DNS"
+        )),
+        Err(_) => Err(format!("no answer from DNS for {host}")),
     }
 }
 
