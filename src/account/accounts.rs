@@ -118,8 +118,9 @@ impl Accounts {
     ///
     /// # Errors
     /// [`FaultKind::AuthorizationGone`], [`FaultKind::AppRefused`], [`FaultKind::Unavailable`],
-    /// [`FaultKind::UpstreamRefused`] (it is too soon to replace a refused token once more), [`FaultKind::AccountDisabled`],
-    /// [`FaultKind::ProtocolNotOffered`], [`FaultKind::UnknownCredentials`] if the account has been deleted.
+    /// [`FaultKind::UpstreamRefused`] (the refused token is the only one: it cannot be replaced, or it is too soon to do so once
+    /// more), [`FaultKind::AccountDisabled`], [`FaultKind::ProtocolNotOffered`], [`FaultKind::UnknownCredentials`] if the
+    /// account has been deleted.
     pub async fn credential(
         &self,
         account: &str,

@@ -162,7 +162,7 @@ pub enum Answer {
     AppRefused,
     /// There is none until a person acts.
     NeedsAuthorization,
-    /// The token that was refused is the current one, and it is too soon for another.
+    /// The token that was refused is the current one, and there is no other: it has no refresh token, or it is too soon.
     StillRefused,
 }
 

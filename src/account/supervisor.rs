@@ -117,7 +117,6 @@ pub(super) struct Supervised {
     writes: Writes,
     /// The grants whose refresh is on its way: more than one if credentials were replaced meanwhile.
     in_flight: Vec<u64>,
-    last_refusal: Option<UpstreamRefusal>,
     drains: Vec<RpcReplyPort<()>>,
     last_used: Timestamp,
     timer: Option<(Timestamp, JoinHandle<()>)>,
@@ -176,7 +175,6 @@ impl Supervised {
             uncommitted: None,
             writes: Writes::new(),
             in_flight: Vec::new(),
-            last_refusal: None,
             drains: Vec::new(),
             last_used: now,
             timer: None,

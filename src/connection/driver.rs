@@ -133,6 +133,8 @@ struct Attempt {
     token: Option<TokenId>,
     lease: Option<SessionLease>,
     target: Option<UpstreamTarget>,
+    /// Which of the account's credentials was presented last: known on, where a refused one could not be replaced.
+    grant: Option<u64>,
     upstream: Upstream,
 }
 
@@ -307,6 +309,7 @@ impl Login {
         let input = match opened {
             Ok(Opened::Connected(leg, target)) => {
                 let ready = open::ready(&target);
+                attempt.grant = Some(target.grant);
                 attempt.target = Some(*target);
                 attempt.upstream = Upstream::Open {
                     leg,
@@ -344,6 +347,7 @@ impl Login {
             token: None,
             lease: None,
             target: None,
+            grant: None,
             upstream: Upstream::Closed,
         };
         let store = self.services.store.clone();
@@ -534,10 +538,10 @@ impl Login {
         if let Some(attempt) = self.attempt.take() {
             let seconds = clock::instant().saturating_duration_since(attempt.begun).as_secs_f64();
             names::login_duration(self.facts.protocol).record(seconds);
-            if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(target)) =
-                (&attempt.account, &fault.kind, &attempt.target)
+            if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(grant)) =
+                (&attempt.account, &fault.kind, attempt.grant)
             {
-                self.services.accounts.report_refused(account, target.grant, refusal);
+                self.services.accounts.report_refused(account, grant, refusal);
             }
             (account, token) = (attempt.account, attempt.token);
         }

@@ -16,11 +16,11 @@
 mod cli;
 mod clients;
 mod demo;
-mod faults;
-mod refresh;
 mod durability;
-mod lifecycle;
+mod faults;
 mod hostile;
+mod lifecycle;
+mod refresh;
 mod seed;
 #[allow(
     dead_code,

@@ -80,10 +80,7 @@ impl Supervised {
             (Answer::Unavailable, _) => Err(Fault::unavailable(self.held.last_error())),
             (Answer::AppRefused, _) => Err(Fault::with_detail(FaultKind::AppRefused, self.held.last_error())),
             (Answer::NeedsAuthorization, _) => Err(self.authorization_gone()),
-            (Answer::StillRefused, _) => Err(match &self.last_refusal {
-                Some(refusal) => Fault::new(FaultKind::UpstreamRefused(refusal.clone())),
-                None => Fault::unavailable("the upstream refuses a token that was refreshed less than a minute ago"),
-            }),
+            (Answer::StillRefused, _) => Err(Fault::new(FaultKind::UpstreamRefused(still_refused()))),
         };
         if answer == Answer::NeedsAuthorization && self.held.record.state != AccountState::NeedsAuthorization {
             let now = self.clock.now();
@@ -149,7 +146,6 @@ impl Supervised {
         if grant != self.refresher.grant() {
             return;
         }
-        self.last_refusal = None;
         let is_over = match self.held.record.state {
             AccountState::New => true,
             // A token accepted upstream says nothing of a refresh that fails.
@@ -171,7 +167,6 @@ impl Supervised {
             Some(code) => format!("the upstream refuses the credential: [{code}] {}", refusal.text),
             None => format!("the upstream refuses the credential: {}", refusal.text),
         };
-        self.last_refusal = Some(refusal);
         let state = if self.held.uses_oauth() {
             AccountState::Failing
         } else {
@@ -192,5 +187,14 @@ impl Supervised {
         if self.held.note(state, error, now) {
             self.writes.mark(Behind::State);
         }
+    }
+}
+
+/// What is told of a token that was refused and cannot be replaced now. Who asks knows the upstream's own words.
+fn still_refused() -> UpstreamRefusal {
+    UpstreamRefusal {
+        code: None,
+        text: "The mailbox refuses the credential, and there is no other".to_owned(),
+        blames_credential: true,
     }
 }

@@ -68,7 +68,7 @@ impl Supervised {
             }
             if has_new_grant {
                 self.usable = self.held.access_token().map(duplicate);
-                (self.uncommitted, self.last_refusal) = (None, None);
+                self.uncommitted = None;
                 let times = self.held.token_times(now);
                 let renewal = self.held.renewal();
                 self.decide(Input::GrantReplaced { times, renewal }, now);

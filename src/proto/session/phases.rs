@@ -84,10 +84,10 @@ struct Attempt {
 }
 
 /// Whether a refused OAuth token may still be replaced by a fresh one.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Retry {
     Possible,
-    Spent,
+    /// It was to be replaced, after this refusal.
+    Spent(Fault),
 }
 
 type Next = (State, Transition);
@@ -265,11 +265,14 @@ impl Connecting {
                 State::Connecting(self)
             }
             Input::UpstreamConnected(Ok(ready)) => State::LoggingIn(self.begin_dialogue(ready, core)),
-            Input::UpstreamConnected(Err(fault)) => self.abandon(&fault, core),
+            Input::UpstreamConnected(Err(fault)) => {
+                let fault = self.without_upstream(fault);
+                self.abandon(&fault, core)
+            }
             Input::DeadlinePassed => self.abandon(&timed_out(CONNECTING), core),
             Input::Goodbye(goodbye) => self.attempt.end(goodbye, core),
             // The leg that refused the token before may still have said something.
-            Input::UpstreamBytes(_) | Input::UpstreamEof if self.retry == Retry::Spent => {
+            Input::UpstreamBytes(_) | Input::UpstreamEof if matches!(self.retry, Retry::Spent(_)) => {
                 return (State::Connecting(self), Transition::NoOp);
             }
             _ => return (State::Connecting(self), Transition::Invalid),
@@ -286,6 +289,15 @@ impl Connecting {
             upstream: core.upstream.dialogue(ready, self.client.identity.clone()),
             generation,
             before: self,
+        }
+    }
+
+    /// What the client hears when no leg could be opened. If that is because the refused token is the only one there is, the
+    /// refusal stands, in the upstream's own words.
+    fn without_upstream(&self, fault: Fault) -> Fault {
+        match (&self.retry, &fault.kind) {
+            (Retry::Spent(first), FaultKind::UpstreamRefused(_)) => first.clone(),
+            _ => fault,
         }
     }
 
@@ -333,14 +345,14 @@ impl LoggingIn {
 
     /// An upstream that blames the credential for an OAuth token gets one retry with a fresh one before the client hears of it.
     fn fail(self, fault: &Fault, core: &mut Core) -> State {
-        match (&fault.kind, self.generation, self.before.retry) {
+        match (&fault.kind, self.generation, &self.before.retry) {
             (FaultKind::UpstreamRefused(refusal), Some(generation), Retry::Possible) if refusal.blames_credential => {
                 core.report(Report::RetryingWithFreshToken(fault.to_string()));
                 core.act(Action::ConnectUpstream {
                     refused: Some(generation),
                 });
                 State::Connecting(Connecting {
-                    retry: Retry::Spent,
+                    retry: Retry::Spent(fault.clone()),
                     ..self.before
                 })
             }

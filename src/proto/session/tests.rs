@@ -8,7 +8,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fault::FaultKind;
+use crate::fault::{FaultKind, UpstreamRefusal};
 use crate::limits::PIPELINED_BYTES_MAX;
 use crate::proto::testing::{OAUTH_TOKEN, context, imap_session, proptest_config, ready};
 use crate::secret::ExposeSecret;
@@ -55,7 +55,13 @@ fn tell(session: &mut Session, fact: &str, now: &mut Instant) {
         "connected" => Input::UpstreamConnected(Ok(ready(7, UpstreamSecurity::Secured))),
         "connected again" => Input::UpstreamConnected(Ok(ready(8, UpstreamSecurity::Secured))),
         "connected, starttls" => Input::UpstreamConnected(Ok(ready(7, UpstreamSecurity::StartTls))),
+        "unavailable" => Input::UpstreamConnected(Err(fault(FaultKind::Unavailable))),
         "grant is gone" => Input::UpstreamConnected(Err(fault(FaultKind::AuthorizationGone))),
+        "no other token" => Input::UpstreamConnected(Err(fault(FaultKind::UpstreamRefused(UpstreamRefusal {
+            code: None,
+            text: "No other".to_owned(),
+            blames_credential: true,
+        })))),
         "secured" => Input::UpstreamSecured(Ok(())),
         "upstream eof" => Input::UpstreamEof,
         "shutting down" => Input::Goodbye(Goodbye::ShuttingDown),
@@ -420,6 +426,38 @@ fn a_refused_oauth_token_is_replaced_once() {
          > AbandonLogin
          > refused joe upstream refused: [-] Not you
          S: B NO [UNAVAILABLE] Not you",
+    );
+}
+
+#[test]
+fn a_refusal_stands_where_the_token_cannot_be_replaced_and_trouble_in_replacing_it_is_trouble() {
+    play_greeted(
+        "C: A LOGIN joe tok
+         > check joe tok command
+         < admitted
+         > connect None
+         < connected
+         > upstream login joe@example.com id 0⏎
+         < upstream NO
+         > RetryingWithFreshToken(\"upstream refused: [-] Not you\")
+         > connect Some(7)
+         < no other token
+         > AbandonLogin
+         > refused joe upstream refused: [-] Not you
+         S: A NO [AUTHENTICATIONFAILED] Not you
+         C: B LOGIN joe tok
+         > check joe tok command
+         < admitted
+         > connect None
+         < connected
+         > upstream login joe@example.com id 0⏎
+         < upstream NO
+         > RetryingWithFreshToken(\"upstream refused: [-] Not you\")
+         > connect Some(7)
+         < unavailable
+         > AbandonLogin
+         > refused joe unavailable
+         S: B NO [UNAVAILABLE] The mailbox cannot be reached for now, try again later",
     );
 }
 
