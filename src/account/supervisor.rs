@@ -19,7 +19,7 @@ use super::AccountStatus;
 use super::accounts::{Shared, Slot};
 use super::refresh::{Input, Refresher, TokenTimes};
 use super::sessions::{LiveSession, Register, SessionLease};
-use super::target::{Place, UpstreamTarget};
+use super::target::UpstreamTarget;
 use super::writes::{Order, Replacement, Writes};
 use crate::clock::{SteadyClock, Timestamp};
 use crate::config::Config;
@@ -89,7 +89,8 @@ pub(super) struct Setup {
 /// Somebody who asked for a credential. Dropping it unanswered tells them that, too.
 #[derive(Debug)]
 struct Waiter {
-    place: Place,
+    /// Where that is, is looked up when they are answered: the account may have been replaced meanwhile.
+    protocol: Protocol,
     reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
 }
 

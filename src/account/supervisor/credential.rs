@@ -24,15 +24,21 @@ impl Supervised {
         now: Timestamp,
     ) {
         self.last_used = now;
-        let place = match self.place(protocol) {
-            Ok(place) => place,
-            Err(fault) => return drop(reply.send(Err(fault))),
-        };
+        // A protocol that the provider lacks costs no refresh.
+        if let Err(fault) = self.place(protocol) {
+            return drop(reply.send(Err(fault)));
+        }
         if self.held.uses_oauth() {
-            let waiter = Waiter { place, reply };
+            let waiter = Waiter { protocol, reply };
             return self.decide(Input::Asked { waiter, refused }, now);
         }
-        let answer = match self.held.password() {
+        drop(reply.send(self.password_target(protocol)));
+    }
+
+    /// What is presented where no OAuth token is.
+    fn password_target(&self, protocol: Protocol) -> Result<UpstreamTarget, Fault> {
+        let place = self.place(protocol)?;
+        match self.held.password() {
             Some(_) if self.held.record.state == AccountState::NeedsAuthorization => Err(self.authorization_gone()),
             Some(password) => {
                 let secret = CredentialSecret::Password(duplicate(password));
@@ -42,8 +48,7 @@ impl Supervised {
                 FaultKind::AuthorizationGone,
                 "the account has no credentials",
             )),
-        };
-        drop(reply.send(answer));
+        }
     }
 
     fn place(&self, protocol: Protocol) -> Result<Place, Fault> {
@@ -68,14 +73,19 @@ impl Supervised {
     }
 
     fn answer(&mut self, waiter: Waiter, answer: Answer) {
+        if !self.held.uses_oauth() {
+            // A password took the grant's place while its refresh was waited for. The policy knows nothing of passwords, so
+            // that nothing can be concluded from its answer.
+            return drop(waiter.reply.send(self.password_target(waiter.protocol)));
+        }
         let told = match (answer, &self.usable) {
-            (Answer::Token, Some(token)) => {
+            (Answer::Token, Some(token)) => self.place(waiter.protocol).map(|place| {
                 let secret = CredentialSecret::OAuth {
                     token: duplicate(token),
                     generation: self.refresher.generation(),
                 };
-                Ok(waiter.place.with_secret(secret, self.refresher.grant()))
-            }
+                place.with_secret(secret, self.refresher.grant())
+            }),
             (Answer::Token, None) => Err(Fault::with_detail(FaultKind::Internal, "no token where one is usable")),
             (Answer::Unavailable, _) => Err(Fault::unavailable(self.held.last_error())),
             (Answer::AppRefused, _) => Err(Fault::with_detail(FaultKind::AppRefused, self.held.last_error())),

@@ -306,6 +306,22 @@ async fn token_of(world: &World) -> (String, u64) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_password_put_during_a_refresh_serves_who_waited_where_the_mailbox_is_now() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    let old = world.request().await;
+    let mut record = account("ada");
+    record.user = Some("countess".to_owned());
+    world.accounts.replace(record, Some(password("pw"))).await.unwrap();
+    let asked = asked.await.unwrap();
+    assert_eq!(token(&asked).0, "pw");
+    assert_eq!(asked.as_ref().unwrap().credential.user, "countess");
+    old.succeed("a2", Some("r2"), 3600);
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw");
+    assert_eq!(world.state().await, AccountState::New);
+}
+
+#[tokio::test(start_paused = true)]
 async fn putting_the_same_grant_again_loses_no_rotation_on_its_way() {
     let mut world = World::with(refresh_token("r1")).await;
     let asked = world.ask(None);
