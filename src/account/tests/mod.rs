@@ -471,6 +471,19 @@ async fn sessions_are_limited_and_end_with_their_token_or_account() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sessions_of_an_account_that_vanished_from_the_store_end() {
+    let (world, _) = refreshed().await;
+    let (live, mut heard) = session(&world, 1).await;
+    let _lease = world.accounts.open_session("ada", live).await.unwrap();
+    world.store.kept.lock().unwrap().accounts.remove("ada");
+    // Its next write finds out.
+    let grant = world.ask(None).await.unwrap().unwrap().grant;
+    world.accounts.report_refused("ada", grant, &refusal());
+    assert_eq!(heard.recv().await, Some(Goodbye::AccountDeleted));
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::UnknownCredentials);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_whose_token_was_deleted_meanwhile_is_not_opened() {
     let (world, _) = refreshed().await;
     let (live, _heard) = session(&world, 1).await;
