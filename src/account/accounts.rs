@@ -225,7 +225,7 @@ impl Accounts {
         }
     }
 
-    /// Stops: sends no more refreshes, waits for those on their way and until what they brought is on disk, then ends all
+    /// Stops: sends no more refreshes, not even those that wait for their turn at a provider, waits for those on their way and until what they brought is on disk, then ends all
     /// supervisors. Gives up after as long as a request may take and a few seconds for the disk.
     pub async fn drain(&self) {
         self.shared.is_draining.store(true, Ordering::SeqCst);
@@ -316,7 +316,7 @@ impl Accounts {
     }
 
     async fn start_supervisor(&self, account: &str, slot: &Arc<Slot>) -> Result<ActorRef<Message>, Unanswered> {
-        if self.shared.is_draining.load(Ordering::SeqCst) {
+        if self.shared.is_draining() {
             return Err(Unanswered::Draining);
         }
         let store = &self.shared.store;
@@ -347,6 +347,11 @@ impl Shared {
     /// The configuration in effect.
     pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.borrow())
+    }
+
+    /// Whether the program stops.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
     }
 
     /// What bounds the refresh requests in progress at one provider.

@@ -62,6 +62,8 @@ pub(super) enum Message {
         grant: u64,
         result: Result<TokenAnswer, TokenError>,
     },
+    /// A refresh that waited for its turn was not sent, because the program stops.
+    NotSent { grant: u64 },
     /// The save on its way ended.
     Saved(Result<(), StoreError>),
     /// A replacement ended; with the record that was written.
@@ -210,6 +212,7 @@ impl Supervised {
             Message::UpstreamAccepted { grant } => self.on_accepted(grant),
             Message::UpstreamRefused { grant, refusal } => self.on_refused(grant, refusal, now),
             Message::Refreshed { grant, result } => self.on_refreshed(grant, result, now),
+            Message::NotSent { grant } => self.on_not_sent(grant, now),
             Message::Saved(result) => self.on_saved(&result, now),
             Message::Replaced(replacement, written, result) => self.on_replaced(*replacement, &written, result, now),
             Message::Removed(reply, result) => self.on_removed(reply, result),

@@ -147,6 +147,13 @@ impl Supervised {
         }
     }
 
+    /// The program stops. That is no trouble of the account's, so that its state stays.
+    pub(super) fn on_not_sent(&mut self, grant: u64, now: Timestamp) {
+        self.in_flight.retain(|sent| *sent != grant);
+        let failure = Failure::Temporary { retry_after: None };
+        self.decide(Input::Failed { grant, failure }, now);
+    }
+
     fn send_refresh(&mut self, grant: u64) {
         self.in_flight.push(grant);
         tasks::refresh(self, grant);

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::fault::{FaultKind, UpstreamRefusal};
+use crate::limits::REFRESHES_PER_PROVIDER_MAX;
 use crate::oauth::{TokenError, TokenErrorKind};
 use crate::proto::session::Goodbye;
 use crate::proto::{CredentialSecret, Protocol};
@@ -578,6 +579,42 @@ async fn stopping_gives_up_on_a_provider_that_never_answers() {
     let begun = Instant::now();
     world.accounts.drain().await;
     assert_eq!(begun.elapsed().as_secs(), 25);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_sends_no_refresh_that_waits_for_its_turn() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let mut asked = vec![world.ask(None)];
+    let mut requests = vec![world.request().await];
+    for number in 1..=REFRESHES_PER_PROVIDER_MAX {
+        let (accounts, id) = (world.accounts.clone(), format!("user{number}"));
+        let created = accounts.create(account(&id), refresh_token("r1")).await;
+        created.unwrap();
+        asked.push(tokio::spawn(async move {
+            accounts.credential(&id, Protocol::Imap, None).await
+        }));
+        if number < REFRESHES_PER_PROVIDER_MAX {
+            requests.push(world.request().await);
+        }
+    }
+    // The last one waits for a turn.
+    sleep(Duration::from_secs(1)).await;
+    assert!(world.requests.try_recv().is_err());
+    let accounts = world.accounts.clone();
+    let drained = tokio::spawn(async move { accounts.drain().await });
+    sleep(Duration::from_secs(1)).await;
+    for request in requests {
+        request.succeed("a2", Some("r2"), 3600);
+    }
+    drained.await.unwrap();
+    assert!(world.requests.try_recv().is_err());
+    assert_eq!(kind(asked.pop().unwrap().await.unwrap()), FaultKind::Unavailable);
+    for asked in asked {
+        assert_eq!(token(&asked.await.unwrap()).0, "a2");
+    }
+    let last = format!("user{REFRESHES_PER_PROVIDER_MAX}");
+    let last = world.store.account(&last).await.unwrap().unwrap();
+    assert_eq!(last.state, AccountState::New, "stopping is no trouble of its own");
 }
 
 #[tokio::test(start_paused = true)]
