@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::AccountStatus;
 use super::sessions::{LiveSession, Register, SessionLease};
-use super::supervisor::{AccountSupervisor, Message, Setup};
+use super::supervisor::{AccountSupervisor, Message, Purpose, Setup};
 use super::target::UpstreamTarget;
 use super::writes::{Credentials, Order, Replacement};
 use crate::config::Config;
@@ -127,13 +127,16 @@ impl Accounts {
         protocol: Protocol,
         refused: Option<u64>,
     ) -> Result<UpstreamTarget, Fault> {
-        let timeout = self.login_timeout();
-        let question = |reply| Message::Credential {
-            protocol,
-            refused,
-            reply,
-        };
-        self.ask(account, timeout, question).await?
+        self.ask_credential(account, protocol, Purpose::Login { refused }).await
+    }
+
+    /// As [`Accounts::credential`], for a verification: a password is handed out although an upstream has refused it before,
+    /// so that the account heals where that was a mistake.
+    ///
+    /// # Errors
+    /// As [`Accounts::credential`].
+    pub async fn credential_to_verify(&self, account: &str, protocol: Protocol) -> Result<UpstreamTarget, Fault> {
+        self.ask_credential(account, protocol, Purpose::Verification).await
     }
 
     /// The upstream accepted a credential; `grant` is [`UpstreamTarget::grant`].
@@ -262,6 +265,20 @@ impl Accounts {
             }
         }
         Err(Unanswered::Defect)
+    }
+
+    async fn ask_credential(
+        &self,
+        account: &str,
+        protocol: Protocol,
+        purpose: Purpose,
+    ) -> Result<UpstreamTarget, Fault> {
+        let question = |reply| Message::Credential {
+            protocol,
+            purpose,
+            reply,
+        };
+        self.ask(account, self.login_timeout(), question).await?
     }
 
     /// Tells an account's supervisor something that only a running one needs to know.

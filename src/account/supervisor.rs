@@ -40,7 +40,7 @@ pub(super) enum Message {
     /// What is presented where?
     Credential {
         protocol: Protocol,
-        refused: Option<u64>,
+        purpose: Purpose,
         reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
     },
     /// How is the credential?
@@ -75,6 +75,15 @@ pub(super) enum Message {
     ),
     /// The time that was waited for has come.
     TimeCame,
+}
+
+/// What a credential is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A login; with the generation that an upstream has just refused.
+    Login { refused: Option<u64> },
+    /// To find out how the mailbox is: a password is tried although an upstream has refused it before.
+    Verification,
 }
 
 /// The behaviour; everything that is kept is [`Supervised`].
@@ -197,9 +206,9 @@ impl Supervised {
             Message::OpenSession(session, reply) => self.on_open_session(session, reply, now),
             Message::Credential {
                 protocol,
-                refused,
+                purpose,
                 reply,
-            } => self.on_asked(protocol, refused, reply, now),
+            } => self.on_asked(protocol, purpose, reply, now),
             Message::Status(reply) => drop(reply.send(self.status())),
             Message::Order(order) => self.on_order(order),
             Message::Drain(reply) => {

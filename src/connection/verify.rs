@@ -130,7 +130,7 @@ impl Walk {
         };
         let target = services
             .accounts
-            .credential(&account.account, self.protocol, None)
+            .credential_to_verify(&account.account, self.protocol)
             .await;
         let target = self.step(
             "token",

@@ -3,7 +3,7 @@
 use ractor::RpcReplyPort;
 
 use super::held::UPSTREAM_REFUSED;
-use super::{Supervised, Uncommitted, Waiter, tasks};
+use super::{Purpose, Supervised, Uncommitted, Waiter, tasks};
 use crate::account::UpstreamTarget;
 use crate::account::refresh::{Action, Answer, Failure, Input, TokenTimes};
 use crate::account::target::Place;
@@ -19,7 +19,7 @@ impl Supervised {
     pub(super) fn on_asked(
         &mut self,
         protocol: Protocol,
-        refused: Option<u64>,
+        purpose: Purpose,
         reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
         now: Timestamp,
     ) {
@@ -30,16 +30,21 @@ impl Supervised {
         }
         if self.held.uses_oauth() {
             let waiter = Waiter { protocol, reply };
+            let refused = match purpose {
+                Purpose::Login { refused } => refused,
+                Purpose::Verification => None,
+            };
             return self.decide(Input::Asked { waiter, refused }, now);
         }
-        drop(reply.send(self.password_target(protocol)));
+        drop(reply.send(self.password_target(protocol, purpose)));
     }
 
     /// What is presented where no OAuth token is.
-    fn password_target(&self, protocol: Protocol) -> Result<UpstreamTarget, Fault> {
+    fn password_target(&self, protocol: Protocol, purpose: Purpose) -> Result<UpstreamTarget, Fault> {
         let place = self.place(protocol)?;
+        let is_refused = self.held.record.state == AccountState::NeedsAuthorization && purpose != Purpose::Verification;
         match self.held.password() {
-            Some(_) if self.held.record.state == AccountState::NeedsAuthorization => Err(self.authorization_gone()),
+            Some(_) if is_refused => Err(self.authorization_gone()),
             Some(password) => {
                 let secret = CredentialSecret::Password(duplicate(password));
                 Ok(place.with_secret(secret, self.refresher.grant()))
@@ -76,7 +81,8 @@ impl Supervised {
         if !self.held.uses_oauth() {
             // A password took the grant's place while its refresh was waited for. The policy knows nothing of passwords, so
             // that nothing can be concluded from its answer.
-            return drop(waiter.reply.send(self.password_target(waiter.protocol)));
+            let purpose = Purpose::Login { refused: None };
+            return drop(waiter.reply.send(self.password_target(waiter.protocol, purpose)));
         }
         let told = match (answer, &self.usable) {
             (Answer::Token, Some(token)) => self.place(waiter.protocol).map(|place| {

@@ -536,6 +536,20 @@ async fn a_password_is_handed_out_until_the_upstream_refuses_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_verification_tries_a_refused_password_and_heals_the_account() {
+    let world = World::with(password("pw")).await;
+    let grant = world.ask(None).await.unwrap().unwrap().grant;
+    world.accounts.report_refused("ada", grant, &refusal());
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
+    let asked = world.accounts.credential_to_verify("ada", Protocol::Imap).await;
+    assert_eq!(token(&asked).0, "pw");
+    assert_eq!(world.state().await, AccountState::NeedsAuthorization);
+    world.accounts.report_accepted("ada", grant);
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw");
+    assert_eq!(world.state().await, AccountState::Active);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_access_token_without_a_refresh_token_serves_to_its_end() {
     let world = World::with(access_token("a1", 100)).await;
     assert_eq!(token_of(&world).await.0, "a1");
