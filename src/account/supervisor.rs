@@ -283,7 +283,7 @@ impl Supervised {
     fn retire_if_idle(&mut self, now: Timestamp) {
         let is_idle = now >= self.last_used.after(SUPERVISOR_IDLE)
             && self.register().is_empty()
-            && self.refresher.is_at_rest()
+            && self.refresher.is_at_rest(now)
             && self.in_flight.is_empty()
             && self.writes.is_clean();
         if is_idle {
@@ -294,7 +294,7 @@ impl Supervised {
 
     /// Sees to it that this supervisor is woken when something is due. A timer that comes early is harmless.
     fn arm(&mut self, now: Timestamp) {
-        let idle = match self.register().is_empty() && self.refresher.is_at_rest() {
+        let idle = match self.register().is_empty() && !self.refresher.is_refreshing() {
             // Tried again later where it cannot end yet.
             true => Some(self.last_used.after(SUPERVISOR_IDLE).max(now.after(IDLE_CHECK_MIN))),
             false => None,

@@ -172,7 +172,7 @@ impl Supervised {
         let is_over = match self.held.record.state {
             AccountState::New => true,
             // A token accepted upstream says nothing of a refresh that fails.
-            AccountState::Failing => self.held.is_failing_upstream() || self.refresher.is_at_rest(),
+            AccountState::Failing => self.held.is_failing_upstream() || self.refresher.is_untroubled(),
             AccountState::NeedsAuthorization => !self.held.uses_oauth(),
             AccountState::Active | AccountState::Disabled => false,
         };

@@ -646,6 +646,24 @@ async fn a_supervisor_that_nobody_uses_ends_and_comes_back_when_needed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_app_keeps_no_supervisor_of_an_unused_account() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    world
+        .request()
+        .await
+        .fail(trouble(TokenErrorKind::App, "invalid_client"));
+    assert_eq!(kind(asked.await.unwrap()), FaultKind::AppRefused);
+    sleep(Duration::from_secs(2000)).await;
+    assert!(world.requests.try_recv().is_err());
+    assert!(!world.accounts.is_supervised("ada"));
+    let asked = world.ask(None);
+    world.request().await.succeed("a1", None, 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a1");
+    assert_eq!(world.state().await, AccountState::Active);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_account_leaves_nothing_behind() {
     let world = World::with(refresh_token("r1")).await;
     let asked = world.accounts.credential("eve", Protocol::Imap, None).await;
