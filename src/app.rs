@@ -101,6 +101,7 @@ impl App {
         let state = AdminState {
             store,
             accounts: Arc::new(AccountPort::new(services.clone())),
+            changes: admin::Changes::default(),
             sessions: Arc::new(SessionPort::new(services.sessions.clone(), bound.views)),
             config,
             metrics,

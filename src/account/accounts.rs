@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::AccountStatus;
 use super::sessions::{LiveSession, Register, SessionLease};
-use super::supervisor::{AccountSupervisor, Message, Setup};
+use super::supervisor::{AccountSupervisor, Message, Purpose, Setup};
 use super::target::UpstreamTarget;
 use super::writes::{Credentials, Order, Replacement};
 use crate::config::Config;
@@ -118,21 +118,25 @@ impl Accounts {
     ///
     /// # Errors
     /// [`FaultKind::AuthorizationGone`], [`FaultKind::AppRefused`], [`FaultKind::Unavailable`],
-    /// [`FaultKind::UpstreamRefused`] (it is too soon to replace a refused token once more), [`FaultKind::AccountDisabled`],
-    /// [`FaultKind::ProtocolNotOffered`], [`FaultKind::UnknownCredentials`] if the account has been deleted.
+    /// [`FaultKind::UpstreamRefused`] (the refused token is the only one: it cannot be replaced, or it is too soon to do so once
+    /// more), [`FaultKind::AccountDisabled`], [`FaultKind::ProtocolNotOffered`], [`FaultKind::UnknownCredentials`] if the
+    /// account has been deleted.
     pub async fn credential(
         &self,
         account: &str,
         protocol: Protocol,
         refused: Option<u64>,
     ) -> Result<UpstreamTarget, Fault> {
-        let timeout = self.login_timeout();
-        let question = |reply| Message::Credential {
-            protocol,
-            refused,
-            reply,
-        };
-        self.ask(account, timeout, question).await?
+        self.ask_credential(account, protocol, Purpose::Login { refused }).await
+    }
+
+    /// As [`Accounts::credential`], for a verification: a password is handed out although an upstream has refused it before,
+    /// so that the account heals where that was a mistake.
+    ///
+    /// # Errors
+    /// As [`Accounts::credential`].
+    pub async fn credential_to_verify(&self, account: &str, protocol: Protocol) -> Result<UpstreamTarget, Fault> {
+        self.ask_credential(account, protocol, Purpose::Verification).await
     }
 
     /// The upstream accepted a credential; `grant` is [`UpstreamTarget::grant`].
@@ -224,7 +228,7 @@ impl Accounts {
         }
     }
 
-    /// Stops: sends no more refreshes, waits for those on their way and until what they brought is on disk, then ends all
+    /// Stops: sends no more refreshes, not even those that wait for their turn at a provider, waits for those on their way and until what they brought is on disk, then ends all
     /// supervisors. Gives up after as long as a request may take and a few seconds for the disk.
     pub async fn drain(&self) {
         self.shared.is_draining.store(true, Ordering::SeqCst);
@@ -261,6 +265,20 @@ impl Accounts {
             }
         }
         Err(Unanswered::Defect)
+    }
+
+    async fn ask_credential(
+        &self,
+        account: &str,
+        protocol: Protocol,
+        purpose: Purpose,
+    ) -> Result<UpstreamTarget, Fault> {
+        let question = |reply| Message::Credential {
+            protocol,
+            purpose,
+            reply,
+        };
+        self.ask(account, self.login_timeout(), question).await?
     }
 
     /// Tells an account's supervisor something that only a running one needs to know.
@@ -315,7 +333,7 @@ impl Accounts {
     }
 
     async fn start_supervisor(&self, account: &str, slot: &Arc<Slot>) -> Result<ActorRef<Message>, Unanswered> {
-        if self.shared.is_draining.load(Ordering::SeqCst) {
+        if self.shared.is_draining() {
             return Err(Unanswered::Draining);
         }
         let store = &self.shared.store;
@@ -346,6 +364,11 @@ impl Shared {
     /// The configuration in effect.
     pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.borrow())
+    }
+
+    /// Whether the program stops.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
     }
 
     /// What bounds the refresh requests in progress at one provider.

@@ -21,7 +21,9 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::limits::{FORCED_REFRESH_INTERVAL, REFRESH_BACKOFF_MAX, REFRESH_BACKOFF_MIN, RETRY_AFTER_MAX};
+use crate::limits::{
+    FORCED_REFRESH_INTERVAL, REFRESH_BACKOFF_MAX, REFRESH_BACKOFF_MIN, RETRY_AFTER_MAX, SUPERVISOR_IDLE,
+};
 
 /// The refresh policy of one account. `W` is whatever identifies somebody who waits.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Refresher<W> {
     generation: u64,
     renewal: Renewal,
     sessions: Sessions,
+    /// When somebody last wanted a token: asked for one, or had a live session.
+    wanted: Timestamp,
     /// When a token was last replaced because an upstream refused it.
     last_forced: Option<Timestamp>,
     service: Service,
@@ -162,7 +166,7 @@ pub enum Answer {
     AppRefused,
     /// There is none until a person acts.
     NeedsAuthorization,
-    /// The token that was refused is the current one, and it is too soon for another.
+    /// The token that was refused is the current one, and there is no other: it has no refresh token, or it is too soon.
     StillRefused,
 }
 
@@ -204,6 +208,7 @@ impl<W> Refresher<W> {
             generation: times.map_or(0, |times| times.obtained.as_millis()),
             renewal,
             sessions: Sessions::None,
+            wanted: now,
             last_forced: None,
             service: Service::Open,
         };
@@ -222,7 +227,10 @@ impl<W> Refresher<W> {
     pub fn handle(&mut self, input: Input<W>, now: Timestamp, jitter: f64) -> Vec<Action<W>> {
         self.settle(now);
         match input {
-            Input::Asked { waiter, refused } => self.on_asked(waiter, refused, now),
+            Input::Asked { waiter, refused } => {
+                self.wanted = now;
+                self.on_asked(waiter, refused, now)
+            }
             Input::Succeeded { grant, times } if grant == self.grant => self.on_succeeded(times, now, jitter),
             Input::Failed { grant, failure } if grant == self.grant => self.on_failed(failure, now, jitter),
             // The grant has been replaced since.
@@ -231,10 +239,13 @@ impl<W> Refresher<W> {
             Input::AppChanged => self.on_app_changed(now),
             Input::SessionsLive => {
                 self.sessions = Sessions::Live;
+                self.wanted = now;
                 Vec::new()
             }
             Input::SessionsGone => {
-                self.sessions = Sessions::None;
+                if std::mem::replace(&mut self.sessions, Sessions::None) == Sessions::Live {
+                    self.wanted = now;
+                }
                 Vec::new()
             }
             Input::DeadlinePassed => match self.deadline() {
@@ -248,20 +259,25 @@ impl<W> Refresher<W> {
         }
     }
 
-    /// When to come back with [`Input::DeadlinePassed`]: the next attempt after a failure, or the renewal of a token ahead of
-    /// need, which is done while sessions are live.
+    /// When to come back with [`Input::DeadlinePassed`]: the next attempt after trouble that may pass, or the renewal of a token
+    /// ahead of need, which is done while sessions are live. Nothing is attempted for an account that nobody has used for
+    /// [`SUPERVISOR_IDLE`], nor with an app that is refused: the next who asks, once the wait is over, is the next attempt.
     pub fn deadline(&self) -> Option<Timestamp> {
         if self.service == Service::Draining || self.renewal == Renewal::Impossible {
             return None;
         }
         match &self.state {
             State::Fresh(token) | State::Stale(Some(token)) if self.sessions == Sessions::Live => Some(token.renew_at),
-            State::Backoff { until, .. } => Some(*until),
+            State::Backoff {
+                until,
+                trouble: Trouble::Passing,
+                ..
+            } if self.sessions == Sessions::Live || *until < self.wanted.after(SUPERVISOR_IDLE) => Some(*until),
             _ => None,
         }
     }
 
-    /// When the next attempt after a failure is due.
+    /// When the next attempt after a failure may be made.
     pub fn next_try(&self) -> Option<Timestamp> {
         match &self.state {
             State::Backoff { until, .. } => Some(*until),
@@ -289,8 +305,17 @@ impl<W> Refresher<W> {
         matches!(self.state, State::Refreshing { .. })
     }
 
-    /// Whether nothing is on its way or due: the machine can be dropped and made anew from the store.
-    pub fn is_at_rest(&self) -> bool {
+    /// Whether nothing is on its way or due, nor to be waited for: the machine can be dropped and made anew from the store.
+    pub fn is_at_rest(&self, now: Timestamp) -> bool {
+        match &self.state {
+            State::Fresh(_) | State::Stale(_) | State::NeedsAuthorization => true,
+            State::Refreshing { .. } => false,
+            State::Backoff { until, .. } => *until <= now && self.deadline().is_none(),
+        }
+    }
+
+    /// Whether no refresh is on its way, nor has one failed that is to be tried again.
+    pub fn is_untroubled(&self) -> bool {
         matches!(
             self.state,
             State::Fresh(_) | State::Stale(_) | State::NeedsAuthorization

@@ -19,7 +19,7 @@ use super::AccountStatus;
 use super::accounts::{Shared, Slot};
 use super::refresh::{Input, Refresher, TokenTimes};
 use super::sessions::{LiveSession, Register, SessionLease};
-use super::target::{Place, UpstreamTarget};
+use super::target::UpstreamTarget;
 use super::writes::{Order, Replacement, Writes};
 use crate::clock::{SteadyClock, Timestamp};
 use crate::config::Config;
@@ -40,7 +40,7 @@ pub(super) enum Message {
     /// What is presented where?
     Credential {
         protocol: Protocol,
-        refused: Option<u64>,
+        purpose: Purpose,
         reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
     },
     /// How is the credential?
@@ -62,6 +62,8 @@ pub(super) enum Message {
         grant: u64,
         result: Result<TokenAnswer, TokenError>,
     },
+    /// A refresh that waited for its turn was not sent, because the program stops.
+    NotSent { grant: u64 },
     /// The save on its way ended.
     Saved(Result<(), StoreError>),
     /// A replacement ended; with the record that was written.
@@ -73,6 +75,15 @@ pub(super) enum Message {
     ),
     /// The time that was waited for has come.
     TimeCame,
+}
+
+/// What a credential is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A login; with the generation that an upstream has just refused.
+    Login { refused: Option<u64> },
+    /// To find out how the mailbox is: a password is tried although an upstream has refused it before.
+    Verification,
 }
 
 /// The behaviour; everything that is kept is [`Supervised`].
@@ -89,7 +100,8 @@ pub(super) struct Setup {
 /// Somebody who asked for a credential. Dropping it unanswered tells them that, too.
 #[derive(Debug)]
 struct Waiter {
-    place: Place,
+    /// Where that is, is looked up when they are answered: the account may have been replaced meanwhile.
+    protocol: Protocol,
     reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
 }
 
@@ -194,9 +206,9 @@ impl Supervised {
             Message::OpenSession(session, reply) => self.on_open_session(session, reply, now),
             Message::Credential {
                 protocol,
-                refused,
+                purpose,
                 reply,
-            } => self.on_asked(protocol, refused, reply, now),
+            } => self.on_asked(protocol, purpose, reply, now),
             Message::Status(reply) => drop(reply.send(self.status())),
             Message::Order(order) => self.on_order(order),
             Message::Drain(reply) => {
@@ -209,6 +221,7 @@ impl Supervised {
             Message::UpstreamAccepted { grant } => self.on_accepted(grant),
             Message::UpstreamRefused { grant, refusal } => self.on_refused(grant, &refusal, now),
             Message::Refreshed { grant, result } => self.on_refreshed(grant, result, now),
+            Message::NotSent { grant } => self.on_not_sent(grant, now),
             Message::Saved(result) => self.on_saved(&result, now),
             Message::Replaced(replacement, written, result) => self.on_replaced(*replacement, &written, result, now),
             Message::Removed(reply, result) => self.on_removed(reply, result),
@@ -270,7 +283,7 @@ impl Supervised {
     fn retire_if_idle(&mut self, now: Timestamp) {
         let is_idle = now >= self.last_used.after(SUPERVISOR_IDLE)
             && self.register().is_empty()
-            && self.refresher.is_at_rest()
+            && self.refresher.is_at_rest(now)
             && self.in_flight.is_empty()
             && self.writes.is_clean();
         if is_idle {
@@ -281,7 +294,7 @@ impl Supervised {
 
     /// Sees to it that this supervisor is woken when something is due. A timer that comes early is harmless.
     fn arm(&mut self, now: Timestamp) {
-        let idle = match self.register().is_empty() && self.refresher.is_at_rest() {
+        let idle = match self.register().is_empty() && !self.refresher.is_refreshing() {
             // Tried again later where it cannot end yet.
             true => Some(self.last_used.after(SUPERVISOR_IDLE).max(now.after(IDLE_CHECK_MIN))),
             false => None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::changes::Changes;
 use super::types::{ListenerView, SessionView, VerifyStep};
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -19,6 +20,8 @@ pub struct AdminState {
     pub store: SharedStore,
     /// The owners of the accounts' credentials.
     pub accounts: Arc<dyn AccountControl>,
+    /// Who changes which account.
+    pub changes: Changes,
     /// The live sessions.
     pub sessions: Arc<dyn SessionControl>,
     /// The configuration in effect.

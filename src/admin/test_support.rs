@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::changes::Changes;
 use super::serve::{Sockets, serve};
 use super::state::{AccountControl, AccountStatus, AdminState, SessionControl};
 use super::types::{ListenerView, SessionView, StepResult, VerifyStep};
@@ -67,6 +68,7 @@ impl Daemon {
         let state = AdminState {
             store: world.clone(),
             accounts: world.clone(),
+            changes: Changes::default(),
             sessions: world.clone(),
             config,
             metrics: exposition,

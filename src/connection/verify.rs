@@ -96,7 +96,7 @@ impl Walk {
             .await?;
         let target = services
             .accounts
-            .credential(&account.account, self.protocol, None)
+            .credential_to_verify(&account.account, self.protocol)
             .await;
         let target = self.step(
             "token",

@@ -142,13 +142,19 @@ impl TokenSource for TokenClient {
         let Some(app) = &provider.oauth else {
             return Err(TokenError::app("no_app", "the provider has no OAuth app configured"));
         };
+        let begun = clock::instant();
         let url = self.endpoint(app, provider, timeout).await?;
         check(&url, app)?;
         let TokenRequest { http } =
             request::refresh(app, &url, refresh_token).map_err(|message| TokenError::app("bad_app", message))?;
         let client = self.client(provider, &url).await?;
         let (head, body) = http.into_parts();
-        let received = receive(client.post(url).headers(head.headers).body(body), timeout).await?;
+        // What finding the endpoint took is not to be had again: whoever stops waits for one `timeout`.
+        let left = timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
+        if left.is_zero() {
+            return Err(timed_out(timeout));
+        }
+        let received = receive(client.post(url).headers(head.headers).body(body), left).await?;
         let mut secrets = vec![refresh_token.expose_secret()];
         secrets.extend(app.client_secret.as_ref().map(ExposeSecret::expose_secret));
         answer::read(&received.response(), clock::now(), &secrets)
@@ -229,14 +235,18 @@ async fn receive(request: reqwest::RequestBuilder, timeout: Duration) -> Result<
 fn failed(error: reqwest::Error, timeout: Duration) -> TokenError {
     let error = error.without_url();
     if error.is_timeout() {
-        let message = format!(
-            "the token endpoint did not answer within {}",
-            humantime::format_duration(timeout)
-        );
-        return TokenError::temporary("timeout", message);
+        return timed_out(timeout);
     }
     let code = if error.is_connect() { "connect" } else { "network" };
     TokenError::temporary(code, answer::clean(&causes(&error), &[]))
+}
+
+fn timed_out(timeout: Duration) -> TokenError {
+    let message = format!(
+        "the token endpoint did not answer within {}",
+        humantime::format_duration(timeout)
+    );
+    TokenError::temporary("timeout", message)
 }
 
 /// An error with its causes, for the outermost of `reqwest`'s never tells what happened.
@@ -430,6 +440,32 @@ mod tests {
         client.reload();
         client.refresh(&provider, &"r1".into(), TIMEOUT).await.unwrap();
         asked.try_recv().unwrap();
+    }
+
+    #[tokio::test]
+    async fn finding_the_endpoint_and_asking_it_share_one_time_limit() {
+        async fn pass_six_seconds() {
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(6)).await;
+            tokio::time::resume();
+        }
+        let metadata = async |headers: HeaderMap| {
+            pass_six_seconds().await;
+            let host = headers["host"].to_str().unwrap().to_owned();
+            format!(r#"{{"issuer":"http://{host}","token_endpoint":"http://{host}/token"}}"#)
+        };
+        let silent = async || {
+            pass_six_seconds().await;
+            std::future::pending::<()>().await;
+        };
+        let router = Router::new()
+            .route("/.well-known/openid-configuration", get(metadata))
+            .route("/token", post(silent));
+        let provider = provider(None, Some(serve(router).await));
+        let begun = clock::instant();
+        assert_eq!(refresh(&provider, TIMEOUT).await.unwrap_err().code, "timeout");
+        let took = clock::instant().duration_since(begun);
+        assert!(took < Duration::from_secs(15), "{took:?}");
     }
 
     #[tokio::test]

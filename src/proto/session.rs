@@ -109,7 +109,8 @@ pub enum Input<'a> {
     ClientEof,
     /// The answer to [`Action::CheckLogin`].
     LoginChecked(Result<Admission, Fault>),
-    /// The answer to [`Action::ConnectUpstream`]: the leg is open, with TLS where the endpoint begins with it.
+    /// The answer to [`Action::ConnectUpstream`]: the leg is open, with TLS where the endpoint begins with it. After a refused
+    /// token, [`crate::fault::FaultKind::UpstreamRefused`] says that there is no other to present.
     UpstreamConnected(Result<UpstreamReady, Fault>),
     /// The upstream sent bytes.
     UpstreamBytes(&'a [u8]),

@@ -155,6 +155,35 @@ fn backoff_doubles_from_a_second_to_five_minutes_with_jitter() {
 }
 
 #[test]
+fn nothing_is_attempted_for_an_account_that_nobody_uses_nor_with_a_refused_app() {
+    let mut machine = new_account();
+    machine.handle(asked(1), START, 0.0);
+    let mut now = START;
+    let mut attempts = 1;
+    machine.handle(failed(&machine, PASSING), now, 0.0);
+    while let Some(deadline) = machine.deadline() {
+        now = deadline;
+        assert_eq!(machine.handle(Input::DeadlinePassed, now, 0.0), [send(&machine)]);
+        machine.handle(failed(&machine, PASSING), now, 0.0);
+        attempts += 1;
+    }
+    // 1 + 2 + 4 + … + 256 s, then 300 s.
+    assert_eq!((attempts, now), (11, at(811)));
+    assert!(
+        !machine.is_at_rest(now),
+        "what it knows of the wait is kept until that is over"
+    );
+    let until = machine.next_try().unwrap();
+    assert!(machine.is_at_rest(until));
+    assert_eq!(machine.handle(asked(2), until, 0.0), [send(&machine)]);
+    machine.handle(failed(&machine, Failure::App), until, 0.0);
+    machine.handle(Input::SessionsLive, until, 0.0);
+    assert_eq!(machine.deadline(), None);
+    let until = machine.next_try().unwrap();
+    assert_eq!(machine.handle(asked(3), until, 0.0), [send(&machine)]);
+}
+
+#[test]
 fn retry_after_is_honoured_up_to_an_hour() {
     for (asked_for, honoured) in [(0, 1), (90, 90), (3600, 3600), (86400, 3600)] {
         let mut machine = new_account();
@@ -178,7 +207,7 @@ fn a_still_valid_token_is_used_on_through_trouble() {
             machine.handle(asked(2), at(3551), 0.0),
             [Action::Answer(2, Answer::Token)]
         );
-        machine.handle(Input::DeadlinePassed, at(3552), 0.0);
+        machine.handle(asked(4), at(3552), 0.0);
         machine.handle(failed(&machine, failure), at(3599), 0.0);
         let answer = if failure == Failure::App {
             Answer::AppRefused

@@ -3,7 +3,7 @@
 use ractor::RpcReplyPort;
 
 use super::held::UPSTREAM_REFUSED;
-use super::{Supervised, Uncommitted, Waiter, tasks};
+use super::{Purpose, Supervised, Uncommitted, Waiter, tasks};
 use crate::account::UpstreamTarget;
 use crate::account::refresh::{Action, Answer, Failure, Input, TokenTimes};
 use crate::account::target::Place;
@@ -19,21 +19,32 @@ impl Supervised {
     pub(super) fn on_asked(
         &mut self,
         protocol: Protocol,
-        refused: Option<u64>,
+        purpose: Purpose,
         reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
         now: Timestamp,
     ) {
         self.last_used = now;
-        let place = match self.place(protocol) {
-            Ok(place) => place,
-            Err(fault) => return drop(reply.send(Err(fault))),
-        };
+        // A protocol that the provider lacks costs no refresh.
+        if let Err(fault) = self.place(protocol) {
+            return drop(reply.send(Err(fault)));
+        }
         if self.held.uses_oauth() {
-            let waiter = Waiter { place, reply };
+            let waiter = Waiter { protocol, reply };
+            let refused = match purpose {
+                Purpose::Login { refused } => refused,
+                Purpose::Verification => None,
+            };
             return self.decide(Input::Asked { waiter, refused }, now);
         }
-        let answer = match self.held.password() {
-            Some(_) if self.held.record.state == AccountState::NeedsAuthorization => Err(self.authorization_gone()),
+        drop(reply.send(self.password_target(protocol, purpose)));
+    }
+
+    /// What is presented where no OAuth token is.
+    fn password_target(&self, protocol: Protocol, purpose: Purpose) -> Result<UpstreamTarget, Fault> {
+        let place = self.place(protocol)?;
+        let is_refused = self.held.record.state == AccountState::NeedsAuthorization && purpose != Purpose::Verification;
+        match self.held.password() {
+            Some(_) if is_refused => Err(self.authorization_gone()),
             Some(password) => {
                 let secret = CredentialSecret::Password(duplicate(password));
                 Ok(place.with_secret(secret, self.refresher.grant()))
@@ -42,8 +53,7 @@ impl Supervised {
                 FaultKind::AuthorizationGone,
                 "the account has no credentials",
             )),
-        };
-        drop(reply.send(answer));
+        }
     }
 
     fn place(&self, protocol: Protocol) -> Result<Place, Fault> {
@@ -68,23 +78,25 @@ impl Supervised {
     }
 
     fn answer(&mut self, waiter: Waiter, answer: Answer) {
+        if !self.held.uses_oauth() {
+            // A password took the grant's place while its refresh was waited for. The policy knows nothing of passwords, so
+            // that nothing can be concluded from its answer.
+            let purpose = Purpose::Login { refused: None };
+            return drop(waiter.reply.send(self.password_target(waiter.protocol, purpose)));
+        }
         let told = match (answer, &self.usable) {
-            (Answer::Token, Some(token)) => {
+            (Answer::Token, Some(token)) => self.place(waiter.protocol).map(|place| {
                 let secret = CredentialSecret::OAuth {
                     token: duplicate(token),
                     generation: self.refresher.generation(),
                 };
-                Ok(waiter.place.with_secret(secret, self.refresher.grant()))
-            }
+                place.with_secret(secret, self.refresher.grant())
+            }),
             (Answer::Token, None) => Err(Fault::with_detail(FaultKind::Internal, "no token where one is usable")),
             (Answer::Unavailable, _) => Err(Fault::unavailable(self.held.last_error())),
             (Answer::AppRefused, _) => Err(Fault::with_detail(FaultKind::AppRefused, self.held.last_error())),
             (Answer::NeedsAuthorization, _) => Err(self.authorization_gone()),
-            (Answer::StillRefused, _) => Err(Fault::new(FaultKind::UpstreamRefused(UpstreamRefusal {
-                code: None,
-                text: "the OAuth token is refused, and there is no other for now".to_owned(),
-                blames_credential: true,
-            }))),
+            (Answer::StillRefused, _) => Err(Fault::new(FaultKind::UpstreamRefused(still_refused()))),
         };
         if answer == Answer::NeedsAuthorization && self.held.record.state != AccountState::NeedsAuthorization {
             let now = self.clock.now();
@@ -141,6 +153,13 @@ impl Supervised {
         }
     }
 
+    /// The program stops. That is no trouble of the account's, so that its state stays.
+    pub(super) fn on_not_sent(&mut self, grant: u64, now: Timestamp) {
+        self.in_flight.retain(|sent| *sent != grant);
+        let failure = Failure::Temporary { retry_after: None };
+        self.decide(Input::Failed { grant, failure }, now);
+    }
+
     fn send_refresh(&mut self, grant: u64) {
         self.in_flight.push(grant);
         tasks::refresh(self, grant);
@@ -153,7 +172,7 @@ impl Supervised {
         let is_over = match self.held.record.state {
             AccountState::New => true,
             // A token accepted upstream says nothing of a refresh that fails.
-            AccountState::Failing => self.held.is_failing_upstream() || self.refresher.is_at_rest(),
+            AccountState::Failing => self.held.is_failing_upstream() || self.refresher.is_untroubled(),
             AccountState::NeedsAuthorization => !self.held.uses_oauth(),
             AccountState::Active | AccountState::Disabled => false,
         };
@@ -191,5 +210,14 @@ impl Supervised {
         if self.held.note(state, error, now) {
             self.writes.mark(Behind::State);
         }
+    }
+}
+
+/// What is told of a token that was refused and cannot be replaced now. Who asks knows the upstream's own words.
+fn still_refused() -> UpstreamRefusal {
+    UpstreamRefusal {
+        code: None,
+        text: "The mailbox refuses the credential, and there is no other".to_owned(),
+        blames_credential: true,
     }
 }

@@ -17,6 +17,7 @@ impl Supervised {
         self.writes.on_saved(result, now);
         if let Err(StoreError::NotFound(_)) = result {
             tracing::error!(account = %self.held.record.account, "an account has vanished from the store");
+            self.register().end(None, Goodbye::AccountDeleted);
             self.shared.retire(&self.held.record.account, &self.slot);
             return self.myself.stop(None);
         }

@@ -37,6 +37,10 @@ pub(super) fn refresh(state: &Supervised, grant: u64) {
         };
         // The semaphore is never closed; without a permit the request is sent all the same.
         let _permit = limiter.acquire().await.ok();
+        if shared.is_draining() {
+            // Whoever stops waits for as long as one request takes, and this one would begin late.
+            return Ok(None);
+        }
         tracing::debug!(%account, provider = %provider.name, "refreshing the OAuth token");
         let begun = clock::instant();
         let result = shared.tokens.refresh(&provider, &refresh_token, timeout).await;
@@ -44,12 +48,23 @@ pub(super) fn refresh(state: &Supervised, grant: u64) {
         let outcome = result.as_ref().map_or_else(TokenError::label, |_| names::OUTCOME_OK);
         names::oauth_refreshes(&name, outcome).increment(1);
         names::oauth_refresh_duration(&name).record(took.as_secs_f64());
-        result
+        result.map(Some)
     };
     tokio::spawn(async move {
         let result = AssertUnwindSafe(Box::pin(request)).catch_unwind().await;
         let result = result.unwrap_or_else(|panic| Err(TokenError::temporary("internal", what(&*panic))));
-        report(&myself, Message::Refreshed { grant, result });
+        let message = match result {
+            Ok(None) => Message::NotSent { grant },
+            Ok(Some(answer)) => Message::Refreshed {
+                grant,
+                result: Ok(answer),
+            },
+            Err(error) => Message::Refreshed {
+                grant,
+                result: Err(error),
+            },
+        };
+        report(&myself, message);
     });
 }
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::fault::{FaultKind, UpstreamRefusal};
+use crate::limits::REFRESHES_PER_PROVIDER_MAX;
 use crate::oauth::{TokenError, TokenErrorKind};
 use crate::proto::session::Goodbye;
 use crate::proto::{CredentialSecret, Protocol};
@@ -43,6 +44,23 @@ fn refusal() -> UpstreamRefusal {
         code: Some("AUTHENTICATIONFAILED".to_owned()),
         text: "Invalid credentials".to_owned(),
         blames_credential: true,
+    }
+}
+
+fn is_still_refused(asked: Asked) -> bool {
+    matches!(kind(asked), FaultKind::UpstreamRefused(refusal) if refusal.blames_credential)
+}
+
+/// Nothing but an access token, good for `life` seconds.
+fn access_token(token: &str, life: u64) -> AccountSecrets {
+    AccountSecrets {
+        grant: Some(Grant {
+            refresh_token: None,
+            access_token: Some(token.into()),
+            obtained: Some(clock::now()),
+            expires: Some(clock::now().after(Duration::from_secs(life))),
+        }),
+        password: None,
     }
 }
 
@@ -289,6 +307,22 @@ async fn token_of(world: &World) -> (String, u64) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_password_put_during_a_refresh_serves_who_waited_where_the_mailbox_is_now() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    let old = world.request().await;
+    let mut record = account("ada");
+    record.user = Some("countess".to_owned());
+    world.accounts.replace(record, Some(password("pw"))).await.unwrap();
+    let asked = asked.await.unwrap();
+    assert_eq!(token(&asked).0, "pw");
+    assert_eq!(asked.as_ref().unwrap().credential.user, "countess");
+    old.succeed("a2", Some("r2"), 3600);
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw");
+    assert_eq!(world.state().await, AccountState::New);
+}
+
+#[tokio::test(start_paused = true)]
 async fn putting_the_same_grant_again_loses_no_rotation_on_its_way() {
     let mut world = World::with(refresh_token("r1")).await;
     let asked = world.ask(None);
@@ -348,12 +382,11 @@ async fn a_refused_token_is_replaced_once_a_minute() {
         "a newer one is there already"
     );
     let grant = asked.as_ref().unwrap().grant;
-    world.accounts.report_refused("ada", grant, &refusal());
-    assert!(matches!(
-        kind(world.ask(Some(second)).await.unwrap()),
-        FaultKind::UpstreamRefused(_)
-    ));
+    // Another session still got in; that changes nothing for a token refused since.
+    world.accounts.report_accepted("ada", grant);
+    assert!(is_still_refused(world.ask(Some(second)).await.unwrap()));
     assert!(world.requests.try_recv().is_err());
+    world.accounts.report_refused("ada", grant, &refusal());
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(status.state, AccountState::Failing);
     let message = status.last_error.unwrap().message;
@@ -372,6 +405,20 @@ async fn a_refused_token_is_replaced_once_a_minute() {
     );
     world.accounts.report_accepted("ada", grant);
     assert_eq!(world.state().await, AccountState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_that_cannot_be_refreshed_is_refused_and_the_account_says_so() {
+    let world = World::with(access_token("a1", 3600)).await;
+    let asked = world.ask(None).await.unwrap();
+    let (grant, generation) = (asked.as_ref().unwrap().grant, token(&asked).1);
+    assert!(is_still_refused(world.ask(Some(generation)).await.unwrap()));
+    world.accounts.report_refused("ada", grant, &refusal());
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(
+        (status.state, status.last_error.unwrap().code.as_str(), status.next_try),
+        (AccountState::Failing, "upstream_refused", None)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -422,6 +469,19 @@ async fn sessions_are_limited_and_end_with_their_token_or_account() {
         world.accounts.remove("ada").await,
         Err(StoreError::NotFound(_))
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_of_an_account_that_vanished_from_the_store_end() {
+    let (world, _) = refreshed().await;
+    let (live, mut heard) = session(&world, 1).await;
+    let _lease = world.accounts.open_session("ada", live).await.unwrap();
+    world.store.kept.lock().unwrap().accounts.remove("ada");
+    // Its next write finds out.
+    let grant = world.ask(None).await.unwrap().unwrap().grant;
+    world.accounts.report_refused("ada", grant, &refusal());
+    assert_eq!(heard.recv().await, Some(Goodbye::AccountDeleted));
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::UnknownCredentials);
 }
 
 #[tokio::test(start_paused = true)]
@@ -476,17 +536,22 @@ async fn a_password_is_handed_out_until_the_upstream_refuses_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_verification_tries_a_refused_password_and_heals_the_account() {
+    let world = World::with(password("pw")).await;
+    let grant = world.ask(None).await.unwrap().unwrap().grant;
+    world.accounts.report_refused("ada", grant, &refusal());
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
+    let asked = world.accounts.credential_to_verify("ada", Protocol::Imap).await;
+    assert_eq!(token(&asked).0, "pw");
+    assert_eq!(world.state().await, AccountState::NeedsAuthorization);
+    world.accounts.report_accepted("ada", grant);
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw");
+    assert_eq!(world.state().await, AccountState::Active);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_access_token_without_a_refresh_token_serves_to_its_end() {
-    let secrets = AccountSecrets {
-        grant: Some(Grant {
-            refresh_token: None,
-            access_token: Some("a1".into()),
-            obtained: Some(clock::now()),
-            expires: Some(clock::now().after(Duration::from_secs(100))),
-        }),
-        password: None,
-    };
-    let world = World::with(secrets).await;
+    let world = World::with(access_token("a1", 100)).await;
     assert_eq!(token_of(&world).await.0, "a1");
     sleep(Duration::from_secs(101)).await;
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
@@ -531,6 +596,42 @@ async fn stopping_gives_up_on_a_provider_that_never_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stopping_sends_no_refresh_that_waits_for_its_turn() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let mut asked = vec![world.ask(None)];
+    let mut requests = vec![world.request().await];
+    for number in 1..=REFRESHES_PER_PROVIDER_MAX {
+        let (accounts, id) = (world.accounts.clone(), format!("user{number}"));
+        let created = accounts.create(account(&id), refresh_token("r1")).await;
+        created.unwrap();
+        asked.push(tokio::spawn(async move {
+            accounts.credential(&id, Protocol::Imap, None).await
+        }));
+        if number < REFRESHES_PER_PROVIDER_MAX {
+            requests.push(world.request().await);
+        }
+    }
+    // The last one waits for a turn.
+    sleep(Duration::from_secs(1)).await;
+    assert!(world.requests.try_recv().is_err());
+    let accounts = world.accounts.clone();
+    let drained = tokio::spawn(async move { accounts.drain().await });
+    sleep(Duration::from_secs(1)).await;
+    for request in requests {
+        request.succeed("a2", Some("r2"), 3600);
+    }
+    drained.await.unwrap();
+    assert!(world.requests.try_recv().is_err());
+    assert_eq!(kind(asked.pop().unwrap().await.unwrap()), FaultKind::Unavailable);
+    for asked in asked {
+        assert_eq!(token(&asked.await.unwrap()).0, "a2");
+    }
+    let last = format!("user{REFRESHES_PER_PROVIDER_MAX}");
+    let last = world.store.account(&last).await.unwrap().unwrap();
+    assert_eq!(last.state, AccountState::New, "stopping is no trouble of its own");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_supervisor_that_nobody_uses_ends_and_comes_back_when_needed() {
     let (mut world, _) = refreshed().await;
     sleep(Duration::from_secs(2000)).await;
@@ -542,6 +643,24 @@ async fn a_supervisor_that_nobody_uses_ends_and_comes_back_when_needed() {
     );
     assert!(world.accounts.is_supervised("ada"));
     assert!(world.requests.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_app_keeps_no_supervisor_of_an_unused_account() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    world
+        .request()
+        .await
+        .fail(trouble(TokenErrorKind::App, "invalid_client"));
+    assert_eq!(kind(asked.await.unwrap()), FaultKind::AppRefused);
+    sleep(Duration::from_secs(2000)).await;
+    assert!(world.requests.try_recv().is_err());
+    assert!(!world.accounts.is_supervised("ada"));
+    let asked = world.ask(None);
+    world.request().await.succeed("a1", None, 3600);
+    assert_eq!(token(&asked.await.unwrap()).0, "a1");
+    assert_eq!(world.state().await, AccountState::Active);
 }
 
 #[tokio::test(start_paused = true)]

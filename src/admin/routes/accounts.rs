@@ -68,7 +68,10 @@ pub(super) async fn change(
     PathId(account): PathId,
     Body(change): Body<AccountChange>,
 ) -> Result<Json<AccountView>, ApiError> {
-    let record = find(&state, &caller, &account).await?;
+    let named = find(&state, &caller, &account).await?;
+    let _turn = state.changes.begin(&named.account).await;
+    // Again: somebody else may have changed it while its turn was waited for.
+    let record = find(&state, &caller, &named.account).await?;
     if validate::needs_root(&change) {
         caller.require_root()?;
     }

@@ -86,7 +86,7 @@ struct Attempt {
 /// Whether a refused OAuth token may still be replaced by a fresh one.
 enum Retry {
     Possible,
-    /// It was refused so.
+    /// It was to be replaced, after this refusal.
     Spent(Fault),
 }
 
@@ -265,7 +265,10 @@ impl Connecting {
                 State::Connecting(self)
             }
             Input::UpstreamConnected(Ok(ready)) => State::LoggingIn(self.begin_dialogue(ready, core)),
-            Input::UpstreamConnected(Err(fault)) => self.fail(fault, core),
+            Input::UpstreamConnected(Err(fault)) => {
+                let fault = self.without_upstream(fault);
+                self.abandon(&fault, core)
+            }
             Input::DeadlinePassed => self.abandon(&timed_out(CONNECTING), core),
             Input::Goodbye(goodbye) => self.attempt.end(goodbye, core),
             // The leg that refused the token before may still have said something.
@@ -289,13 +292,13 @@ impl Connecting {
         }
     }
 
-    /// There is no fresh token where the refused one is the current one still: then that refusal is what the client hears.
-    fn fail(mut self, fault: Fault, core: &mut Core) -> State {
-        let told = match (&fault.kind, std::mem::replace(&mut self.retry, Retry::Possible)) {
-            (FaultKind::UpstreamRefused(_), Retry::Spent(refusal)) => refusal,
+    /// What the client hears when no leg could be opened. If that is because the refused token is the only one there is, the
+    /// refusal stands, in the upstream's own words.
+    fn without_upstream(&self, fault: Fault) -> Fault {
+        match (&self.retry, &fault.kind) {
+            (Retry::Spent(first), FaultKind::UpstreamRefused(_)) => first.clone(),
             _ => fault,
-        };
-        self.abandon(&told, core)
+        }
     }
 
     fn abandon(self, fault: &Fault, core: &mut Core) -> State {

@@ -55,10 +55,11 @@ fn tell(session: &mut Session, fact: &str, now: &mut Instant) {
         "connected" => Input::UpstreamConnected(Ok(ready(7, UpstreamSecurity::Secured))),
         "connected again" => Input::UpstreamConnected(Ok(ready(8, UpstreamSecurity::Secured))),
         "connected, starttls" => Input::UpstreamConnected(Ok(ready(7, UpstreamSecurity::StartTls))),
+        "unavailable" => Input::UpstreamConnected(Err(fault(FaultKind::Unavailable))),
         "grant is gone" => Input::UpstreamConnected(Err(fault(FaultKind::AuthorizationGone))),
-        "still refused" => Input::UpstreamConnected(Err(fault(FaultKind::UpstreamRefused(UpstreamRefusal {
+        "no other token" => Input::UpstreamConnected(Err(fault(FaultKind::UpstreamRefused(UpstreamRefusal {
             code: None,
-            text: "too soon".to_owned(),
+            text: "No other".to_owned(),
             blames_credential: true,
         })))),
         "secured" => Input::UpstreamSecured(Ok(())),
@@ -429,7 +430,7 @@ fn a_refused_oauth_token_is_replaced_once() {
 }
 
 #[test]
-fn where_there_is_no_fresh_token_the_client_hears_why_the_other_was_refused() {
+fn a_refusal_stands_where_the_token_cannot_be_replaced_and_trouble_in_replacing_it_is_trouble() {
     play_greeted(
         "C: A LOGIN joe tok
          > check joe tok command
@@ -440,10 +441,23 @@ fn where_there_is_no_fresh_token_the_client_hears_why_the_other_was_refused() {
          < upstream NO
          > RetryingWithFreshToken(\"upstream refused: [-] Not you\")
          > connect Some(7)
-         < still refused
+         < no other token
          > AbandonLogin
          > refused joe upstream refused: [-] Not you
-         S: A NO [AUTHENTICATIONFAILED] Not you",
+         S: A NO [AUTHENTICATIONFAILED] Not you
+         C: B LOGIN joe tok
+         > check joe tok command
+         < admitted
+         > connect None
+         < connected
+         > upstream login joe@example.com id 0⏎
+         < upstream NO
+         > RetryingWithFreshToken(\"upstream refused: [-] Not you\")
+         > connect Some(7)
+         < unavailable
+         > AbandonLogin
+         > refused joe unavailable
+         S: B NO [UNAVAILABLE] The mailbox cannot be reached for now, try again later",
     );
 }
 
