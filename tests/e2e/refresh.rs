@@ -58,15 +58,16 @@ async fn a_token_revoked_at_the_provider_is_replaced_once_and_at_most_once_a_min
     assert_eq!(bed.login("revoked", &token).await, "OK revoked authenticated");
     assert_eq!(bed.provider.counters("revoked").await.refreshes, 2);
 
-    // Again within the minute: what was good before will be so again, so nobody is asked for a password.
+    // Again within the minute: no other token is to be had yet, so that the upstream's refusal stands, and is noted.
     assert!(bed.provider.revoke_access_tokens("revoked").await > 0);
     for _ in 0..3 {
         assert_eq!(
             bed.login("revoked", &token).await,
-            "NO [UNAVAILABLE] The mailbox cannot be reached for now, try again later"
+            "NO [AUTHENTICATIONFAILED] Authentication failed."
         );
     }
     assert_eq!(bed.provider.counters("revoked").await.requests, 2);
+    assert_eq!(bed.shown("revoked").await["lastError"]["code"], "upstream_refused");
 
     bed.authorize_again("revoked").await;
     assert_eq!(bed.login("revoked", &token).await, "OK revoked authenticated");
