@@ -68,7 +68,7 @@ async fn a_token_revoked_at_the_provider_is_replaced_once_and_at_most_once_a_min
     }
     assert_eq!(bed.provider.counters("revoked").await.requests, 2);
 
-    // Again within the minute there is no other token to try: the client hears the upstream's own words.
+    // Again within the minute: no other token is to be had yet, so that the upstream's refusal stands, and is noted.
     assert!(bed.provider.revoke_access_tokens("revoked").await > 0);
     for _ in 0..3 {
         assert_eq!(
@@ -77,6 +77,7 @@ async fn a_token_revoked_at_the_provider_is_replaced_once_and_at_most_once_a_min
         );
     }
     assert_eq!(bed.provider.counters("revoked").await.requests, 2);
+    assert_eq!(bed.shown("revoked").await["lastError"]["code"], "upstream_refused");
 
     bed.authorize_again("revoked").await;
     assert_eq!(bed.login("revoked", &token).await, "OK revoked authenticated");
