@@ -196,8 +196,9 @@ fn build(system: &SystemRoots, trust: &Trust) -> Result<reqwest::Client, String>
         .retry(reqwest::retry::never())
         .referer(false)
         .user_agent(concat!("portreeve/", env!("CARGO_PKG_VERSION")))
-        .pool_idle_timeout(IDLE_CONNECTION_LIFE)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+        // A connection for each request: one kept may have been closed meanwhile, and then nobody could tell whether a
+        // rotation had been carried out. An account asks about once an hour.
+        .pool_max_idle_per_host(0);
     let builder = match trust.route {
         Route::Loopback => builder.no_proxy(),
         Route::System => builder,
@@ -264,10 +265,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Nothing under these locks can leave a value half-changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Connections kept open to one token endpoint between requests, and for how long.
-const IDLE_CONNECTIONS_MAX: usize = 4;
-const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(30);
 
 /// How long an issuer's metadata is believed. Endpoints move rarely, and a reload asks anew.
 const DISCOVERY_LIFE: Duration = Duration::from_secs(3600);

@@ -248,12 +248,13 @@ async fn an_app_that_is_refused_is_the_administrators_trouble_and_a_reload_ends_
     let token = bed.account("app").await;
     assert_eq!(bed.login("app", &token).await, APP_REFUSED);
     assert_failing(&bed, "app", "invalid_client").await;
-    // Waits grow while nobody does anything, until one is long enough to tell a reload from its end.
-    let shown = bed
-        .until_shown("app", PATIENCE, |shown| {
-            shown["nextTry"].is_string() && wait_of(shown) >= Duration::from_secs(4)
-        })
-        .await;
+    // Waits grow with each attempt that somebody asks for, until one is long enough to tell a reload from its end.
+    let shown = until(PATIENCE, "the wait is long", async || {
+        assert_eq!(bed.login("app", &token).await, APP_REFUSED);
+        let shown = bed.shown("app").await;
+        (shown["nextTry"].is_string() && wait_of(&shown) >= Duration::from_secs(4)).then_some(shown)
+    })
+    .await;
     assert_eq!(shown["state"], "failing", "never needs-authorization");
     assert_eq!(bed.login("app", &token).await, APP_REFUSED);
 
