@@ -125,8 +125,8 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// See [`KEEPALIVE_IDLE`]: unanswered probes after which the peer counts as gone.
 pub const KEEPALIVE_PROBES: u32 = 4;
 
-/// Bytes of the buffer that a worker thread lends to whichever session has something to move
-/// (facts/PERFORMANCE: 64 KiB is where throughput levels off).
+/// Bytes of the buffer that a worker thread lends to whichever session has something to move.
+/// Four TLS records of the largest size: several go out in one write, and all of it stays in the cache.
 pub const RELAY_SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Scratchfuls that one poll of a relay may move in each direction before other sessions on the thread get their turn:
