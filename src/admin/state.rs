@@ -7,12 +7,11 @@ use tokio::sync::watch;
 
 use super::changes::Changes;
 use super::types::{ListenerView, SessionView, VerifyStep};
+use crate::account::AccountStatus;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::metrics::render::Exposition;
-use crate::store::{
-    AccountError, AccountRecord, AccountSecrets, AccountState, Listing, Page, SharedStore, StoreError, TokenId,
-};
+use crate::store::{AccountRecord, AccountSecrets, Listing, Page, SharedStore, StoreError, TokenId};
 
 /// Everything that the routes work with.
 pub struct AdminState {
@@ -87,17 +86,4 @@ pub trait SessionControl: Send + Sync + 'static {
 
     /// The listeners as they are bound.
     fn listeners(&self) -> Vec<ListenerView>;
-}
-
-/// What an account's owner knows of its credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountStatus {
-    /// The account's state.
-    pub state: AccountState,
-    /// The last error that concerned its credential.
-    pub last_error: Option<AccountError>,
-    /// When the next refresh is due, after one that failed for now.
-    pub next_try: Option<Timestamp>,
-    /// When the OAuth access token ends.
-    pub expires: Option<Timestamp>,
 }

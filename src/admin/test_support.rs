@@ -15,8 +15,9 @@ use tokio::task::JoinHandle;
 
 use super::changes::Changes;
 use super::serve::{Sockets, serve};
-use super::state::{AccountControl, AccountStatus, AdminState, SessionControl};
+use super::state::{AccountControl, AdminState, SessionControl};
 use super::types::{ListenerView, SessionView, StepResult, VerifyStep};
+use crate::account::AccountStatus;
 use crate::clock::Timestamp;
 use crate::config::{self, Config, ListenerTls, ProcessEnvironment};
 use crate::metrics::render::Exposition;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::account::AccountStatus;
 use crate::clock::Timestamp;
 use crate::config::ListenerTls;
 use crate::proto::Protocol;
@@ -16,8 +17,6 @@ use crate::store::{
     AccountError, AccountRecord, AccountState, EndpointOverride, Restrictions, TokenId, TokenRecord, TokenUse,
     UsageEvent,
 };
-
-use super::state::AccountStatus;
 
 /// The body of `POST /v1/account`.
 #[derive(Debug, Deserialize)]

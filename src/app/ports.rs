@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::account::SessionId;
+use crate::account::{AccountStatus, SessionId};
 use crate::admin::types::{self, ListenerView, VerifyStep};
-use crate::admin::{AccountControl, SessionControl, state};
+use crate::admin::{AccountControl, SessionControl};
 use crate::connection::{self, Services, Sessions, StepResult};
 use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
@@ -53,14 +53,8 @@ impl AccountControl for AccountPort {
         self.services.accounts.token_removed(account, &token);
     }
 
-    async fn status(&self, account: &str) -> Option<state::AccountStatus> {
-        let status = self.services.accounts.status(account).await.ok()?;
-        Some(state::AccountStatus {
-            state: status.state,
-            last_error: status.last_error,
-            next_try: status.next_try,
-            expires: status.expires,
-        })
+    async fn status(&self, account: &str) -> Option<AccountStatus> {
+        self.services.accounts.status(account).await.ok()
     }
 
     async fn verify(&self, account: &str) -> Vec<VerifyStep> {
