@@ -25,4 +25,5 @@ mod secrets;
 mod seed;
 mod support;
 mod testbed;
+mod testbed_mail;
 mod transcripts;
