@@ -23,6 +23,7 @@ mod lifecycle;
 mod refresh;
 mod secrets;
 mod seed;
+mod submission;
 mod support;
 mod testbed;
 mod testbed_mail;

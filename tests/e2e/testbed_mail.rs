@@ -1,6 +1,7 @@
 //! The bed's Postfix and Dovecot's POP3, without the proxy: what the tests of submission and of POP3
 //! take for granted is shown here.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::support::PATIENCE;
@@ -55,7 +56,10 @@ async fn postfix_takes_oauth_tokens_and_passwords_inside_tls_only() {
     let mail = Mail::start().await;
     let grant = mail.provider.mint(ALICE).await;
 
-    let mut clear = Smtp::connect(mail.postfix.submission()).await;
+    let local = SocketAddr::from(([127, 0, 0, 9], 0));
+    let mut clear = Smtp::connect_from(local, mail.postfix.submission()).await;
+    assert_eq!(clear.greeting().code, 220);
+    mail.postfix.logged("connect from unknown[127.0.0.9]").await;
     let offer = clear.ehlo().await;
     assert!(offer.has_line("STARTTLS"), "{offer:?}");
     assert!(!offer.lines.iter().any(|line| line.starts_with("AUTH")), "{offer:?}");
@@ -168,16 +172,21 @@ async fn dovecot_serves_pop3_in_clear_with_stls_and_with_tls() {
     assert!(is_ok(&login.status), "{login:?}");
     assert_eq!(clear.retr(1).await, message);
 
-    let clear = Pop3::connect(mail.dovecot.pop3()).await;
+    let local = SocketAddr::from(([127, 0, 0, 9], 0));
+    let clear = Pop3::connect_from(local, mail.dovecot.pop3()).await;
     let mut upgraded = clear.starttls(mail.dovecot.authority()).await;
     let login = upgraded.auth_oauthbearer(ALICE, &grant.access_token).await;
     assert!(is_ok(&login.status), "{login:?}");
+    mail.dovecot.logged("rip=127.0.0.9").await;
 
     let mut tls = Pop3::connect_tls(mail.dovecot.pop3s(), mail.dovecot.authority()).await;
     let refused = tls.auth_xoauth2(BOB, &grant.access_token).await;
     assert!(refused.status.starts_with("-ERR [AUTH]"), "{refused:?}");
     assert!(refused.challenge.is_some(), "{refused:?}");
     assert!(is_ok(&tls.login(BOB, "secret").await), "{}", tls.transcript());
+    let mut tls = Pop3::connect_tls(mail.dovecot.pop3s(), mail.dovecot.authority()).await;
+    let login = tls.auth_plain(BOB, "secret").await;
+    assert!(is_ok(&login.status), "{login:?}");
 }
 
 #[tokio::test]

@@ -154,6 +154,21 @@ impl Dovecot {
 
     /// What lies in a user's INBOX, in order of delivery, byte for byte.
     pub fn messages(&self, user: &str) -> Vec<Vec<u8>> {
+        let read = |path: &PathBuf| fs::read(path).expect("a message can be read");
+        self.files(user).iter().map(read).collect()
+    }
+
+    /// The same, and nothing lies there any more. Not for a mailbox that a client has opened.
+    pub fn take(&self, user: &str) -> Vec<Vec<u8>> {
+        let take = |path: &PathBuf| {
+            let message = fs::read(path).expect("a message can be read");
+            fs::remove_file(path).expect("a message can be removed");
+            message
+        };
+        self.files(user).iter().map(take).collect()
+    }
+
+    fn files(&self, user: &str) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = ["new", "cur"]
             .iter()
             .filter_map(|folder| fs::read_dir(self.maildir(user).join(folder)).ok())
@@ -161,8 +176,7 @@ impl Dovecot {
             .map(|entry| entry.expect("the folder can be read").path())
             .collect();
         files.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
-        let read = |path: &PathBuf| fs::read(path).expect("a message can be read");
-        files.iter().map(read).collect()
+        files
     }
 
     /// Waits until Dovecot's log contains `text`: its processes log after they have answered.

@@ -17,6 +17,7 @@ pub mod portreeve;
 pub mod ports;
 pub mod postfix;
 pub mod process;
+pub mod programs;
 pub mod protocol;
 pub mod provider;
 pub mod shell;
