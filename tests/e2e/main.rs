@@ -20,6 +20,7 @@ mod durability;
 mod faults;
 mod hostile;
 mod lifecycle;
+mod pop3_programs;
 mod refresh;
 mod secrets;
 mod seed;
