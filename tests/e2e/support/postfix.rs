@@ -61,6 +61,8 @@ impl Postfix {
         );
         fs::write(base.join("main.cf"), main).expect("the configuration can be written");
         fs::write(base.join("master.cf"), services).expect("the services can be written");
+        // Made by us, it is ours to read.
+        fs::write(base.join("postfix.log"), "").expect("the log can be begun");
         let postfix = Postfix {
             process: Process::spawn_ending_with_stdin("postfix", &mut as_root(base)),
             submission,
