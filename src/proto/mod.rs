@@ -7,6 +7,7 @@
 pub mod dialogue;
 pub mod framing;
 pub mod imap;
+mod redaction;
 pub mod sasl;
 pub mod session;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::presentation::{SecretBytes, name};
-use super::redaction::Redaction;
+use crate::proto::redaction::Redaction;
 use super::refusal::refusal;
 use super::response::{Capabilities, Condition, Response, Status};
 use super::upstream::{Leg, State, unexpected};

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use zeroize::Zeroizing;
 
-use super::redaction::Redaction;
+use crate::proto::redaction::Redaction;
 use super::response::Capabilities;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::dialogue::ClientIdentity;

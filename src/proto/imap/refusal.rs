@@ -15,7 +15,7 @@
 //! that way: it is Microsoft's answer to an expired token and Gmail's to a token without the mail scope. A code that would
 //! send the client elsewhere (RFC 2221) or speaks of the proxy's own connection is not passed on.
 
-use super::redaction::Redaction;
+use crate::proto::redaction::Redaction;
 use super::response::{Condition, Status};
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
 
