@@ -224,7 +224,7 @@ impl Bound {
         };
         for settings in &config.listeners {
             let tls = match settings.tls {
-                ListenerTls::Implicit => {
+                ListenerTls::Starttls | ListenerTls::Implicit => {
                     let tls = server_tls(&settings.certificates, &config.certificates)
                         .map_err(|error| Failure::configuration(error.to_string()))?;
                     bound.certificates.push(tls.clone());

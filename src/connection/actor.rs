@@ -34,8 +34,16 @@ use crate::usage;
 pub struct Listener {
     /// Its configuration.
     pub settings: config::Listener,
-    /// TLS with the client from the first byte.
+    /// TLS with the client, at the time that the settings tell.
     pub tls: Option<ServerTls>,
+}
+
+impl Listener {
+    /// TLS with the client from the first byte.
+    pub(super) fn implicit_tls(&self) -> Option<&ServerTls> {
+        let tls = self.tls.as_ref();
+        tls.filter(|_| self.settings.tls == config::ListenerTls::Implicit)
+    }
 }
 
 /// Takes over what has arrived at a listener. Does not wait: the accept loop goes on.
@@ -70,7 +78,7 @@ pub fn accept(services: &Arc<Services>, listener: &Arc<Listener>, arrival: Arriv
 
 /// Tells a client that there is no place for it.
 async fn refuse(listener: Arc<Listener>, refused: Refused) {
-    let stream = match &listener.tls {
+    let stream = match listener.implicit_tls() {
         Some(tls) => match tls.accept(refused.tcp, CLOSE_DRAIN).await {
             Ok(stream) => stream,
             Err(error) => return debug!(remote = %refused.remote, %error, "no TLS with a client that is refused"),

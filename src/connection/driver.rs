@@ -64,7 +64,7 @@ impl Driver {
         let config = self.services.config();
         let settings = &self.listener.settings;
         let mut goodbye = self.goodbye;
-        let client = match &self.listener.tls {
+        let client = match self.listener.implicit_tls() {
             Some(tls) => {
                 let accepted = tokio::select! {
                     accepted = tls.accept(self.tcp, config.limits.pre_auth_timeout) => accepted,
