@@ -87,6 +87,7 @@ impl App {
             accepting.spawn(accept_until(
                 socket,
                 admission,
+                listener.settings.proxy_protocol_from.clone(),
                 draining_watch.clone(),
                 move |arrival| {
                     connection::accept(&services, &listener, arrival);

@@ -73,6 +73,7 @@ pub fn accept(services: &Arc<Services>, listener: &Arc<Listener>, arrival: Arriv
             names::connections_refused(protocol, refusal.label()).increment(1);
             debug!(%remote, limit = refusal.label(), "connection refused without a word");
         }
+        Arrival::Unannounced { error, peer } => services.hints.on_unannounced(protocol, peer, &error),
     }
 }
 
@@ -188,6 +189,7 @@ impl Actor for Connection {
         let Admitted {
             tcp,
             remote,
+            balancer,
             local,
             permit,
         } = admitted;
@@ -202,13 +204,14 @@ impl Actor for Connection {
             },
         );
         let (goodbye, goodbye_order) = oneshot::channel();
-        debug!(%session, %protocol, %remote, "session begins");
+        debug!(%session, %protocol, %remote, balancer = balancer.map(tracing::field::display), "session begins");
         let driver = Driver {
             services: services.clone(),
             session,
             listener,
             tcp,
             remote,
+            balancer,
             actor: myself.clone(),
             goodbye: goodbye_order,
         };
