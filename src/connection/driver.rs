@@ -20,19 +20,21 @@ use super::Services;
 use super::actor::{Listener, Message};
 use super::attempt::{Attempt, Check, Outcome, Upstream};
 use super::open;
+use super::opening::Opening;
 use crate::account::{SessionId, SessionLease};
 use crate::clock;
 use crate::config::{Config, PlaintextAuth};
 use crate::fault::{Fault, FaultKind};
 use crate::limits::CLOSE_DRAIN;
 use crate::metrics::names;
-use crate::net::stream::Stream;
 use crate::net::first_bytes::is_tls_record;
+use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
-use crate::proto::session::{
-    Action, Admission, ClientSecurity, Goodbye, Input, LoginRequest, Phase, Report, Session, SessionContext, SessionLimits, Transition,
-};
 use crate::proto::Protocol;
+use crate::proto::session::{
+    Action, Admission, ClientSecurity, Goodbye, Input, LoginRequest, Phase, Report, Session, SessionContext,
+    SessionLimits, Transition,
+};
 use crate::usage::SessionFacts;
 
 /// The task of a connection that is not logged in yet.
@@ -42,6 +44,8 @@ pub(super) struct Driver {
     pub(super) listener: Arc<Listener>,
     pub(super) tcp: TcpStream,
     pub(super) remote: SocketAddr,
+    /// The load balancer that speaks for the client.
+    pub(super) balancer: Option<SocketAddr>,
     pub(super) actor: ActorRef<Message>,
     pub(super) goodbye: oneshot::Receiver<Goodbye>,
 }
@@ -67,19 +71,19 @@ impl Driver {
         let config = self.services.config();
         let settings = &self.listener.settings;
         let mut goodbye = self.goodbye;
+        let opening = Opening {
+            services: self.services.clone(),
+            protocol: settings.protocol,
+            session: self.session,
+            remote: self.remote,
+            balancer: self.balancer,
+        };
         let client = match self.listener.implicit_tls() {
             Some(tls) => {
-                let accepted = tokio::select! {
-                    accepted = tls.accept(self.tcp, config.limits.pre_auth_timeout) => accepted,
+                tokio::select! {
+                    accepted = opening.accept_tls(tls, self.tcp, config.limits.pre_auth_timeout) => accepted?,
                     // Nothing can be said before the handshake is done.
                     Ok(_) = &mut goodbye => return None,
-                };
-                match accepted {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        debug!(session = %self.session, remote = %self.remote, %error, "no TLS with the client");
-                        return None;
-                    }
                 }
             }
             None => Stream::from(self.tcp),
@@ -115,6 +119,7 @@ impl Driver {
             session_id: self.session,
             remote: self.remote,
             actor: self.actor,
+            opening: (!client.is_tls()).then_some(opening),
             client,
             starttls,
             client_lost: false,
@@ -136,6 +141,8 @@ struct Login {
     /// What usage events say of the session.
     facts: SessionFacts,
     actor: ActorRef<Message>,
+    /// Until the first bytes have come, where they come in clear.
+    opening: Option<Opening>,
     client: Stream,
     /// What STARTTLS begins, where it is offered.
     starttls: Option<ServerTls>,
@@ -190,6 +197,10 @@ impl Login {
                 continue;
             }
             match self.wait(&mut goodbye).await {
+                Woken::Client(Ok(count)) if self.is_out_of_place(count) => {
+                    self.close().await;
+                    return None;
+                }
                 Woken::Client(read) => self.on_client_read(read),
                 Woken::Upstream(read) => self.on_upstream_read(read),
                 Woken::Done(outcome) => self.on_done(outcome),
@@ -216,7 +227,9 @@ impl Login {
                     None
                 }
                 Ok(Ok(1..)) => {
-                    let accepted = tls.accept(tcp, deadline.saturating_duration_since(clock::instant())).await;
+                    let accepted = tls
+                        .accept(tcp, deadline.saturating_duration_since(clock::instant()))
+                        .await;
                     accepted
                         .inspect_err(|error| debug!(%session, %remote, %error, "no TLS with the client"))
                         .ok()
@@ -300,6 +313,14 @@ impl Login {
             self.phase = phase;
             self.cast(Message::PhaseChanged(phase));
         }
+    }
+
+    /// Whether these are the client's first bytes, and of no mail protocol.
+    fn is_out_of_place(&mut self, count: usize) -> bool {
+        let Some(opening) = self.opening.take() else {
+            return false;
+        };
+        opening.is_out_of_place_in_clear(self.client_buffer.get(..count).unwrap_or_default())
     }
 
     fn on_client_read(&mut self, read: std::io::Result<usize>) {
@@ -524,7 +545,7 @@ impl Login {
             Report::UpstreamExtensions(extensions) => {
                 // TEMP
                 let _ = extensions;
-            },
+            }
             Report::UpstreamChallenge(challenge) => {
                 let account = self.account();
                 info!(%session, account, %challenge, "the upstream explained its refusal");

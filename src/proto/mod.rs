@@ -167,6 +167,15 @@ pub enum CredentialSecret {
     Password(SecretString),
 }
 
+impl CredentialSecret {
+    /// The secret itself, whatever it is.
+    pub(in crate::proto) fn exposable(&self) -> &SecretString {
+        match self {
+            Self::OAuth { token: secret, .. } | Self::Password(secret) => secret,
+        }
+    }
+}
+
 /// Bytes in debug output: how many, and never which.
 struct Length(usize);
 

@@ -20,6 +20,7 @@ mod durability;
 mod faults;
 mod hostile;
 mod lifecycle;
+mod proxy_protocol;
 mod refresh;
 mod secrets;
 mod seed;

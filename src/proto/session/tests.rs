@@ -724,6 +724,7 @@ fn drive(session: &mut Session, input: Input<'_>, now: Instant, story: &mut Stor
     let mut answer = None;
     while let Some(action) = session.poll_action() {
         match action {
+            Action::SecureClient => answer = Some(Input::ClientSecured),
             Action::SendClient(bytes) => story.to_client += std::str::from_utf8(&bytes).unwrap(),
             Action::CheckLogin(request) => {
                 answer = Some(Input::LoginChecked(
