@@ -21,6 +21,7 @@ mod faults;
 mod hostile;
 mod lifecycle;
 mod pop3_programs;
+mod proxy_protocol;
 mod refresh;
 mod secrets;
 mod seed;

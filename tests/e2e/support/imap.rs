@@ -39,12 +39,20 @@ impl Imap {
         Imap::over(Wire::connect(address).await.secured(client).await).await
     }
 
+    /// Leaves the greeting to be read as a line.
+    pub fn on(wire: Wire) -> Imap {
+        Imap {
+            wire,
+            greeting: String::new(),
+            tags: 0,
+        }
+    }
+
     async fn over(mut wire: Wire) -> Imap {
         let greeting = wire.line().await;
         Imap {
-            wire,
             greeting,
-            tags: 0,
+            ..Imap::on(wire)
         }
     }
 

@@ -32,7 +32,7 @@ impl Wire {
     pub async fn dial(local: Option<SocketAddr>, address: SocketAddr, authority: Option<&Authority>) -> Wire {
         let stream = dial(address, local).await;
         stream.set_nodelay(true).expect("a connected socket takes it");
-        let wire = Wire::on(Box::new(stream));
+        let wire = Wire::on(stream);
         match authority {
             Some(authority) => wire.secured(authority.client_config()).await,
             None => wire,
@@ -41,12 +41,13 @@ impl Wire {
 
     /// The other side of an accepted connection: a test that plays an upstream.
     pub fn accepted(stream: TcpStream) -> Wire {
-        Wire::on(Box::new(stream))
+        Wire::on(stream)
     }
 
-    fn on(stream: Box<dyn Stream>) -> Wire {
+    /// A connection that somebody else has made.
+    pub fn on(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Wire {
         Wire {
-            stream,
+            stream: Box::new(stream),
             buffer: Vec::new(),
             transcript: String::new(),
         }
