@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::account::{AccountStatus, SessionId};
 use crate::admin::types::{self, ListenerView, VerifyStep};
 use crate::admin::{AccountControl, SessionControl};
+use crate::clock;
 use crate::connection::{self, Services, Sessions, StepResult};
 use crate::net::tls::{AuthorityFacts, PrivateCa};
 use crate::proto::Protocol;
@@ -102,7 +103,7 @@ impl SessionControl for SessionPort {
     }
 
     fn certificate_authority(&self) -> Option<types::CertificateAuthorityView> {
-        self.ca.as_ref().map(|ca| ca.facts().into())
+        self.ca.as_ref().map(|ca| ca.facts(clock::now()).into())
     }
 }
 

@@ -102,3 +102,32 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
     }
     print_table(&table)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::types::FormerCertificateView;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn what_clients_are_to_trust_is_told_with_what_a_renewal_asks_of_them() {
+        let mut ca = CertificateAuthorityView {
+            path: "/state/tls/ca.pem".into(),
+            fingerprint: "AA:BB".to_owned(),
+            expires: Timestamp::parse("2036-01-01T00:00:00Z").unwrap(),
+            former: None,
+        };
+        let plain = "/state/tls/ca.pem (SHA-256 AA:BB, until 2036-01-01T00:00:00.000Z)";
+        assert_eq!(authority(&ca), plain);
+        ca.former = Some(FormerCertificateView {
+            fingerprint: "CC:DD".to_owned(),
+            expires: Timestamp::parse("2026-03-01T00:00:00Z").unwrap(),
+        });
+        assert_eq!(
+            authority(&ca),
+            format!(
+                "{plain}; renewed: clients that trust the one before (SHA-256 CC:DD) need it by 2026-03-01T00:00:00.000Z"
+            )
+        );
+    }
+}

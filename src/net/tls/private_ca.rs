@@ -76,33 +76,50 @@ impl PrivateCa {
             create(&directory, hostname, now)?;
         }
         let authority = Authority::current(&directory, now)?;
-        let facts = authority.facts(&directory, now);
-        info!(path = %facts.path.display(), sha256 = %facts.fingerprint, expires = %facts.expires, "CA for clients to trust");
-        if let Some(former) = &facts.former {
-            warn!(
-                sha256 = %former.fingerprint, expires = %former.expires,
-                "the CA has been renewed: clients that trust its former certificate need the new one before that ends"
-            );
-        }
-        if now < authority.life.not_before {
-            warn!(from = %authority.life.not_before, "the CA is not valid yet: is this machine's clock right?");
-        }
-        Ok(Self {
+        let facts = authority.facts(&directory);
+        let life = authority.life;
+        let ca = Self {
             directory,
             facts: Mutex::new(facts),
-        })
+        };
+        ca.tell(life, now);
+        Ok(ca)
     }
 
-    /// What clients need to know, as of when the authority was last needed.
-    pub fn facts(&self) -> AuthorityFacts {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What clients need to know at `now`, as of when the authority was last needed.
+    pub fn facts(&self, now: Timestamp) -> AuthorityFacts {
+        let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        AuthorityFacts {
+            former: facts.former.filter(|former| now < former.expires),
+            ..facts
+        }
     }
 
     /// The authority as its files have it now, renewed if that is due.
     fn authority(&self, now: Timestamp) -> Result<Authority, TlsSetupError> {
         let authority = Authority::current(&self.directory, now)?;
-        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = authority.facts(&self.directory, now);
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = authority.facts(&self.directory);
         Ok(authority)
+    }
+
+    /// Logs what clients need to know, and what is doubtful.
+    fn tell(&self, life: x509::Life, now: Timestamp) {
+        let facts = self.facts(now);
+        info!(path = %facts.path.display(), sha256 = %facts.fingerprint, expires = %facts.expires, "CA for clients to trust");
+        if let Some(former) = facts.former {
+            warn!(
+                sha256 = %former.fingerprint, expires = %former.expires,
+                "the CA has been renewed: clients that trust its former certificate need the new one before that ends"
+            );
+        }
+        if now < life.not_before {
+            // It is not renewed for that: on a machine that starts without the time of day, it would be at every start.
+            warn!(
+                from = %life.not_before,
+                "the CA is not valid yet: is this machine's clock right? If the clock was ahead when the CA was renewed, put \
+                 {FORMER_FILE} in the place of {CERTIFICATE_FILE}"
+            );
+        }
     }
 
     /// The files whose change means that the authority has changed.
@@ -177,24 +194,24 @@ impl Authority {
         Ok(())
     }
 
-    fn facts(&self, directory: &Path, now: Timestamp) -> AuthorityFacts {
+    fn facts(&self, directory: &Path) -> AuthorityFacts {
         AuthorityFacts {
             path: directory.join(CERTIFICATE_FILE),
             fingerprint: x509::fingerprint(&self.certificate),
             expires: self.life.not_after,
-            former: self.former(directory, now),
+            former: self.former(directory),
         }
     }
 
-    /// The former certificate, if there is one that has not ended. It only serves to warn, so one that cannot be read is none.
-    fn former(&self, directory: &Path, now: Timestamp) -> Option<FormerCertificate> {
+    /// The former certificate, if there is one. It only serves to warn, so one that cannot be read is none.
+    fn former(&self, directory: &Path) -> Option<FormerCertificate> {
         let certificate = read_certificates(&directory.join(FORMER_FILE))
             .ok()?
             .into_iter()
             .next()?;
         let facts = x509::read(&certificate).ok()?;
         let is_of_this = facts.public_key == self.issuer.key().subject_public_key_info();
-        (is_of_this && certificate != self.certificate && now < facts.life.not_after).then(|| FormerCertificate {
+        (is_of_this && certificate != self.certificate).then(|| FormerCertificate {
             fingerprint: x509::fingerprint(&certificate),
             expires: facts.life.not_after,
         })

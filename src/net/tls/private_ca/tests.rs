@@ -47,7 +47,7 @@ impl Installed {
 
     fn open(&self, now: Timestamp) -> Result<AuthorityFacts, String> {
         PrivateCa::open(self.state.path(), "other.example.com", now)
-            .map(|ca| ca.facts())
+            .map(|ca| ca.facts(now))
             .map_err(|error| error.to_string())
     }
 
@@ -85,7 +85,7 @@ fn a_new_authority_is_made_once_and_is_for_the_daemons_user_alone() {
     );
 
     let before = (installed.text("ca.pem"), installed.text("ca.key"));
-    assert_eq!(installed.open(start().after(DAY)).unwrap(), installed.ca.facts());
+    assert_eq!(installed.open(start().after(DAY)).unwrap(), installed.ca.facts(start()));
     assert_eq!((installed.text("ca.pem"), installed.text("ca.key")), before);
     let other = Installed::at(start());
     assert_ne!(other.facts("ca.pem").common_name, installed.facts("ca.pem").common_name);
@@ -100,7 +100,7 @@ fn the_authority_s_certificate_says_what_it_is() {
     assert!(facts.is_ca);
     assert_eq!(facts.life.not_before, start().before(CERTIFICATE_BACKDATING));
     assert_eq!(facts.life.not_after, start().after(3650 * DAY));
-    assert_eq!(installed.ca.facts().expires, facts.life.not_after);
+    assert_eq!(installed.ca.facts(start()).expires, facts.life.not_after);
 
     let long = tempfile::tempdir().unwrap();
     PrivateCa::open(long.path(), &"h".repeat(253), start()).unwrap();
@@ -215,10 +215,10 @@ fn a_leaf_stays_until_there_is_a_reason() {
 #[test]
 fn a_renewed_authority_keeps_its_name_and_key_and_tells_of_the_former() {
     let installed = Installed::at(start());
-    let end = installed.ca.facts().expires;
+    let end = installed.ca.facts(start()).expires;
     let second = Duration::from_secs(1);
     let old = installed.open(end.before(90 * DAY + second)).unwrap();
-    assert_eq!((&old, old.former.as_ref()), (&installed.ca.facts(), None));
+    assert_eq!((&old, old.former.as_ref()), (&installed.ca.facts(start()), None));
 
     let before = installed.facts("ca.pem");
     let renewed = installed.open(end.before(90 * DAY)).unwrap();
@@ -247,7 +247,7 @@ async fn what_it_issues_verifies_with_the_former_certificate_and_with_the_renewe
     let installed = Installed::at(now.before(3600 * DAY));
     let source = CertificateSource::Private(installed.certificate("mail.example.com"));
     let server = ServerTls::load(vec![source], now).unwrap();
-    assert!(installed.ca.facts().former.is_some());
+    assert!(installed.ca.facts(now).former.is_some());
     for authority in ["ca.pem", "ca-former.pem"] {
         let client = UpstreamTls::new(&SystemRoots::none(), Some(&installed.path(authority))).unwrap();
         for host in ["mail.example.com", "localhost", "127.0.0.1", "[::1]", "192.0.2.7"] {
