@@ -238,6 +238,16 @@ fn a_renewed_authority_keeps_its_name_and_key_and_tells_of_the_former() {
         None,
         "nobody can trust it any more"
     );
+
+    fs::rename(installed.path("ca-former.pem"), installed.path("ca.pem")).unwrap();
+    assert_eq!(
+        installed.open(start()).unwrap(),
+        old,
+        "the former in its place is what it was"
+    );
+    let ended = installed.open(end.after(DAY)).unwrap();
+    assert_eq!((ended.expires, ended.former), (end.after(3651 * DAY), None));
+    assert_eq!(installed.facts("ca.pem").public_key, before.public_key);
 }
 
 #[tokio::test]
