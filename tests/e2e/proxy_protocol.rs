@@ -157,8 +157,8 @@ async fn tls_begins_right_behind_the_header_even_in_the_same_segment() {
         };
         let apart = bed.dial(BALANCER, &header).await;
         let (together, apart) = tokio::join!(
-            secure(Box::new(together), bed.portreeve.authority()),
-            secure(Box::new(apart), bed.portreeve.authority())
+            secure(Box::new(together), bed.portreeve.authority().client_config()),
+            secure(Box::new(apart), bed.portreeve.authority().client_config())
         );
         for stream in [together, apart] {
             let mut imap = Imap::on(stream);

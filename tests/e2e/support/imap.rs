@@ -2,9 +2,11 @@
 //! whole conversation in the message when a test fails.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -37,7 +39,12 @@ impl Imap {
 
     /// Connects with implicit TLS, trusting `authority`, and reads the greeting.
     pub async fn connect_tls(address: SocketAddr, authority: &Authority) -> Imap {
-        let stream = secure(Box::new(dial(address, None).await), authority).await;
+        Imap::connect_tls_as(address, authority.client_config()).await
+    }
+
+    /// Connects with implicit TLS as `client` would, and reads the greeting.
+    pub async fn connect_tls_as(address: SocketAddr, client: Arc<ClientConfig>) -> Imap {
+        let stream = secure(Box::new(dial(address, None).await), client).await;
         Imap::over(stream).await
     }
 
@@ -46,7 +53,7 @@ impl Imap {
         let stream = dial(address, local).await;
         stream.set_nodelay(true).expect("a connected socket takes it");
         match authority {
-            Some(authority) => Imap::on(secure(Box::new(stream), authority).await),
+            Some(authority) => Imap::on(secure(Box::new(stream), authority.client_config()).await),
             None => Imap::on(Box::new(stream)),
         }
     }
@@ -89,7 +96,7 @@ impl Imap {
         let reply = self.command("STARTTLS").await;
         assert!(reply.is_ok(), "STARTTLS refused\n{}", tail(&self.transcript));
         assert!(self.buffer.is_empty(), "plaintext after the reply to STARTTLS");
-        self.stream = secure(self.stream, authority).await;
+        self.stream = secure(self.stream, authority.client_config()).await;
         self
     }
 
@@ -390,10 +397,10 @@ async fn dial(address: SocketAddr, local: Option<SocketAddr>) -> TcpStream {
     }
 }
 
-/// Begins TLS as a client that trusts `authority`.
-pub async fn secure(stream: Box<dyn Stream>, authority: &Authority) -> Box<dyn Stream> {
+/// Begins TLS as `client` does.
+pub async fn secure(stream: Box<dyn Stream>, client: Arc<ClientConfig>) -> Box<dyn Stream> {
     let name = ServerName::try_from("localhost").expect("a valid name");
-    let handshake = TlsConnector::from(authority.client_config()).connect(name, stream);
+    let handshake = TlsConnector::from(client).connect(name, stream);
     match tokio::time::timeout(PATIENCE, handshake).await {
         Ok(Ok(stream)) => Box::new(stream),
         Ok(Err(error)) => panic!("TLS handshake: {error}"),
