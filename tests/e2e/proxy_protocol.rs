@@ -15,10 +15,11 @@ use tokio::time::timeout;
 use crate::support::PATIENCE;
 use crate::support::bed::until;
 use crate::support::certs::Authority;
-use crate::support::imap::{Imap, Stream, secure};
+use crate::support::imap::Imap;
 use crate::support::mailbox::Mailbox;
 use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
 use crate::support::ports::free_port;
+use crate::support::wire::Wire;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tokens_restriction_is_judged_by_the_address_in_the_header() {
@@ -315,11 +316,15 @@ impl AsyncRead for Headed {
 }
 
 /// A client on `stream`, in TLS if it trusts somebody, and the proxy's greeting.
-async fn greeted(stream: impl Stream + 'static, authority: Option<&Authority>) -> (Imap, String) {
-    let mut imap = match authority {
-        Some(authority) => Imap::on(secure(Box::new(stream), authority).await),
-        None => Imap::on(Box::new(stream)),
-    };
+async fn greeted(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    authority: Option<&Authority>,
+) -> (Imap, String) {
+    let mut wire = Wire::on(stream);
+    if let Some(authority) = authority {
+        wire = wire.secured(authority.client_config()).await;
+    }
+    let mut imap = Imap::on(wire);
     let greeting = imap.line().await;
     (imap, greeting)
 }
