@@ -15,7 +15,10 @@ pub mod portreeve;
 pub mod ports;
 pub mod process;
 pub mod provider;
+pub mod settings;
 pub mod shell;
+pub mod template;
+pub mod thunderbird;
 pub mod transcript;
 pub mod upstream;
 
