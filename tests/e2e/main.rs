@@ -18,6 +18,7 @@ mod clients;
 mod demo;
 mod durability;
 mod faults;
+mod haproxy;
 mod hostile;
 mod lifecycle;
 mod mutt;

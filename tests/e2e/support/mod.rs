@@ -1,12 +1,15 @@
 //! What the end-to-end tests stand on: child processes that end with their test, free ports, a
-//! private certificate authority, the OAuth2 provider, Dovecot, and a small IMAP client.
+//! private certificate authority, the OAuth2 provider, Dovecot, haproxy, Thunderbird, and a small IMAP
+//! client.
 //!
 //! Everything here panics on trouble, with the log of the process concerned: in a test a fault of
 //! the bed must be as loud as a fault of the proxy. Nothing here knows the proxy's own types.
 
 pub mod bed;
 pub mod certs;
+pub mod desk;
 pub mod dovecot;
+pub mod haproxy;
 pub mod host;
 pub mod imap;
 pub mod mailbox;
