@@ -87,6 +87,7 @@ impl App {
             accepting.spawn(accept_until(
                 socket,
                 admission,
+                listener.settings.proxy_protocol_from.clone(),
                 draining_watch.clone(),
                 move |arrival| {
                     connection::accept(&services, &listener, arrival);
@@ -224,7 +225,7 @@ impl Bound {
         };
         for settings in &config.listeners {
             let tls = match settings.tls {
-                ListenerTls::Implicit => {
+                ListenerTls::Starttls | ListenerTls::Implicit => {
                     let tls = server_tls(&settings.certificates, &config.certificates)
                         .map_err(|error| Failure::configuration(error.to_string()))?;
                     bound.certificates.push(tls.clone());

@@ -57,6 +57,8 @@ pub enum FaultKind {
     LineTooLong,
     /// A literal over the limit.
     LiteralTooLong,
+    /// The client sent bytes in clear behind STARTTLS (CVE-2011-0411).
+    StartTlsInjection,
     /// The client did not finish its login in time.
     PreAuthTimeout,
     /// The client went away before its login ended.
@@ -126,6 +128,7 @@ impl FaultKind {
             | Self::TooManyFailures
             | Self::LineTooLong
             | Self::LiteralTooLong
+            | Self::StartTlsInjection
             | Self::PreAuthTimeout
             | Self::ClientGone => Blame::Client,
             Self::AuthorizationGone | Self::AppRefused | Self::Unavailable | Self::UpstreamRefused(_) => {
@@ -157,6 +160,7 @@ impl FaultKind {
             Self::TooManyFailures => "too_many_failures",
             Self::LineTooLong => "line_too_long",
             Self::LiteralTooLong => "literal_too_long",
+            Self::StartTlsInjection => "starttls_injection",
             Self::PreAuthTimeout => "pre_auth_timeout",
             Self::ClientGone => "client_gone",
             Self::Internal => "internal",

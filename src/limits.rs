@@ -95,8 +95,19 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// How long an accept loop rests when descriptors or memory have run out: trying at once would spin.
 pub const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// Least time between two log lines about an accept loop's trouble.
-pub const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two log lines about the same trouble, where peers can cause it as often as they like.
+pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a load balancer may take to send its PROXY protocol header. The specification (§2) wants at least 3 s, to cover a
+/// retransmission.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a PROXY protocol header of version 1, CRLF included (specification, §2.1).
+pub const PROXY_V1_BYTES_MAX: usize = 107;
+
+/// Bytes of a PROXY protocol header of version 2. The specification designs for 536, of which a long name and an id take most;
+/// this has room for a client's certificate too, and is what nginx allows.
+pub const PROXY_V2_BYTES_MAX: usize = 4096;
 
 /// Connections over a limit that are being told so at once; more are closed without a word, since each holds a descriptor
 /// that no session limit counts (they fit in [`DESCRIPTORS_RESERVED`]).

@@ -57,6 +57,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["src/net/"]),
     ("tokio_rustls", &["src/net/"]),
     ("chacha20poly1305", &["src/store/seal.rs"]),
+    ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),

@@ -14,7 +14,7 @@ use portreeve::limits::PIPELINED_BYTES_MAX;
 use portreeve::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
 use portreeve::proto::imap::client::ImapClient;
 use portreeve::proto::session::{
-    Action, Admission, Goodbye, Input, Phase, Report, Session, SessionContext, SessionLimits, Transition,
+    Action, Admission, ClientSecurity, Goodbye, Input, Phase, Report, Session, SessionContext, SessionLimits, Transition,
     UpstreamReady, UpstreamSecurity,
 };
 use portreeve::proto::{Credential, CredentialSecret, Dialogues, Mechanism, Protocol};
@@ -56,7 +56,13 @@ impl Run {
             protocol: Protocol::Imap,
             remote_address: [127, 0, 0, 1].into(),
             hostname: "proxy.example".into(),
-            login_allowed: flags & 1 == 0,
+            security: match flags >> 4 & 3 {
+                0 => ClientSecurity::Secured,
+                1 => ClientSecurity::StartTls,
+                _ => ClientSecurity::Clear,
+            },
+            plaintext_login: flags & 1 == 0,
+            extensions: Default::default(),
             limits: SessionLimits {
                 pre_auth_timeout: Duration::from_secs(60),
                 login_timeout: Duration::from_secs(30),
@@ -86,7 +92,7 @@ impl Run {
             rest.take(count).collect::<Vec<u8>>()
         };
         let fault = || Err(Fault::new(FaultKind::UnknownCredentials));
-        match event % 16 {
+        match event % 17 {
             0..=3 => {
                 let bytes = take(rest);
                 // The contract's backpressure, before the phases in which the bytes are the relay's.
@@ -117,6 +123,7 @@ impl Run {
                 self.now += Duration::from_secs(u64::from(rest.next().unwrap_or(0)));
                 self.feed(Input::DeadlinePassed);
             }
+            15 => self.feed(Input::ClientSecured),
             _ => self.feed(Input::Goodbye(Goodbye::TokenDeleted)),
         }
     }

@@ -1,14 +1,10 @@
 //! From what a caller sends to the records that are kept: everything is checked here, and a refusal names the field.
 
-use std::net::IpAddr;
-
-use ipnet::{IpNet, Ipv4Net};
-
 use super::error::ApiError;
 use super::types::{AccountChange, NewAccount, NewGrant, NewRestrictions, NewToken};
 use crate::access::{Scope, ScopeError};
 use crate::clock::Timestamp;
-use crate::config::{Config, Provider, UpstreamTls, is_loopback_host};
+use crate::config::{Config, Provider, UpstreamTls, address_range, is_loopback_host};
 use crate::limits::{
     ACCOUNT_ID_CHARS_MAX, CREDENTIAL_BYTES_MAX, HOST_BYTES_MAX, LABEL_CHARS_MAX, TOKEN_ADDRESSES_MAX,
     TOKEN_METADATA_BYTES_MAX, TOKEN_SCOPES_MAX,
@@ -190,19 +186,6 @@ fn restrictions(new: &NewRestrictions) -> Result<Restrictions, ApiError> {
     Ok(Restrictions {
         addresses: addresses.collect::<Result<_, _>>()?,
     })
-}
-
-/// Reads a range or a single address. Ranges of IPv4-mapped addresses become IPv4, because that is how clients are seen.
-fn address_range(text: &str) -> Option<IpNet> {
-    let range = match text.parse::<IpNet>() {
-        Ok(range) => range,
-        Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),
-    };
-    let IpNet::V6(v6) = range else { return Some(range) };
-    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
-        (Some(v4), Some(prefix)) => Ipv4Net::new(v4, prefix).ok().map(IpNet::V4),
-        _ => Some(range),
-    }
 }
 
 fn credentials(

@@ -11,8 +11,11 @@ use crate::telemetry;
 
 /// `serve`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Without a configuration the daemon serves IMAP on 127.0.0.1:2993. \
-SIGTERM ends it once its sessions have ended or the drain time-out is over; SIGHUP reloads the configuration.")]
+#[command(
+    after_help = "Without a configuration the daemon serves IMAP on 127.0.0.1:2993, SMTP on \
+127.0.0.1:2525 and POP3 on 127.0.0.1:2995. \
+SIGTERM ends it once its sessions have ended or the drain time-out is over; SIGHUP reloads the configuration."
+)]
 pub struct Args {
     /// The configuration; by default $PORTREEVE_CONFIG, the user's, the system's, or none
     #[arg(long, value_name = "FILE")]

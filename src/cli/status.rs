@@ -47,6 +47,7 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         .map(|listener| {
             let tls = match listener.tls {
                 ListenerTls::Off => "no TLS",
+                ListenerTls::Starttls => "STARTTLS",
                 ListenerTls::Implicit => "TLS",
             };
             format!("{} {} ({tls})", listener.protocol, listener.address)

@@ -224,6 +224,7 @@ fn settings(scopes: &[String], listeners: &[ListenerView], hostname: &str, accou
             let host = if ip.is_unspecified() { hostname.to_owned() } else { ip.to_string() };
             let security = match listener.tls {
                 ListenerTls::Off => "none",
+                ListenerTls::Starttls => "STARTTLS",
                 ListenerTls::Implicit => "SSL/TLS",
             };
             format!(

@@ -3,51 +3,66 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 
 use super::load::Check;
 use super::report::{Place, place, quoted, text};
-use super::{Certificate, Listener, ListenerTls, PlaintextAuth, environment, raw};
+use super::{Certificate, Listener, ListenerTls, PlaintextAuth, Provider, environment, raw};
 use crate::proto::Protocol;
 
-/// The listeners; where none is given, IMAP on the loopback address.
+/// The listeners; where none is given, one of each protocol on the loopback address.
 pub(super) fn listeners(
     check: &mut Check<'_>,
-    raw: &[Spanned<raw::Listener>],
-    certificates: &BTreeMap<String, Spanned<raw::Certificate>>,
+    file: &raw::File,
+    providers: &BTreeMap<String, Arc<Provider>>,
 ) -> Vec<Listener> {
-    if raw.is_empty() {
-        return vec![Listener {
-            protocol: Protocol::Imap,
-            addresses: vec![IMAP_DEFAULT],
-            tls: ListenerTls::Off,
-            certificates: vec![CERTIFICATE_DEFAULT.to_owned()],
-            plaintext_auth: PlaintextAuth::Loopback,
-        }];
+    if file.listener.is_empty() {
+        return PROTOCOLS.map(default_listener).into();
     }
-    raw.iter()
-        .filter_map(|one| listener(check, one, certificates))
+    let given = file.listener.iter();
+    given
+        .map(|one| listener(check, one.get_ref(), file, providers))
         .collect()
 }
 
-/// One listener; `None` where its protocol is not spoken, which was then noted.
+fn default_listener(protocol: Protocol) -> Listener {
+    Listener {
+        protocol,
+        addresses: vec![default_address(protocol)],
+        tls: ListenerTls::Off,
+        certificates: vec![CERTIFICATE_DEFAULT.to_owned()],
+        plaintext_auth: PlaintextAuth::Loopback,
+        proxy_protocol_from: Vec::new(),
+        provider: None,
+    }
+}
+
 fn listener(
     check: &mut Check<'_>,
-    raw: &Spanned<raw::Listener>,
-    certificates: &BTreeMap<String, Spanned<raw::Certificate>>,
-) -> Option<Listener> {
-    let raw = raw.get_ref();
-    let protocol = protocol(check, raw);
+    raw: &raw::Listener,
+    file: &raw::File,
+    providers: &BTreeMap<String, Arc<Provider>>,
+) -> Listener {
+    let protocols = PROTOCOLS.map(|protocol| (protocol.name(), protocol));
+    let protocol = check
+        .report
+        .choice("listener.protocol", &raw.protocol, Protocol::Imap, &protocols);
     let addresses = match &raw.address {
         Some(given) if given.get_ref().given().next().is_some() => {
             check.report.addresses("listener.address", &raw.address)
         }
-        _ => vec![IMAP_DEFAULT],
+        _ => vec![default_address(protocol)],
     };
-    let tls = tls(check, raw);
-    let names = certificate_names(check, raw, tls, certificates);
     let modes = [
+        ("off", ListenerTls::Off),
+        ("starttls", ListenerTls::Starttls),
+        ("implicit", ListenerTls::Implicit),
+    ];
+    let tls = check.report.choice("listener.tls", &raw.tls, ListenerTls::Off, &modes);
+    let rules = [
         ("never", PlaintextAuth::Never),
         ("loopback", PlaintextAuth::Loopback),
         ("always", PlaintextAuth::Always),
@@ -56,42 +71,27 @@ fn listener(
         "listener.plaintext_auth",
         &raw.plaintext_auth,
         PlaintextAuth::Loopback,
-        &modes,
+        &rules,
     );
-    proxy_protocol(check, raw);
-    Some(Listener {
-        protocol: protocol?,
+    Listener {
+        protocol,
         addresses,
         tls,
-        certificates: names,
+        certificates: certificate_names(check, raw, tls, &file.certificate),
         plaintext_auth,
-    })
+        proxy_protocol_from: proxy_protocol_from(check, raw),
+        provider: provider(check, raw, protocol, file, providers),
+    }
 }
 
-fn protocol(check: &mut Check<'_>, raw: &raw::Listener) -> Option<Protocol> {
-    let key = "listener.protocol";
-    match text(&raw.protocol) {
-        None | Some("imap") => return Some(Protocol::Imap),
-        Some(later @ ("smtp" | "pop3")) => {
-            let message = format!("\"{later}\" listeners are not in this version; use imap");
-            check.report.refuse(place(&raw.protocol), key, message);
-        }
-        Some(other) => {
-            let message = format!("{} is not allowed; use imap", quoted(other));
-            check.report.refuse(place(&raw.protocol), key, message);
-        }
-    }
-    None
-}
-
-fn tls(check: &mut Check<'_>, raw: &raw::Listener) -> ListenerTls {
-    if text(&raw.tls) == Some("starttls") {
-        let message = "\"starttls\" is not in this version for listeners; use one of off, implicit";
-        check.report.refuse(place(&raw.tls), "listener.tls", message);
-        return ListenerTls::Off;
-    }
-    let modes = [("off", ListenerTls::Off), ("implicit", ListenerTls::Implicit)];
-    check.report.choice("listener.tls", &raw.tls, ListenerTls::Off, &modes)
+/// Where a listener without an address listens (INTERFACE §3).
+const fn default_address(protocol: Protocol) -> SocketAddr {
+    let port = match protocol {
+        Protocol::Imap => 2993,
+        Protocol::Smtp => 2525,
+        Protocol::Pop3 => 2995,
+    };
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
 /// The names of the listener's certificates, each of which must be defined where TLS is spoken.
@@ -110,37 +110,74 @@ fn certificate_names(
     if names.is_empty() {
         names.push(CERTIFICATE_DEFAULT.to_owned());
     }
-    if tls == ListenerTls::Implicit && check.whole {
+    if tls != ListenerTls::Off && check.whole {
+        let mode = text(&raw.tls).unwrap_or_default();
         let at = place(&raw.certificate).or_else(|| place(&raw.tls));
         for name in names.iter().filter(|name| !certificates.contains_key(*name)) {
-            let message = format!("there is no [certificate.{name}], which tls = \"implicit\" needs");
+            let message = format!("there is no [certificate.{name}], which tls = \"{mode}\" needs");
             check.report.refuse(at.clone(), "listener.certificate", message);
         }
     }
     names
 }
 
-fn proxy_protocol(check: &mut Check<'_>, raw: &raw::Listener) {
-    let Some(given) = &raw.proxy_protocol_from else { return };
-    let (key, at) = ("listener.proxy_protocol_from", place(&raw.proxy_protocol_from));
-    let mut any = false;
-    for range in given.get_ref().given() {
-        any = true;
-        if range.parse::<ipnet::IpNet>().is_err() && range.parse::<IpAddr>().is_err() {
+/// The peers that are believed when they say, by a PROXY header, whom they speak for.
+fn proxy_protocol_from(check: &mut Check<'_>, raw: &raw::Listener) -> Vec<IpNet> {
+    let key = "listener.proxy_protocol_from";
+    let given = raw.proxy_protocol_from.iter();
+    let mut ranges = Vec::new();
+    for text in given.flat_map(|given| given.get_ref().given()) {
+        let Some(range) = address_range(text) else {
             let message = format!(
-                "{} is not allowed; use address ranges such as \"10.0.0.0/8\"",
-                quoted(range)
+                "{} is not allowed; use address ranges such as \"10.0.0.0/8\", or single addresses",
+                quoted(text)
             );
-            check.report.refuse(at.clone(), key, message);
+            check.report.refuse(place(&raw.proxy_protocol_from), key, message);
+            continue;
+        };
+        if range.prefix_len() == 0 {
+            check.report.warn(format!(
+                "{key} {range}: any client that reaches the listener may claim any address; name the load balancers alone"
+            ));
         }
+        ranges.push(range);
     }
-    if any {
-        check.report.refuse(
-            at,
-            key,
-            "the PROXY protocol is not in this version; leave the list empty",
-        );
+    ranges
+}
+
+/// Reads a range or a single address. Ranges of IPv4-mapped addresses (RFC 4291 §2.5.5.2) become IPv4, because that is how
+/// clients are seen.
+pub fn address_range(text: &str) -> Option<IpNet> {
+    let range = match text.parse::<IpNet>() {
+        Ok(range) => range,
+        Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),
+    };
+    let IpNet::V6(v6) = range else { return Some(range) };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
+        (Some(v4), Some(prefix)) => Ipv4Net::new(v4, prefix).ok().map(IpNet::V4),
+        _ => Some(range),
     }
+}
+
+/// The provider whose EHLO extensions an SMTP listener advertises.
+fn provider(
+    check: &mut Check<'_>,
+    raw: &raw::Listener,
+    protocol: Protocol,
+    file: &raw::File,
+    providers: &BTreeMap<String, Arc<Provider>>,
+) -> Option<String> {
+    let given = text(&raw.provider)?;
+    let message = match providers.get(given) {
+        _ if protocol != Protocol::Smtp => "is for smtp listeners only".to_owned(),
+        Some(provider) if provider.smtp.is_some() => return Some(given.to_owned()),
+        Some(_) => format!("provider {given} has no smtp endpoint; give it one, or name another provider"),
+        // A table that is wrong makes no provider, and was complained of already.
+        None if !check.whole || file.provider.contains_key(given) => return None,
+        None => format!("there is no [provider.{}]", given.escape_debug()),
+    };
+    check.report.refuse(place(&raw.provider), "listener.provider", message);
+    None
 }
 
 /// Refuses an address that is listened on twice; port 0 asks the system for a free one each time.
@@ -170,14 +207,26 @@ pub(super) fn refuse_shared_addresses(
         let key = &listener.get_ref().address;
         let mut given = key.iter().flat_map(|given| given.get_ref().given()).peekable();
         if given.peek().is_none() {
-            claim(check, "listener.address", Some(listener.span()), IMAP_DEFAULT);
+            let protocol = text(&listener.get_ref().protocol);
+            let mut protocols = PROTOCOLS.into_iter();
+            // A protocol that does not exist is refused for itself.
+            if let Some(protocol) = protocols.find(|one| one.name() == protocol.unwrap_or("imap")) {
+                claim(
+                    check,
+                    "listener.address",
+                    Some(listener.span()),
+                    default_address(protocol),
+                );
+            }
         }
         for address in given.filter_map(|given| given.parse().ok()) {
             claim(check, "listener.address", place(key), address);
         }
     }
     if raw.listener.is_empty() {
-        claim(check, "listener.address", None, IMAP_DEFAULT);
+        for protocol in PROTOCOLS {
+            claim(check, "listener.address", None, default_address(protocol));
+        }
     }
 }
 
@@ -225,4 +274,5 @@ fn key_file(check: &Check<'_>, given: &str) -> PathBuf {
 
 const CERTIFICATE_DEFAULT: &str = "default";
 
-const IMAP_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2993);
+/// What a listener may speak, the default first.
+const PROTOCOLS: [Protocol; 3] = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3];

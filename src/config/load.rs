@@ -78,6 +78,7 @@ fn check(
     if check.whole {
         listener::refuse_shared_addresses(&mut check, &raw, &admin.listen, metrics_listen);
     }
+    let providers = provider::providers(&mut check, &raw.provider);
     let mut config = Config {
         source: source.map(Path::to_owned),
         warnings: Vec::new(),
@@ -88,9 +89,9 @@ fn check(
         metrics_listen,
         log: sections::log(&mut check, &raw.log),
         limits: sections::limits(&mut check, &raw.limits),
-        listeners: listener::listeners(&mut check, &raw.listener, &raw.certificate),
+        listeners: listener::listeners(&mut check, &raw, &providers),
         certificates: listener::certificates(&mut check, &raw.certificate),
-        providers: provider::providers(&mut check, &raw.provider),
+        providers,
     };
     if let (Some(path), Some(mode), true) = (source, mode, check.secrets_in_file) {
         secret::warn_if_public(&mut check, path, mode);

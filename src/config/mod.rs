@@ -27,6 +27,7 @@ mod tests;
 
 pub use endpoint::is_loopback_host;
 pub use environment::{Environment, FileContent, ProcessEnvironment};
+pub use listener::address_range;
 pub use load::{client_socket, load, parse};
 pub use report::{ConfigError, Problem};
 
@@ -38,6 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -162,14 +164,21 @@ pub struct Listener {
     pub certificates: Vec<String>,
     /// Whether a client may log in without TLS.
     pub plaintext_auth: PlaintextAuth,
+    /// The peers that must begin with a PROXY header, and are believed what it says of the client; IPv4-mapped ranges are
+    /// IPv4 here.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// SMTP: the provider whose EHLO extensions are advertised; `None`: what all configured providers share.
+    pub provider: Option<String>,
 }
 
-/// `listener.tls`; STARTTLS comes with the protocols that need it.
+/// `listener.tls`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerTls {
     /// In clear.
     Off,
+    /// In clear until the client asks for TLS (RFC 9051 §6.2.1, RFC 3207, RFC 2595 §4).
+    Starttls,
     /// TLS from the first byte.
     Implicit,
 }

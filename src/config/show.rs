@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::Spanned;
 use url::Url;
 
@@ -108,6 +109,7 @@ fn limits(limits: &Limits) -> raw::Limits {
 fn listener(listener: &Listener) -> raw::Listener {
     let tls = match listener.tls {
         ListenerTls::Off => "off",
+        ListenerTls::Starttls => "starttls",
         ListenerTls::Implicit => "implicit",
     };
     let plaintext_auth = match listener.plaintext_auth {
@@ -121,8 +123,10 @@ fn listener(listener: &Listener) -> raw::Listener {
         tls: string(tls),
         certificate: given(OneOrMany::Many(listener.certificates.clone())),
         plaintext_auth: string(plaintext_auth),
-        proxy_protocol_from: given(OneOrMany::Many(Vec::new())),
-        provider: None,
+        proxy_protocol_from: given(OneOrMany::Many(
+            listener.proxy_protocol_from.iter().map(IpNet::to_string).collect(),
+        )),
+        provider: listener.provider.as_deref().and_then(string),
     }
 }
 

@@ -93,12 +93,19 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(config.admin.socket_mode, 0o600);
     assert_eq!(config.metrics_listen, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(31 * 60));
-    let [listener] = config.listeners.as_slice() else {
-        panic!("one listener")
-    };
-    assert_eq!(listener.protocol, Protocol::Imap);
-    assert_eq!(listener.addresses, ["127.0.0.1:2993".parse().unwrap()]);
-    assert_eq!(listener.tls, ListenerTls::Off);
+    let listeners = config.listeners.iter();
+    let served: Vec<_> = listeners
+        .map(|one| (one.protocol, one.addresses[0].to_string(), one.tls))
+        .collect();
+    let wanted = [
+        (Protocol::Imap, "127.0.0.1:2993"),
+        (Protocol::Smtp, "127.0.0.1:2525"),
+        (Protocol::Pop3, "127.0.0.1:2995"),
+    ];
+    assert_eq!(
+        served,
+        wanted.map(|(protocol, address)| (protocol, address.to_owned(), ListenerTls::Off))
+    );
     assert_eq!(config.providers.keys().collect::<Vec<_>>(), ["icloud"]);
     assert!(config.providers["icloud"].oauth.is_none());
 }
@@ -212,22 +219,6 @@ fn the_documented_example_is_read_in_full() {
 fn what_comes_later_is_refused_by_name() {
     for (text, wanted) in [
         (
-            "[[listener]]\nprotocol = \"smtp\"",
-            "portreeve.toml:2: listener.protocol: \"smtp\" listeners are not in this",
-        ),
-        (
-            "[[listener]]\nprotocol = \"pop3\"",
-            "portreeve.toml:2: listener.protocol: \"pop3\" listeners are not in this",
-        ),
-        (
-            "[[listener]]\ntls = \"starttls\"",
-            "portreeve.toml:2: listener.tls: \"starttls\" is not in this version",
-        ),
-        (
-            "[[listener]]\nproxy_protocol_from = [\"10.0.0.0/8\"]",
-            "portreeve.toml:2: listener.proxy_protocol_from: the PROXY protocol is not in this version",
-        ),
-        (
             "[store]\nbackend = \"postgres\"",
             "portreeve.toml:2: store.backend: \"postgres\" is not in this version",
         ),
@@ -251,7 +242,15 @@ fn a_bad_value_is_named_with_its_line_its_key_and_what_is_allowed() {
     for (text, wanted) in [
         (
             "[[listener]]\ntls = \"ssl\"",
-            ":2: listener.tls: \"ssl\" is not allowed; use one of off, implicit",
+            ":2: listener.tls: \"ssl\" is not allowed; use one of off, starttls, implicit",
+        ),
+        (
+            "[[listener]]\nprotocol = \"nntp\"",
+            ":2: listener.protocol: \"nntp\" is not allowed; use one of imap, smtp, pop3",
+        ),
+        (
+            "[[listener]]\nproxy_protocol_from = [\"10.0.0.0/8\", \"10.0.0.0/33\"]",
+            ":2: listener.proxy_protocol_from: \"10.0.0.0/33\" is not allowed; use address ranges",
         ),
         (
             "[server]\nhostnam = \"x\"",
@@ -342,7 +341,32 @@ fn everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file() {
 fn combinations_that_cannot_work_are_refused() {
     let provider = |rest: &str| format!("[provider.own]\nimap = {{ host = \"imap.test\" }}\n{rest}");
     for (text, wanted) in [
-        ("[[listener]]\ntls = \"implicit\"".to_owned(), "listener.certificate: there is no [certificate.default]"),
+        (
+            "[[listener]]\ntls = \"implicit\"".to_owned(),
+            "listener.certificate: there is no [certificate.default], which tls = \"implicit\" needs",
+        ),
+        (
+            "[[listener]]\ntls = \"starttls\"".to_owned(),
+            "listener.certificate: there is no [certificate.default], which tls = \"starttls\" needs",
+        ),
+        (
+            "[[listener]]\nprotocol = \"smtp\"\n[[listener]]\nprotocol = \"pop3\"\naddress = \"127.0.0.1:2525\"".to_owned(),
+            ":5: listener.address: 127.0.0.1:2525 is given more than once",
+        ),
+        ("[admin]\nlisten = \"127.0.0.1:2995\"".to_owned(), "listener.address: 127.0.0.1:2995 is given more than once"),
+        ("[[listener]]\nprovider = \"icloud\"".to_owned(), ":2: listener.provider: is for smtp listeners only"),
+        (
+            "[[listener]]\nprotocol = \"pop3\"\nprovider = \"icloud\"".to_owned(),
+            ":3: listener.provider: is for smtp listeners only",
+        ),
+        (
+            "[[listener]]\nprotocol = \"smtp\"\nprovider = \"none\"".to_owned(),
+            ":3: listener.provider: there is no [provider.none]",
+        ),
+        (
+            provider("[[listener]]\nprotocol = \"smtp\"\nprovider = \"own\""),
+            ":5: listener.provider: provider own has no smtp endpoint",
+        ),
         ("[[listener]]\n[[listener]]\naddress = \"127.0.0.1:2993\"".to_owned(), "127.0.0.1:2993 is given more than once"),
         ("[admin]\nlisten = \"127.0.0.1:9464\"".to_owned(), "127.0.0.1:9464 is given more than once"),
         ("[certificate.default]\ncert_file = \"c\"".to_owned(), ":1: certificate.default.key_file: is missing"),
@@ -397,6 +421,68 @@ fn combinations_that_cannot_work_are_refused() {
         let refusal = refusal(&text);
         assert!(refusal.contains(wanted), "wanted {wanted}\ngot {refusal}");
     }
+}
+
+#[test]
+fn a_listener_is_read_with_all_that_it_says() {
+    let config = read(
+        "[[listener]]\nprotocol = \"smtp\"\naddress = [\"0.0.0.0:587\", \"[::]:587\"]\ntls = \"starttls\"\n\
+         proxy_protocol_from = [\"10.0.0.0/8\", \"192.0.2.7\", \"2001:db8::1\", \"::ffff:10.1.0.0/112\"]\nprovider = \"icloud\"\n\
+         [[listener]]\nprotocol = \"pop3\"\n[[listener]]\n[[listener]]\nprotocol = \"smtp\"\nproxy_protocol_from = \"10.1.2.3\"\n\
+         [certificate.default]\ncert_file = \"c\"\nkey_file = \"k\"\n",
+    )
+    .unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let ports = |one: &Listener| one.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let [submission, pop3, imap, behind] = config.listeners.as_slice() else {
+        panic!("four listeners")
+    };
+    assert_eq!(
+        (submission.protocol, submission.tls),
+        (Protocol::Smtp, ListenerTls::Starttls)
+    );
+    assert_eq!(ports(submission), ["0.0.0.0:587", "[::]:587"]);
+    assert_eq!(submission.provider.as_deref(), Some("icloud"));
+    let ranges = |one: &Listener| {
+        let ranges = one.proxy_protocol_from.iter();
+        ranges.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        ranges(submission),
+        ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::1/128", "10.1.0.0/16"]
+    );
+    assert_eq!(
+        (pop3.protocol, ports(pop3)),
+        (Protocol::Pop3, vec!["127.0.0.1:2995".to_owned()])
+    );
+    assert_eq!(
+        (imap.protocol, ports(imap)),
+        (Protocol::Imap, vec!["127.0.0.1:2993".to_owned()])
+    );
+    assert_eq!(
+        (ports(behind), ranges(behind)),
+        (vec!["127.0.0.1:2525".to_owned()], vec!["10.1.2.3/32".to_owned()])
+    );
+    let again = parse(None, &config.to_toml(), &user()).unwrap();
+    assert_eq!(again.to_toml(), config.to_toml());
+}
+
+#[test]
+fn believing_everybodys_proxy_header_is_warned_of() {
+    let warnings = |range: &str| {
+        let text = format!("[[listener]]\nproxy_protocol_from = \"{range}\"");
+        read(&text).unwrap().warnings
+    };
+    assert_eq!(warnings("10.0.0.0/8"), Vec::<String>::new());
+    for everybody in ["0.0.0.0/0", "::/0"] {
+        assert!(warnings(everybody)[0].contains("may claim any address"));
+    }
+}
+
+#[test]
+fn a_provider_that_is_wrong_is_not_also_missing() {
+    let refusal = refusal("[[listener]]\nprotocol = \"smtp\"\nprovider = \"own\"\n[provider.own]\n");
+    assert!(!refusal.contains("listener.provider"), "{refusal}");
 }
 
 #[test]

@@ -34,8 +34,22 @@ use crate::usage;
 pub struct Listener {
     /// Its configuration.
     pub settings: config::Listener,
-    /// TLS with the client from the first byte.
+    /// TLS with the client, at the time that the settings tell.
     pub tls: Option<ServerTls>,
+}
+
+impl Listener {
+    /// TLS with the client from the first byte.
+    pub(super) fn implicit_tls(&self) -> Option<&ServerTls> {
+        let tls = self.tls.as_ref();
+        tls.filter(|_| self.settings.tls == config::ListenerTls::Implicit)
+    }
+
+    /// TLS with the client when it asks for it.
+    pub(super) fn starttls(&self) -> Option<&ServerTls> {
+        let tls = self.tls.as_ref();
+        tls.filter(|_| self.settings.tls == config::ListenerTls::Starttls)
+    }
 }
 
 /// Takes over what has arrived at a listener. Does not wait: the accept loop goes on.
@@ -65,12 +79,13 @@ pub fn accept(services: &Arc<Services>, listener: &Arc<Listener>, arrival: Arriv
             names::connections_refused(protocol, refusal.label()).increment(1);
             debug!(%remote, limit = refusal.label(), "connection refused without a word");
         }
+        Arrival::Unannounced { error, peer } => services.hints.on_unannounced(protocol, peer, &error),
     }
 }
 
 /// Tells a client that there is no place for it.
 async fn refuse(listener: Arc<Listener>, refused: Refused) {
-    let stream = match &listener.tls {
+    let stream = match listener.implicit_tls() {
         Some(tls) => match tls.accept(refused.tcp, CLOSE_DRAIN).await {
             Ok(stream) => stream,
             Err(error) => return debug!(remote = %refused.remote, %error, "no TLS with a client that is refused"),
@@ -180,6 +195,7 @@ impl Actor for Connection {
         let Admitted {
             tcp,
             remote,
+            balancer,
             local,
             permit,
         } = admitted;
@@ -194,13 +210,14 @@ impl Actor for Connection {
             },
         );
         let (goodbye, goodbye_order) = oneshot::channel();
-        debug!(%session, %protocol, %remote, "session begins");
+        debug!(%session, %protocol, %remote, balancer = balancer.map(tracing::field::display), "session begins");
         let driver = Driver {
             services: services.clone(),
             session,
             listener,
             tcp,
             remote,
+            balancer,
             actor: myself.clone(),
             goodbye: goodbye_order,
         };

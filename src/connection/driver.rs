@@ -20,15 +20,20 @@ use super::Services;
 use super::actor::{Listener, Message};
 use super::attempt::{Attempt, Check, Outcome, Upstream};
 use super::open;
+use super::opening::Opening;
 use crate::account::{SessionId, SessionLease};
 use crate::clock;
 use crate::config::{Config, PlaintextAuth};
 use crate::fault::{Fault, FaultKind};
 use crate::limits::CLOSE_DRAIN;
 use crate::metrics::names;
+use crate::net::first_bytes::is_tls_record;
 use crate::net::stream::Stream;
+use crate::net::tls::ServerTls;
+use crate::proto::Protocol;
 use crate::proto::session::{
-    Action, Admission, Goodbye, Input, LoginRequest, Phase, Report, Session, SessionContext, SessionLimits, Transition,
+    Action, Admission, ClientSecurity, Goodbye, Input, LoginRequest, Phase, Report, Session, SessionContext,
+    SessionLimits, Transition,
 };
 use crate::usage::SessionFacts;
 
@@ -39,6 +44,8 @@ pub(super) struct Driver {
     pub(super) listener: Arc<Listener>,
     pub(super) tcp: TcpStream,
     pub(super) remote: SocketAddr,
+    /// The load balancer that speaks for the client.
+    pub(super) balancer: Option<SocketAddr>,
     pub(super) actor: ActorRef<Message>,
     pub(super) goodbye: oneshot::Receiver<Goodbye>,
 }
@@ -64,34 +71,40 @@ impl Driver {
         let config = self.services.config();
         let settings = &self.listener.settings;
         let mut goodbye = self.goodbye;
-        let client = match &self.listener.tls {
+        let opening = Opening {
+            services: self.services.clone(),
+            protocol: settings.protocol,
+            session: self.session,
+            remote: self.remote,
+            balancer: self.balancer,
+        };
+        let client = match self.listener.implicit_tls() {
             Some(tls) => {
-                let accepted = tokio::select! {
-                    accepted = tls.accept(self.tcp, config.limits.pre_auth_timeout) => accepted,
+                tokio::select! {
+                    accepted = opening.accept_tls(tls, self.tcp, config.limits.pre_auth_timeout) => accepted?,
                     // Nothing can be said before the handshake is done.
                     Ok(_) = &mut goodbye => return None,
-                };
-                match accepted {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        debug!(session = %self.session, remote = %self.remote, %error, "no TLS with the client");
-                        return None;
-                    }
                 }
             }
             None => Stream::from(self.tcp),
         };
+        let starttls = self.listener.starttls().cloned();
         let remote = self.remote.ip();
         let context = SessionContext {
             protocol: settings.protocol,
             remote_address: remote,
             hostname: config.server.hostname.as_str().into(),
-            login_allowed: client.is_tls()
-                || match settings.plaintext_auth {
-                    PlaintextAuth::Never => false,
-                    PlaintextAuth::Loopback => remote.is_loopback(),
-                    PlaintextAuth::Always => true,
-                },
+            security: match (client.is_tls(), &starttls) {
+                (true, _) => ClientSecurity::Secured,
+                (false, Some(_)) => ClientSecurity::StartTls,
+                (false, None) => ClientSecurity::Clear,
+            },
+            plaintext_login: match settings.plaintext_auth {
+                PlaintextAuth::Never => false,
+                PlaintextAuth::Loopback => remote.is_loopback(),
+                PlaintextAuth::Always => true,
+            },
+            extensions: Arc::default(),
             limits: session_limits(&config),
         };
         let login = Login {
@@ -106,7 +119,9 @@ impl Driver {
             session_id: self.session,
             remote: self.remote,
             actor: self.actor,
+            opening: (!client.is_tls()).then_some(opening),
             client,
+            starttls,
             client_lost: false,
             client_buffer: open::buffer(),
             phase: Phase::Greeting,
@@ -126,7 +141,11 @@ struct Login {
     /// What usage events say of the session.
     facts: SessionFacts,
     actor: ActorRef<Message>,
+    /// Until the first bytes have come, where they come in clear.
+    opening: Option<Opening>,
     client: Stream,
+    /// What STARTTLS begins, where it is offered.
+    starttls: Option<ServerTls>,
     /// Whether a write to the client has failed, which the session is to hear as the client's end.
     client_lost: bool,
     client_buffer: Box<[u8]>,
@@ -146,6 +165,7 @@ enum Woken {
 /// What an action leads to.
 enum Next {
     Continue,
+    Secure,
     Relay { to_client: Bytes, to_upstream: Bytes },
     Close,
 }
@@ -157,6 +177,7 @@ impl Login {
             while let Some(action) = self.session.poll_action() {
                 match self.perform(action).await {
                     Next::Continue => {}
+                    Next::Secure => self = self.secure_client(&mut goodbye).await?,
                     Next::Relay { to_client, to_upstream } => {
                         return self.into_relay(to_client, to_upstream, goodbye);
                     }
@@ -176,6 +197,10 @@ impl Login {
                 continue;
             }
             match self.wait(&mut goodbye).await {
+                Woken::Client(Ok(count)) if self.is_out_of_place(count) => {
+                    self.close().await;
+                    return None;
+                }
                 Woken::Client(read) => self.on_client_read(read),
                 Woken::Upstream(read) => self.on_upstream_read(read),
                 Woken::Done(outcome) => self.on_done(outcome),
@@ -185,9 +210,50 @@ impl Login {
         }
     }
 
+    /// Does the TLS handshake that STARTTLS has promised. `None`: it failed, and with it the connection; nothing can be said.
+    async fn secure_client(self, goodbye: &mut oneshot::Receiver<Goodbye>) -> Option<Self> {
+        let (tcp, tls) = (self.client.into_tcp()?, self.starttls?);
+        let deadline = self.session.deadline().unwrap_or_else(clock::instant);
+        let within = deadline.saturating_duration_since(clock::instant());
+        let (session, remote, protocol) = (self.session_id, self.remote, self.facts.protocol);
+        let handshake = async {
+            let mut first = [0];
+            match timeout(within, tcp.peek(&mut first)).await {
+                // What was sent in clear, but came too late to be seen behind the command.
+                Ok(Ok(1..)) if !is_tls_record(&first) => {
+                    count_injection(protocol);
+                    debug!(%session, %remote, "bytes in clear where TLS was to begin");
+                    Stream::from(tcp).part(b"", CLOSE_DRAIN).await;
+                    None
+                }
+                Ok(Ok(1..)) => {
+                    let accepted = tls
+                        .accept(tcp, deadline.saturating_duration_since(clock::instant()))
+                        .await;
+                    accepted
+                        .inspect_err(|error| debug!(%session, %remote, %error, "no TLS with the client"))
+                        .ok()
+                }
+                _ => None,
+            }
+        };
+        let client = tokio::select! {
+            secured = handshake => secured?,
+            Ok(_) = goodbye => return None,
+        };
+        let mut secured = Self {
+            client,
+            starttls: None,
+            ..self
+        };
+        secured.tell(Input::ClientSecured);
+        Some(secured)
+    }
+
     async fn perform(&mut self, action: Action) -> Next {
         match action {
             Action::SendClient(bytes) => self.send_client(&bytes).await,
+            Action::SecureClient => return Next::Secure,
             Action::SendUpstream(bytes) => self.send_upstream(&bytes).await,
             Action::CheckLogin(request) => self.check_login(request),
             Action::ConnectUpstream { refused } => self.connect_upstream(refused),
@@ -247,6 +313,14 @@ impl Login {
             self.phase = phase;
             self.cast(Message::PhaseChanged(phase));
         }
+    }
+
+    /// Whether these are the client's first bytes, and of no mail protocol.
+    fn is_out_of_place(&mut self, count: usize) -> bool {
+        let Some(opening) = self.opening.take() else {
+            return false;
+        };
+        opening.is_out_of_place_in_clear(self.client_buffer.get(..count).unwrap_or_default())
     }
 
     fn on_client_read(&mut self, read: std::io::Result<usize>) {
@@ -459,10 +533,19 @@ impl Login {
             }
             Report::LoggedIn => self.on_logged_in(),
             Report::LoginRefused { user, fault } => self.on_login_refused(user, &fault),
-            Report::Ended(fault) => match fault.kind.log_level() {
-                Level::DEBUG => debug!(%session, %remote, %fault, "ended before login"),
-                _ => info!(%session, %remote, %fault, "ended before login"),
-            },
+            Report::Ended(fault) => {
+                if fault.kind == FaultKind::StartTlsInjection {
+                    count_injection(self.facts.protocol);
+                }
+                match fault.kind.log_level() {
+                    Level::DEBUG => debug!(%session, %remote, %fault, "ended before login"),
+                    _ => info!(%session, %remote, %fault, "ended before login"),
+                }
+            }
+            Report::UpstreamExtensions(extensions) => {
+                // TEMP
+                let _ = extensions;
+            }
             Report::UpstreamChallenge(challenge) => {
                 let account = self.account();
                 info!(%session, account, %challenge, "the upstream explained its refusal");
@@ -523,6 +606,11 @@ impl Login {
         // Without its actor this task is about to be aborted.
         self.actor.cast(message).ok();
     }
+}
+
+/// Counts bytes in clear behind STARTTLS, whether they came with the command or where the handshake was to begin.
+fn count_injection(protocol: Protocol) {
+    names::connections_refused(protocol, FaultKind::StartTlsInjection.label()).increment(1);
 }
 
 fn session_limits(config: &Config) -> SessionLimits {

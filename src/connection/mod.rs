@@ -15,6 +15,7 @@ mod actor;
 mod attempt;
 mod driver;
 mod open;
+mod opening;
 mod register;
 mod sweeper;
 mod trust;
@@ -49,6 +50,8 @@ pub struct Services {
     pub trust: Trust,
     /// The live sessions.
     pub sessions: Arc<Sessions>,
+    /// What was said of misunderstandings lately.
+    hints: opening::Hints,
 }
 
 impl Services {
@@ -67,6 +70,7 @@ impl Services {
             config,
             trust,
             sessions: Arc::default(),
+            hints: opening::Hints::default(),
         })
     }
 

@@ -161,6 +161,7 @@ impl Walk {
                     UpstreamStep::Challenged(challenge) => {
                         tracing::debug!(%challenge, "the upstream explained its refusal")
                     }
+                    UpstreamStep::Learned(_) => {}
                     UpstreamStep::LoggedIn(_) => return Ok(()),
                     UpstreamStep::Failed(fault) => return Err(fault),
                 }

@@ -52,7 +52,7 @@ pub const ALL: &[Metric] = &[
         name: CONNECTIONS_REFUSED,
         kind: MetricKind::Counter,
         labels: &["protocol", "reason"],
-        help: "Client connections that were refused before a session began.",
+        help: "Client connections that were refused before a login could begin.",
     },
     Metric {
         name: SESSIONS,
@@ -139,7 +139,7 @@ pub fn connections_accepted(protocol: Protocol) -> Counter {
     counter!(CONNECTIONS_ACCEPTED, "protocol" => protocol.name())
 }
 
-/// A client connection was refused before a session began. `reason` comes from a closed set.
+/// A client connection was refused before a login could begin. `reason` comes from a closed set.
 pub fn connections_refused(protocol: Protocol, reason: &'static str) -> Counter {
     counter!(CONNECTIONS_REFUSED, "protocol" => protocol.name(), "reason" => reason)
 }

@@ -1,7 +1,9 @@
 //! How many sessions there may be, in all and for one client address.
 //!
 //! A [`Permit`] is taken before anything is spawned for a connection and counts until it is dropped, so that nothing can
-//! grow without bound behind it. Limits may change while sessions go on: none is ended for it, but no new one begins until
+//! grow without bound behind it. Where the client is not known at first, because a load balancer has yet to say whom it speaks
+//! for, it is had in two steps: a [`Reservation`] counts among all sessions from the beginning, and becomes a permit once the
+//! address is known. Limits may change while sessions go on: none is ended for it, but no new one begins until
 //! the count has come down.
 
 use std::collections::HashMap;
@@ -38,10 +40,16 @@ pub enum Refusal {
     SessionsPerIpMax,
 }
 
+/// A place among all sessions for a client that is not known yet, until it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    counts: Arc<Mutex<Counts>>,
+}
+
 /// One admitted session, until it is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    counts: Arc<Mutex<Counts>>,
+    reservation: Reservation,
     client: IpAddr,
 }
 
@@ -71,25 +79,18 @@ impl Admission {
         }
     }
 
-    /// Admits a session from `address`, or says which limit is in the way.
+    /// Takes a place among all sessions, whoever the client is.
     ///
     /// # Errors
-    /// The limit that is reached.
-    pub fn admit(&self, address: IpAddr) -> Result<Permit, Refusal> {
-        let client = client_of(address);
+    /// [`Refusal::SessionsMax`] if there is none.
+    pub fn reserve(&self) -> Result<Reservation, Refusal> {
         let mut counts = lock(&self.counts);
         if counts.sessions >= counts.limits.sessions_max {
             return Err(Refusal::SessionsMax);
         }
-        let of_client = counts.by_client.get(&client).copied().unwrap_or(0);
-        if of_client >= counts.limits.sessions_per_ip_max {
-            return Err(Refusal::SessionsPerIpMax);
-        }
         counts.sessions += 1;
-        counts.by_client.insert(client, of_client + 1);
-        Ok(Permit {
+        Ok(Reservation {
             counts: self.counts.clone(),
-            client,
         })
     }
 
@@ -110,6 +111,28 @@ impl Admission {
     }
 }
 
+impl Reservation {
+    /// Admits a session from `address` on this place, which is given back if that is refused.
+    ///
+    /// # Errors
+    /// [`Refusal::SessionsPerIpMax`] if the client has its share already.
+    pub fn admit(self, address: IpAddr) -> Result<Permit, Refusal> {
+        let client = client_of(address);
+        {
+            let mut counts = lock(&self.counts);
+            let of_client = counts.by_client.get(&client).copied().unwrap_or(0);
+            if of_client >= counts.limits.sessions_per_ip_max {
+                return Err(Refusal::SessionsPerIpMax);
+            }
+            counts.by_client.insert(client, of_client + 1);
+        }
+        Ok(Permit {
+            reservation: self,
+            client,
+        })
+    }
+}
+
 impl Refusal {
     /// The value of the metric label `reason`.
     pub const fn label(self) -> &'static str {
@@ -120,10 +143,17 @@ impl Refusal {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
         counts.sessions = counts.sessions.saturating_sub(1);
+    }
+}
+
+/// The place among all sessions is given back after this, by the reservation.
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.reservation.counts);
         if let Entry::Occupied(mut entry) = counts.by_client.entry(self.client) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
@@ -164,6 +194,10 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn admit(admission: &Admission, address: IpAddr) -> Result<Permit, Refusal> {
+        admission.reserve()?.admit(address)
+    }
+
     #[test]
     fn one_client_is_an_ipv4_address_or_an_ipv6_network() {
         for (one, other, is_same) in [
@@ -184,30 +218,52 @@ mod tests {
     #[test]
     fn a_client_over_its_limit_does_not_keep_others_out() {
         let admission = Admission::new(LIMITS);
-        let held: Vec<_> = (0..2).map(|_| admission.admit(address("192.0.2.1")).unwrap()).collect();
+        let held: Vec<_> = (0..2)
+            .map(|_| admit(&admission, address("192.0.2.1")).unwrap())
+            .collect();
         assert_eq!(
-            admission.admit(address("192.0.2.1")).unwrap_err(),
+            admit(&admission, address("192.0.2.1")).unwrap_err(),
             Refusal::SessionsPerIpMax
         );
-        assert!(admission.admit(address("192.0.2.2")).is_ok());
+        assert!(admit(&admission, address("192.0.2.2")).is_ok());
         drop(held);
-        assert!(admission.admit(address("192.0.2.1")).is_ok());
+        assert!(admit(&admission, address("192.0.2.1")).is_ok());
     }
 
     #[test]
     fn lower_limits_end_nobody_and_admit_nobody_until_the_count_is_below() {
         let admission = Admission::new(LIMITS);
         let mut held: Vec<_> = (0..4)
-            .map(|host| admission.admit(address(&format!("192.0.2.{host}"))).unwrap())
+            .map(|host| admit(&admission, address(&format!("192.0.2.{host}"))).unwrap())
             .collect();
         admission.change_limits(AdmissionLimits {
             sessions_max: 3,
             ..LIMITS
         });
         assert_eq!(admission.sessions(), 4);
-        assert_eq!(admission.admit(address("192.0.2.9")).unwrap_err(), Refusal::SessionsMax);
+        assert_eq!(
+            admit(&admission, address("192.0.2.9")).unwrap_err(),
+            Refusal::SessionsMax
+        );
         held.truncate(2);
-        assert!(admission.admit(address("192.0.2.9")).is_ok());
+        assert!(admit(&admission, address("192.0.2.9")).is_ok());
+    }
+
+    #[test]
+    fn a_place_counts_before_its_client_is_known_and_is_given_back_where_that_one_is_refused() {
+        let admission = Admission::new(LIMITS);
+        let mut reserved: Vec<_> = (0..5).map(|_| admission.reserve().unwrap()).collect();
+        assert_eq!(admission.sessions(), 5);
+        assert_eq!(admission.reserve().unwrap_err(), Refusal::SessionsMax);
+        let client = address("192.0.2.1");
+        let admitted: Vec<_> = reserved.drain(..2).map(|place| place.admit(client).unwrap()).collect();
+        assert_eq!(admission.sessions(), 5);
+        let refused = reserved.remove(0).admit(client);
+        assert_eq!(refused.unwrap_err(), Refusal::SessionsPerIpMax);
+        assert_eq!(admission.sessions(), 4);
+        drop((reserved, admitted));
+        assert_eq!(admission.sessions(), 0);
+        assert!(lock(&admission.counts).by_client.is_empty());
     }
 
     #[test]
@@ -232,7 +288,7 @@ mod tests {
                         _ if of_client >= 2 => Err(Refusal::SessionsPerIpMax),
                         _ => Ok(()),
                     };
-                    let outcome = admission.admit(IpAddr::from([192, 0, 2, host]));
+                    let outcome = admit(&admission, IpAddr::from([192, 0, 2, host]));
                     prop_assert_eq!(outcome.as_ref().map(|_| ()).map_err(|refusal| *refusal), expected);
                     held.extend(outcome.ok().map(|permit| (host, permit)));
                 } else if let Some(place) = held.iter().position(|(of, _)| *of == host) {

@@ -1,22 +1,30 @@
 //! Listening sockets: bind each address on its own, accept, admit, hand over.
 //!
+//! ```text
+//! accept ──> a place among all sessions ──────────────────────────> the client's own share ──> Arrival
+//!                     └── from a trusted load balancer: a task, ── PROXY header ──┘
+//! ```
 //! [`bind`] makes the sockets, [`accept_until`] runs one of them. The loop never ends by itself: what an accept call can
 //! report is either one connection's trouble, which is skipped, or a shortage, on which the loop rests for
 //! [`ACCEPT_REST`] instead of spinning. It hands every connection to a callback that must not block, so that a slow session
-//! cannot hold up the next client.
+//! cannot hold up the next client; for the same reason a PROXY header is waited for in a task of its own, which holds the
+//! socket and a place among the sessions, and ends with the loop.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::admission::{Admission, Permit, Refusal, RefusalPermit};
+use super::admission::{Admission, Permit, Refusal, RefusalPermit, Reservation};
+use super::complaints::Complaints;
+use super::proxy_protocol::{self, HeaderError, Source};
 use super::stream::tune;
-use crate::limits::{ACCEPT_LOG_INTERVAL, ACCEPT_REST, LISTEN_BACKLOG};
+use crate::limits::{ACCEPT_REST, LISTEN_BACKLOG};
 
 /// What became of a connection that was accepted.
 #[derive(Debug)]
@@ -32,6 +40,13 @@ pub enum Arrival {
         /// The client.
         remote: SocketAddr,
     },
+    /// A trusted load balancer did not say whom it speaks for: it has been closed. To be counted.
+    Unannounced {
+        /// What was wrong.
+        error: HeaderError,
+        /// The load balancer.
+        peer: SocketAddr,
+    },
 }
 
 /// A connection that counts as a session from now on.
@@ -39,8 +54,10 @@ pub enum Arrival {
 pub struct Admitted {
     /// The connection, with no delay for small writes, and keepalive.
     pub tcp: TcpStream,
-    /// The client, an IPv4-mapped address already made IPv4.
+    /// The client, an IPv4-mapped address already made IPv4: the peer, or whom it speaks for.
     pub remote: SocketAddr,
+    /// The load balancer that speaks for the client.
+    pub balancer: Option<SocketAddr>,
     /// Our end.
     pub local: SocketAddr,
     /// Must live as long as the session.
@@ -104,56 +121,121 @@ pub fn bind(addresses: &[SocketAddr]) -> Result<Bound, BindError> {
     Ok(bound)
 }
 
-/// Accepts on `socket` until `stop` turns true or its sender is gone. `on_arrival` must return in microseconds.
+/// Accepts on `socket` until `stop` turns true or its sender is gone. Peers within `trusted` must begin with a PROXY header,
+/// and what it says of the client counts. `on_arrival` must return in microseconds.
 pub async fn accept_until(
     socket: TcpListener,
     admission: Admission,
+    trusted: Vec<IpNet>,
     mut stop: watch::Receiver<bool>,
-    mut on_arrival: impl FnMut(Arrival),
+    on_arrival: impl Fn(Arrival) + Clone + Send + 'static,
 ) {
     let mut complaints = Complaints::default();
+    // Ends with this loop, and all that is waited for in it.
+    let mut announcing = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
+            Some(_) = announcing.join_next() => continue,
             accepted = socket.accept() => accepted,
         };
-        let rest = match accepted.and_then(|(tcp, remote)| receive(tcp, remote, &admission)) {
-            Ok(arrival) => {
-                on_arrival(arrival);
+        let error = match accepted {
+            Ok((tcp, peer)) => {
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let held = match Held::new(&admission) {
+                    Ok(held) => held,
+                    Err(refusal) => {
+                        on_arrival(Arrival::Dropped { refusal, remote: peer });
+                        continue;
+                    }
+                };
+                if trusted.iter().any(|range| range.contains(&peer.ip())) {
+                    let (admission, on_arrival) = (admission.clone(), on_arrival.clone());
+                    announcing.spawn(async move {
+                        deliver(receive_announced(tcp, peer, held, &admission).await, &on_arrival);
+                    });
+                } else {
+                    deliver(receive(tcp, peer, None, held, &admission), &on_arrival);
+                }
                 continue;
             }
-            Err(error) if is_of_one_connection(&error) => {
-                tracing::debug!(%error, "a client left before it was accepted");
-                continue;
-            }
-            Err(error) => complaints.on_shortage(&error, Instant::now()),
+            Err(error) => error,
         };
+        if is_of_one_connection(&error) {
+            tracing::debug!(%error, "a client left before it was accepted");
+            continue;
+        }
+        if let Some(unsaid) = complaints.may_say(Instant::now()) {
+            tracing::error!(
+                %error,
+                unsaid,
+                "cannot accept connections for now (raise the limit on open files, or lower limits.sessions_max)"
+            );
+        }
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(rest) => {}
+            () = tokio::time::sleep(ACCEPT_REST) => {}
         }
     }
 }
 
-/// Admits or refuses one connection.
-fn receive(tcp: TcpStream, remote: SocketAddr, admission: &Admission) -> io::Result<Arrival> {
-    let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-    let refusal = match admission.admit(remote.ip()) {
-        Ok(permit) => {
-            tune(&tcp)?;
-            let local = tcp.local_addr()?;
-            return Ok(Arrival::Admitted(Admitted {
-                tcp,
-                remote,
-                local,
-                permit,
-            }));
-        }
-        Err(refusal) => refusal,
+/// What is held for a connection from the moment it is accepted, so that only so many can wait for anything.
+enum Held {
+    /// A place among the sessions.
+    Place(Reservation),
+    /// There was none; the right to say so.
+    Refusal(Refusal, RefusalPermit),
+}
+
+impl Held {
+    /// Takes whichever can be had.
+    ///
+    /// # Errors
+    /// The limit that is reached, where it cannot be told either.
+    fn new(admission: &Admission) -> Result<Self, Refusal> {
+        admission.reserve().map(Self::Place).or_else(|refusal| {
+            let permit = admission.permit_refusal().ok_or(refusal)?;
+            Ok(Self::Refusal(refusal, permit))
+        })
+    }
+}
+
+/// Hands over what came of a connection, unless it has broken meanwhile.
+fn deliver(arrival: io::Result<Arrival>, on_arrival: &impl Fn(Arrival)) {
+    match arrival {
+        Ok(arrival) => on_arrival(arrival),
+        Err(error) => tracing::debug!(%error, "a client left as it was accepted"),
+    }
+}
+
+/// Admits or refuses one connection whose client is known.
+fn receive(
+    tcp: TcpStream,
+    remote: SocketAddr,
+    balancer: Option<SocketAddr>,
+    held: Held,
+    admission: &Admission,
+) -> io::Result<Arrival> {
+    let (refusal, permit) = match held {
+        Held::Place(reservation) => match reservation.admit(remote.ip()) {
+            Ok(permit) => {
+                tune(&tcp)?;
+                let local = tcp.local_addr()?;
+                return Ok(Arrival::Admitted(Admitted {
+                    tcp,
+                    remote,
+                    balancer,
+                    local,
+                    permit,
+                }));
+            }
+            Err(refusal) => (refusal, admission.permit_refusal()),
+        },
+        Held::Refusal(refusal, permit) => (refusal, Some(permit)),
     };
-    Ok(match admission.permit_refusal() {
+    Ok(match permit {
         Some(permit) => Arrival::Refused(Refused {
             tcp,
             refusal,
@@ -162,6 +244,21 @@ fn receive(tcp: TcpStream, remote: SocketAddr, admission: &Admission) -> io::Res
         }),
         None => Arrival::Dropped { refusal, remote },
     })
+}
+
+/// The same for a connection of a load balancer, which says first whom it speaks for. One that is to be refused is heard
+/// too: what it is told must come behind the header, and may have to be told in TLS.
+async fn receive_announced(
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    held: Held,
+    admission: &Admission,
+) -> io::Result<Arrival> {
+    match proxy_protocol::receive(&mut tcp).await {
+        Ok(Source::Client(remote)) => receive(tcp, remote, Some(peer), held, admission),
+        Ok(Source::Peer) => receive(tcp, peer, None, held, admission),
+        Err(error) => Ok(Arrival::Unannounced { error, peer }),
+    }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -208,174 +305,5 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// Keeps a shortage from filling the log.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Complaints {
-    /// Logs `error`, at most once in [`ACCEPT_LOG_INTERVAL`], and tells how long to rest.
-    fn on_shortage(&mut self, error: &io::Error, now: Instant) -> Duration {
-        if self.last.is_some_and(|last| now < last + ACCEPT_LOG_INTERVAL) {
-            self.unsaid += 1;
-        } else {
-            tracing::error!(
-                %error,
-                unsaid = self.unsaid,
-                "cannot accept connections for now (raise the limit on open files, or lower limits.sessions_max)"
-            );
-            self.last = Some(now);
-            self.unsaid = 0;
-        }
-        ACCEPT_REST
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use tokio::io::AsyncReadExt;
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::net::admission::AdmissionLimits;
-    use crate::net::stream::Stream;
-
-    struct Running {
-        address: SocketAddr,
-        arrivals: mpsc::UnboundedReceiver<Arrival>,
-        stop: watch::Sender<bool>,
-        task: tokio::task::JoinHandle<()>,
-    }
-
-    fn run(sessions_max: usize) -> Running {
-        let mut bound = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
-        let (address, socket) = bound.sockets.pop().unwrap();
-        let admission = Admission::new(AdmissionLimits {
-            sessions_max,
-            sessions_per_ip_max: 200,
-        });
-        let (arrived, arrivals) = mpsc::unbounded_channel();
-        let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(accept_until(socket, admission, stopped, move |arrival| {
-            arrived.send(arrival).unwrap();
-        }));
-        Running {
-            address,
-            arrivals,
-            stop,
-            task,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_client_is_admitted_with_both_addresses() {
-        let mut running = run(1);
-        let client = TcpStream::connect(running.address).await.unwrap();
-        let Some(Arrival::Admitted(admitted)) = running.arrivals.recv().await else {
-            panic!("not admitted");
-        };
-        assert_eq!(admitted.remote, client.local_addr().unwrap());
-        assert_eq!(admitted.local, running.address);
-        assert!(admitted.tcp.nodelay().unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_client_over_the_limit_can_be_told_and_one_after_it_fits_again() {
-        let mut running = run(1);
-        let _first = TcpStream::connect(running.address).await.unwrap();
-        let Some(Arrival::Admitted(first)) = running.arrivals.recv().await else {
-            panic!("not admitted");
-        };
-        let mut second = TcpStream::connect(running.address).await.unwrap();
-        let Some(Arrival::Refused(refused)) = running.arrivals.recv().await else {
-            panic!("not refused");
-        };
-        assert_eq!(refused.refusal, Refusal::SessionsMax);
-        let hearing = async {
-            let mut heard = Vec::new();
-            second.read_to_end(&mut heard).await.unwrap();
-            drop(second);
-            heard
-        };
-        let telling = Stream::from(refused.tcp).part(b"* BYE [LIMIT]\r\n", Duration::from_secs(10));
-        let (heard, ()) = tokio::join!(hearing, telling);
-        assert_eq!(heard, b"* BYE [LIMIT]\r\n");
-
-        drop(first);
-        let _third = TcpStream::connect(running.address).await.unwrap();
-        assert!(matches!(running.arrivals.recv().await, Some(Arrival::Admitted(_))));
-    }
-
-    #[tokio::test]
-    async fn beyond_the_refusals_that_can_be_told_connections_are_dropped_and_counted() {
-        let mut running = run(0);
-        let mut held = Vec::new();
-        for place in 0..=crate::limits::REFUSALS_MAX {
-            let mut client = TcpStream::connect(running.address).await.unwrap();
-            match running.arrivals.recv().await.unwrap() {
-                Arrival::Refused(refused) => held.push((client, refused)),
-                Arrival::Dropped { refusal, .. } => {
-                    assert_eq!((place, refusal), (crate::limits::REFUSALS_MAX, Refusal::SessionsMax));
-                    assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
-                    return;
-                }
-                Arrival::Admitted(_) => panic!("admitted over the limit"),
-            }
-        }
-        panic!("nobody was dropped");
-    }
-
-    #[tokio::test]
-    async fn a_stopped_listener_closes_its_port() {
-        let running = run(1);
-        running.stop.send(true).unwrap();
-        running.task.await.unwrap();
-        let error = TcpStream::connect(running.address).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-    }
-
-    #[tokio::test]
-    async fn an_address_the_machine_lacks_is_left_out_and_one_in_use_is_an_error() {
-        let lacking: SocketAddr = "192.0.2.1:0".parse().unwrap();
-        let bound = bind(&["127.0.0.1:0".parse().unwrap(), lacking]).unwrap();
-        assert_eq!((bound.sockets.len(), bound.missing.len()), (1, 1));
-        assert!(
-            bind(&[lacking])
-                .unwrap_err()
-                .to_string()
-                .contains("does not have that address")
-        );
-
-        let (taken, _socket) = &bound.sockets[0];
-        let error = bind(&["127.0.0.1:0".parse().unwrap(), *taken]).unwrap_err();
-        assert_eq!(error.address, *taken);
-        assert!(error.to_string().contains("another program"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn both_families_share_a_port() {
-        let Ok(first) = bind(&["[::]:0".parse().unwrap()]) else {
-            // A machine without IPv6 has nothing to show here.
-            return;
-        };
-        let port = first.sockets[0].0.port();
-        assert!(bind(&[SocketAddr::new([0, 0, 0, 0].into(), port)]).is_ok());
-    }
-
-    #[test]
-    fn a_shortage_is_logged_at_most_once_a_second_and_always_rested_on() {
-        let error = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
-        assert!(!is_of_one_connection(&error));
-        let mut complaints = Complaints::default();
-        let begun = Instant::now();
-        for millis in [0, 100, 999] {
-            let rest = complaints.on_shortage(&error, begun + Duration::from_millis(millis));
-            assert_eq!(rest, ACCEPT_REST);
-        }
-        assert_eq!((complaints.last, complaints.unsaid), (Some(begun), 2));
-        complaints.on_shortage(&error, begun + ACCEPT_LOG_INTERVAL);
-        assert_eq!(complaints.unsaid, 0);
-    }
-}
+mod tests;

@@ -10,8 +10,11 @@
 //! tells an operator what to do; only `listener` logs on its own, since there is nobody to hand an accept error to.
 
 pub mod admission;
+pub mod complaints;
 pub mod dial;
+pub mod first_bytes;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod stream;
 pub mod tls;

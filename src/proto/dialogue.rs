@@ -29,9 +29,12 @@ pub trait ClientDialogue: Send {
     fn handle_bytes(&mut self, bytes: &[u8]);
     /// The client will send no more. What it has sent is still answered.
     fn handle_eof(&mut self);
+    /// The TLS handshake that [`ClientStep::Secure`] asked for succeeded: what was said in clear is forgotten.
+    fn handle_secured(&mut self);
     /// The login of the last [`ClientStep::Login`] is refused: tell the client why, and go on with its next command.
     fn handle_refused(&mut self, fault: &Fault);
-    /// The next thing to do. None follows a [`ClientStep::Login`] before its outcome, or a [`ClientStep::End`].
+    /// The next thing to do. None follows a [`ClientStep::Login`] before its outcome, a
+    /// [`ClientStep::Secure`] before `handle_secured`, or a [`ClientStep::End`].
     fn poll_step(&mut self) -> Option<ClientStep>;
     /// The login of the last [`ClientStep::Login`] succeeded: the reply, which names `account` and stands behind the
     /// upstream's own words `for_client`, and what the client has sent since.
@@ -50,6 +53,9 @@ pub trait ClientDialogue: Send {
 pub enum ClientStep {
     /// Write to the client.
     Send(Bytes),
+    /// Do the TLS handshake, then call `handle_secured`. Nothing that the client sent in clear is left: a dialogue that has
+    /// bytes behind STARTTLS ends with [`FaultKind::StartTlsInjection`] instead.
+    Secure,
     /// The client told who it is.
     Identified(ClientIdentity),
     /// The client gave credentials. Answered by `handle_refused` or `into_accepted`.
@@ -95,6 +101,8 @@ pub enum UpstreamStep {
     Secure,
     /// The upstream explained its refusal with a SASL challenge; decoded, cleaned and bounded. For the log.
     Challenged(String),
+    /// What the upstream says it can do, inside TLS where there is TLS. At most once. Printable, bounded.
+    Learned(Vec<String>),
     /// The mailbox is open. The last step.
     LoggedIn(UpstreamGreeted),
     /// The login has failed. The last step.
@@ -107,6 +115,7 @@ impl fmt::Debug for UpstreamStep {
             Self::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
             Self::Secure => f.write_str("Secure"),
             Self::Challenged(text) => f.debug_tuple("Challenged").field(text).finish(),
+            Self::Learned(extensions) => f.debug_tuple("Learned").field(extensions).finish(),
             Self::LoggedIn(greeted) => f.debug_tuple("LoggedIn").field(greeted).finish(),
             Self::Failed(fault) => f.debug_tuple("Failed").field(fault).finish(),
         }
@@ -144,6 +153,20 @@ pub trait Boundaries: Send {
     }
 }
 
+/// Watches nothing: a session of a protocol that has no word for a goodbye just ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unwatched;
+
+impl Boundaries for Unwatched {
+    fn watch_client(&mut self, _bytes: &[u8]) {}
+
+    fn watch_upstream(&mut self, _bytes: &[u8]) {}
+
+    fn at_boundary(&self) -> bool {
+        false
+    }
+}
+
 /// Something about a relayed session that its upstream says to the client, and that an operator ought to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamRemark {
@@ -159,6 +182,7 @@ impl fmt::Debug for ClientStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Send(bytes) => f.debug_tuple("Send").field(&Length(bytes.len())).finish(),
+            Self::Secure => f.write_str("Secure"),
             Self::Identified(identity) => f.debug_tuple("Identified").field(identity).finish(),
             Self::Login(request) => f.debug_tuple("Login").field(request).finish(),
             Self::LoginRefused { user, fault } => f

@@ -7,6 +7,7 @@
 pub mod dialogue;
 pub mod framing;
 pub mod imap;
+mod redaction;
 pub mod sasl;
 pub mod session;
 #[cfg(test)]
@@ -164,6 +165,15 @@ pub enum CredentialSecret {
     },
     /// A password.
     Password(SecretString),
+}
+
+impl CredentialSecret {
+    /// The secret itself, whatever it is.
+    pub(in crate::proto) fn exposable(&self) -> &SecretString {
+        match self {
+            Self::OAuth { token: secret, .. } | Self::Password(secret) => secret,
+        }
+    }
 }
 
 /// Bytes in debug output: how many, and never which.

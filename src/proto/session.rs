@@ -37,10 +37,33 @@ pub struct SessionContext {
     pub remote_address: IpAddr,
     /// The name in greetings.
     pub hostname: Arc<str>,
-    /// Whether a login may be given as the connection is now: inside TLS, or in clear where that is allowed.
-    pub login_allowed: bool,
+    /// How the client's leg is protected when the session begins.
+    pub security: ClientSecurity,
+    /// Whether a login may be given in clear.
+    pub plaintext_login: bool,
+    /// What every upstream that this session may lead to is known to honour, in the protocol's own words, for a protocol
+    /// that promises extensions before its login (SMTP). Empty where nothing is known.
+    pub extensions: Arc<[String]>,
     /// Bounds on what the client may send and how long it may take.
     pub limits: SessionLimits,
+}
+
+impl SessionContext {
+    /// Whether a login may be given as the connection begins: inside TLS, or in clear where that is allowed.
+    pub fn is_login_allowed(&self) -> bool {
+        self.plaintext_login || self.security == ClientSecurity::Secured
+    }
+}
+
+/// How a client's leg is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientSecurity {
+    /// TLS is established.
+    Secured,
+    /// In clear, and STARTTLS is offered.
+    StartTls,
+    /// In clear.
+    Clear,
 }
 
 /// The configured bounds that concern the phases before the relay.
@@ -107,6 +130,8 @@ pub enum Input<'a> {
     ClientBytes(&'a [u8]),
     /// The client will send no more.
     ClientEof,
+    /// The answer to [`Action::SecureClient`]. A handshake that fails ends the connection, and nothing can be said about it.
+    ClientSecured,
     /// The answer to [`Action::CheckLogin`].
     LoginChecked(Result<Admission, Fault>),
     /// The answer to [`Action::ConnectUpstream`]: the leg is open, with TLS where the endpoint begins with it. After a refused
@@ -156,6 +181,9 @@ impl Goodbye {
 pub enum Action {
     /// Write to the client.
     SendClient(Bytes),
+    /// Do the TLS handshake on the client's leg, all that is due having been written; answer with [`Input::ClientSecured`].
+    /// What the client sent in clear and has not been read yet must fail the handshake.
+    SecureClient,
     /// Check the credentials that the client gave; answer with [`Input::LoginChecked`].
     CheckLogin(LoginRequest),
     /// Obtain the admitted account's credential and open the upstream leg; answer with [`Input::UpstreamConnected`]. An
@@ -247,6 +275,8 @@ pub enum Report {
     Ended(Fault),
     /// An upstream explained its refusal with a SASL challenge; decoded, cleaned and bounded.
     UpstreamChallenge(String),
+    /// What the upstream says it can do, in the protocol's own words ([`SessionContext::extensions`]), once for a login.
+    UpstreamExtensions(Vec<String>),
     /// An upstream refused a fresh OAuth token; one retry with another follows.
     RetryingWithFreshToken(String),
 }
@@ -259,6 +289,7 @@ impl fmt::Debug for Input<'_> {
             Self::Opened => f.write_str("Opened"),
             Self::ClientBytes(bytes) => f.debug_tuple("ClientBytes").field(&Length(bytes.len())).finish(),
             Self::ClientEof => f.write_str("ClientEof"),
+            Self::ClientSecured => f.write_str("ClientSecured"),
             Self::LoginChecked(result) => f.debug_tuple("LoginChecked").field(result).finish(),
             Self::UpstreamConnected(result) => f.debug_tuple("UpstreamConnected").field(result).finish(),
             Self::UpstreamBytes(bytes) => f.debug_tuple("UpstreamBytes").field(&Length(bytes.len())).finish(),
@@ -274,6 +305,7 @@ impl fmt::Debug for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SendClient(bytes) => f.debug_tuple("SendClient").field(&Length(bytes.len())).finish(),
+            Self::SecureClient => f.write_str("SecureClient"),
             Self::CheckLogin(request) => f.debug_tuple("CheckLogin").field(request).finish(),
             Self::ConnectUpstream { refused } => f.debug_struct("ConnectUpstream").field("refused", refused).finish(),
             Self::SendUpstream(bytes) => f.debug_tuple("SendUpstream").field(&Length(bytes.len())).finish(),

@@ -1,6 +1,7 @@
 //! What the tests of several protocol modules share.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 
 use super::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
 use super::imap::client::ImapClient;
-use super::session::{Session, SessionContext, SessionLimits, UpstreamReady, UpstreamSecurity};
+use super::session::{ClientSecurity, Session, SessionContext, SessionLimits, UpstreamReady, UpstreamSecurity};
 use super::{Credential, CredentialSecret, Dialogues, Mechanism, Protocol};
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
 
@@ -27,7 +28,9 @@ pub(crate) fn context() -> SessionContext {
         protocol: Protocol::Imap,
         remote_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         hostname: "proxy.example".into(),
-        login_allowed: true,
+        security: ClientSecurity::Clear,
+        plaintext_login: true,
+        extensions: Arc::default(),
         limits: SessionLimits {
             pre_auth_timeout: Duration::from_secs(60),
             login_timeout: Duration::from_secs(30),

@@ -288,10 +288,10 @@ fn a_bad_configuration_is_told_with_its_place_and_exit_code_78() {
     let missing = folder.path().join("missing.toml").display().to_string();
     assert_eq!(shell.run(&["config", "check", "--config", &missing]).code, 78);
 
-    std::fs::write(&file, "[[listener]]\nprotocol = \"imap\"\ntls = \"starttls\"\n").expect("it can be written");
+    std::fs::write(&file, "[store]\nbackend = \"postgres\"\n").expect("it can be written");
     let refused = shell.run(&["config", "check", "--config", &name]);
     assert_eq!(refused.code, 78, "it is not built yet, and so refused by name");
-    assert!(refused.stderr.contains("starttls"), "{refused:?}");
+    assert!(refused.stderr.contains("postgres"), "{refused:?}");
 }
 
 #[test]

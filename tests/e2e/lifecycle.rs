@@ -115,21 +115,7 @@ async fn sealed_records_are_never_given_another_master_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_later_is_refused_by_name() {
     let directory = open_directory();
-    for (later, names) in [
-        (
-            "[[listener]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:0\"\n",
-            ["listener.protocol", "smtp"],
-        ),
-        (
-            "[[listener]]\nprotocol = \"pop3\"\naddress = \"127.0.0.1:0\"\n",
-            ["listener.protocol", "pop3"],
-        ),
-        (
-            "[[listener]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:0\"\ntls = \"starttls\"\n",
-            ["listener.tls", "starttls"],
-        ),
-        ("[store]\nbackend = \"postgres\"\n", ["store.backend", "postgres"]),
-    ] {
+    for (later, names) in [("[store]\nbackend = \"postgres\"\n", ["store.backend", "postgres"])] {
         let config = directory.path().join("portreeve.toml");
         let state = directory.path().join("state");
         fs::write(

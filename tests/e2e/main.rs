@@ -22,6 +22,7 @@ mod haproxy;
 mod hostile;
 mod lifecycle;
 mod mutt;
+mod proxy_protocol;
 mod refresh;
 mod secrets;
 mod seed;

@@ -18,19 +18,19 @@ use std::net::IpAddr;
 use bytes::{Bytes, BytesMut};
 
 use super::command::{self, Body, Command, Tag};
-use super::reply;
+use super::reply::{self, Offer};
 use crate::fault::{Fault, FaultKind};
 use crate::proto::Mechanism;
 use crate::proto::dialogue::{Accepted, ClientDialogue, ClientIdentity, ClientStep};
 use crate::proto::framing::{Cut, Frame, FrameLimits, Framer, LineTooLong, Overlong};
 use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
 use crate::proto::sasl::{UnfitCredentials, login_request};
-use crate::proto::session::{LoginRequest, SessionContext};
+use crate::proto::session::{ClientSecurity, LoginRequest, SessionContext};
 
 /// An IMAP client's dialogue.
 pub struct ImapClient {
     remote: IpAddr,
-    login_allowed: bool,
+    offer: Offer,
     failures_left: u32,
     bad_commands_left: u32,
     framer: Framer,
@@ -54,6 +54,8 @@ enum Reading {
         mechanism: Mechanism,
         exchange: Exchange,
     },
+    /// The TLS handshake.
+    Handshake,
     /// The outcome of a login.
     Outcome { tag: Tag, mechanism: Option<Mechanism> },
     /// Any line of the client, then it gets the refusal.
@@ -68,7 +70,10 @@ impl ImapClient {
         let limits = &context.limits;
         Self {
             remote: context.remote_address,
-            login_allowed: context.login_allowed,
+            offer: Offer {
+                starttls: context.security == ClientSecurity::StartTls,
+                login: context.is_login_allowed(),
+            },
             failures_left: limits.auth_failures_max,
             bad_commands_left: limits.bad_commands_max,
             framer: Framer::new(FrameLimits {
@@ -92,7 +97,7 @@ impl ImapClient {
                 exchange,
             } => self.read_response(tag, mechanism, exchange),
             Reading::Challenged { tag, kind } => self.read_acknowledgement(tag, kind),
-            waiting @ (Reading::Greeting | Reading::Outcome { .. } | Reading::Ended) => {
+            waiting @ (Reading::Greeting | Reading::Handshake | Reading::Outcome { .. } | Reading::Ended) => {
                 self.reading = waiting;
                 false
             }
@@ -156,7 +161,7 @@ impl ImapClient {
     }
 
     fn handle_frame(&mut self, frame: &Frame) {
-        if !self.login_allowed
+        if !self.offer.login
             && let Some(tag) = command::login_tag_of(frame.as_bytes())
         {
             return self.refuse_in_clear(tag);
@@ -170,7 +175,7 @@ impl ImapClient {
     fn handle_command(&mut self, tag: Tag, body: Body) {
         match body {
             Body::Capability => {
-                let capabilities = reply::capabilities(self.login_allowed);
+                let capabilities = reply::capabilities(self.offer);
                 self.say(&format!("* CAPABILITY {capabilities}\r\n"));
                 self.answer(&tag, "OK CAPABILITY completed");
             }
@@ -181,6 +186,7 @@ impl ImapClient {
                 self.answer(&tag, "OK LOGOUT completed");
                 self.end(Fault::with_detail(FaultKind::ClientGone, "LOGOUT before a login"));
             }
+            Body::StartTls if self.offer.starttls => self.start_tls(&tag),
             Body::StartTls => self.refuse_command(Some(&tag), "BAD STARTTLS is not offered"),
             Body::AfterLogin => self.refuse_command(Some(&tag), "BAD Log in first"),
             Body::Login { user, secret } => match login_request(Some(&user), &secret, None) {
@@ -197,6 +203,17 @@ impl ImapClient {
         }
     }
 
+    /// RFC 9051 §6.2.1. What stands behind the command came in clear, perhaps from somebody else, and would be taken for the
+    /// client's word inside TLS (CVE-2011-0411).
+    fn start_tls(&mut self, tag: &Tag) {
+        if self.framer.buffered() > 0 {
+            return self.end_with_bye(FaultKind::StartTlsInjection);
+        }
+        self.answer(tag, "OK Begin TLS now");
+        self.step(ClientStep::Secure);
+        self.reading = Reading::Handshake;
+    }
+
     /// RFC 2971: answers with who we are, and keeps who the client is for the upstream.
     fn handle_identity(&mut self, tag: &Tag, identity: ClientIdentity) {
         self.say(reply::identity());
@@ -208,7 +225,7 @@ impl ImapClient {
 
     /// A synchronising literal is welcome, except for a login that is refused anyway.
     fn handle_literal(&mut self) {
-        if !self.login_allowed
+        if !self.offer.login
             && let Some(tag) = command::login_tag_of(self.framer.command_so_far())
         {
             self.framer.drop_command();
@@ -330,7 +347,7 @@ impl ImapClient {
 
 impl ClientDialogue for ImapClient {
     fn handle_opened(&mut self) {
-        self.say(&reply::greeting(self.login_allowed, self.remote));
+        self.say(&reply::greeting(self.offer, self.remote));
         self.reading = Reading::Commands;
     }
 
@@ -342,6 +359,16 @@ impl ClientDialogue for ImapClient {
 
     fn handle_eof(&mut self) {
         self.is_at_eof = true;
+    }
+
+    fn handle_secured(&mut self) {
+        if matches!(self.reading, Reading::Handshake) {
+            self.offer = Offer {
+                starttls: false,
+                login: true,
+            };
+            self.reading = Reading::Commands;
+        }
     }
 
     fn handle_refused(&mut self, fault: &Fault) {
@@ -394,6 +421,7 @@ impl ClientDialogue for ImapClient {
             Reading::Commands if self.framer.buffered() > 0 => "waiting for the rest of a command",
             Reading::Commands => "waiting for a command",
             Reading::Exchange { .. } => "waiting for the response to AUTHENTICATE",
+            Reading::Handshake => "waiting for the TLS handshake with the client",
             Reading::Outcome { .. } => "waiting for the outcome of the login",
             Reading::Challenged { .. } => "waiting for the client's answer to the failure challenge",
             Reading::Ended => "ending",

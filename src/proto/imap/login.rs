@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::presentation::{SecretBytes, name};
-use super::redaction::Redaction;
+use super::presentation::SecretBytes;
 use super::refusal::refusal;
 use super::response::{Capabilities, Condition, Response, Status};
 use super::upstream::{Leg, State, unexpected};
 use crate::fault::Fault;
 use crate::proto::Mechanism;
 use crate::proto::dialogue::UpstreamStep;
+use crate::proto::redaction::Redaction;
 use crate::proto::sasl::upstream::{OAUTHBEARER_CHALLENGE_ANSWER, XOAUTH2_CHALLENGE_ANSWER};
 
 /// A login that was begun: which answers belong to it, and what it has heard so far.
@@ -67,7 +67,11 @@ impl Login {
 
     fn refused(&self, condition: &Condition<'_>) -> Fault {
         match self.mechanism {
-            Some(mechanism) => refusal(condition, &self.redaction, &format!("AUTHENTICATE {}", name(mechanism))),
+            Some(mechanism) => refusal(
+                condition,
+                &self.redaction,
+                &format!("AUTHENTICATE {mechanism}", mechanism = mechanism.name()),
+            ),
             None => refusal(condition, &self.redaction, "LOGIN"),
         }
     }

@@ -10,7 +10,6 @@ pub mod command;
 mod first_replies;
 mod login;
 mod presentation;
-mod redaction;
 mod refusal;
 pub mod reply;
 mod response;

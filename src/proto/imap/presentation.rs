@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 
 use zeroize::Zeroizing;
 
-use super::redaction::Redaction;
 use super::response::Capabilities;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::dialogue::ClientIdentity;
-use crate::proto::sasl::upstream::{EncodedResponse, Unsendable, oauthbearer, plain, xoauth2};
+use crate::proto::redaction::Redaction;
+use crate::proto::sasl::upstream::{EncodedResponse, Unsendable, message};
 use crate::proto::session::UpstreamReady;
 use crate::proto::{CredentialSecret, Mechanism};
 use crate::secret::{ExposeSecret, SecretString};
@@ -41,7 +41,7 @@ impl Presentation {
             }
             (CredentialSecret::Password(secret) | CredentialSecret::OAuth { token: secret, .. }, mechanism) => {
                 let mechanism = mechanism.unwrap_or(Mechanism::Plain);
-                let response = encoded(mechanism, ready, secret).map_err(unsendable)?;
+                let response = message(mechanism, ready).map_err(unsendable)?;
                 Ok(authenticate(tag, mechanism, &response, secret, offered))
             }
         }
@@ -72,7 +72,7 @@ pub(super) fn identify(tag: &str, identity: Option<&ClientIdentity>) -> String {
 
 /// The mechanism to use; `None` for the LOGIN command, which only a password can take.
 fn choose(ready: &UpstreamReady, offered: Capabilities<'_>) -> Result<Option<Mechanism>, Fault> {
-    let is_offered = |mechanism: &Mechanism| offered.offers(&format!("AUTH={}", name(*mechanism)));
+    let is_offered = |mechanism: &Mechanism| offered.offers(&format!("AUTH={}", mechanism.name()));
     match ready.credential.secret {
         CredentialSecret::OAuth { .. } => ready
             .mechanisms
@@ -83,7 +83,7 @@ fn choose(ready: &UpstreamReady, offered: Capabilities<'_>) -> Result<Option<Mec
             .find(is_offered)
             .map(Some)
             .ok_or_else(|| {
-                let needed: Vec<&str> = ready.mechanisms.iter().copied().map(name).collect();
+                let needed: Vec<&str> = ready.mechanisms.iter().copied().map(Mechanism::name).collect();
                 not_offered(&needed.join(" or "), offered)
             }),
         CredentialSecret::Password(_) if is_offered(&Mechanism::Plain) => Ok(Some(Mechanism::Plain)),
@@ -114,15 +114,6 @@ fn unsendable(error: Unsendable) -> Fault {
     Fault::with_detail(FaultKind::Internal, error)
 }
 
-fn encoded(mechanism: Mechanism, ready: &UpstreamReady, secret: &SecretString) -> Result<EncodedResponse, Unsendable> {
-    let user = &ready.credential.user;
-    match mechanism {
-        Mechanism::XOAuth2 => xoauth2(user, secret),
-        Mechanism::OAuthBearer => oauthbearer(user, &ready.host, ready.port, secret),
-        Mechanism::Plain | Mechanism::Login => plain(user, secret),
-    }
-}
-
 fn authenticate(
     tag: &str,
     mechanism: Mechanism,
@@ -130,7 +121,7 @@ fn authenticate(
     secret: &SecretString,
     offered: Capabilities<'_>,
 ) -> Presentation {
-    let command = format!("{tag} AUTHENTICATE {}", name(mechanism));
+    let command = format!("{tag} AUTHENTICATE {}", mechanism.name());
     let mut redaction = Redaction::default();
     redaction.add(response.as_bytes());
     redaction.add(secret.expose_secret().as_bytes());
@@ -219,16 +210,6 @@ fn quoted(text: &str) -> Option<String> {
 /// Joins without growing, for the same reason.
 fn joined(parts: &[&[u8]]) -> SecretBytes {
     Zeroizing::new(parts.concat())
-}
-
-/// A mechanism's registered name.
-pub(super) fn name(mechanism: Mechanism) -> &'static str {
-    match mechanism {
-        Mechanism::Plain => "PLAIN",
-        Mechanism::Login => "LOGIN",
-        Mechanism::OAuthBearer => "OAUTHBEARER",
-        Mechanism::XOAuth2 => "XOAUTH2",
-    }
 }
 
 /// RFC 7888 §5: the longest non-synchronising literal that LITERAL- allows.

@@ -15,9 +15,9 @@
 //! that way: it is Microsoft's answer to an expired token and Gmail's to a token without the mail scope. A code that would
 //! send the client elsewhere (RFC 2221) or speaks of the proxy's own connection is not passed on.
 
-use super::redaction::Redaction;
 use super::response::{Condition, Status};
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::proto::redaction::Redaction;
 
 /// The fault that a tagged NO or BAD to a login stands for. `refused` is the command, for the operator.
 pub(super) fn refusal(condition: &Condition<'_>, redaction: &Redaction, refused: &str) -> Fault {

@@ -38,6 +38,7 @@ pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
         FaultKind::TooManyFailures => "NO [AUTHENTICATIONFAILED] Too many failed logins",
         FaultKind::LineTooLong => "BAD The command line is too long",
         FaultKind::LiteralTooLong => "NO [TOOBIG] The literal is too large",
+        FaultKind::StartTlsInjection => "BAD Nothing may follow STARTTLS in clear",
         FaultKind::PreAuthTimeout => "NO [UNAVAILABLE] The login took too long",
         FaultKind::ClientGone => "NO [UNAVAILABLE] The connection is closing",
     })
@@ -50,6 +51,7 @@ pub fn farewell(kind: &FaultKind) -> &'static str {
         FaultKind::TooManyFailures => "* BYE Too many failed logins\r\n",
         FaultKind::LineTooLong => "* BYE The command line is too long\r\n",
         FaultKind::LiteralTooLong => "* BYE The literal is too large\r\n",
+        FaultKind::StartTlsInjection => "* BYE Nothing may follow STARTTLS in clear\r\n",
         FaultKind::PreAuthTimeout => "* BYE Disconnected for inactivity during login\r\n",
         FaultKind::AccountLimit | FaultKind::ProxyLimit => "* BYE [LIMIT] Too many sessions, try again later\r\n",
         FaultKind::UnknownCredentials
@@ -81,19 +83,29 @@ pub fn goodbye(goodbye: Goodbye) -> Bytes {
     })
 }
 
+/// What a client may do on the connection as it is, which its capabilities tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Whether STARTTLS is offered.
+    pub starttls: bool,
+    /// Whether a login is allowed.
+    pub login: bool,
+}
+
 /// The greeting (RFC 9051 §7.1.1), with what [`capabilities`] tells.
-pub fn greeting(login_allowed: bool, remote: IpAddr) -> String {
-    let capabilities = capabilities(login_allowed);
+pub fn greeting(offer: Offer, remote: IpAddr) -> String {
+    let capabilities = capabilities(offer);
     format!("* OK [CAPABILITY {capabilities}] Portreeve IMAP proxy ready for requests from {remote}\r\n")
 }
 
 /// The capabilities before login. `LITERAL-` because a literal is bounded; OAUTHBEARER and XOAUTH2 are accepted but not told,
 /// so that password-only programs are not led astray.
-pub fn capabilities(login_allowed: bool) -> &'static str {
-    if login_allowed {
-        "IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN"
-    } else {
-        "IMAP4rev1 LITERAL- SASL-IR ID LOGINDISABLED"
+pub fn capabilities(offer: Offer) -> &'static str {
+    match (offer.starttls, offer.login) {
+        (false, true) => "IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN",
+        (false, false) => "IMAP4rev1 LITERAL- SASL-IR ID LOGINDISABLED",
+        (true, true) => "IMAP4rev1 LITERAL- SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN",
+        (true, false) => "IMAP4rev1 LITERAL- SASL-IR ID STARTTLS LOGINDISABLED",
     }
 }
 
@@ -144,6 +156,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const OPEN: Offer = Offer {
+        starttls: false,
+        login: true,
+    };
 
     fn refused(code: Option<&str>, text: &str, blames_credential: bool) -> FaultKind {
         FaultKind::UpstreamRefused(UpstreamRefusal {
@@ -223,11 +240,11 @@ mod tests {
     #[test]
     fn the_greeting_is_that_of_the_contract() {
         assert_eq!(
-            greeting(true, "127.0.0.1".parse().unwrap()),
+            greeting(OPEN, "127.0.0.1".parse().unwrap()),
             "* OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN] \
              Portreeve IMAP proxy ready for requests from 127.0.0.1\r\n"
         );
-        let disabled = greeting(false, "::1".parse().unwrap());
+        let disabled = greeting(Offer { login: false, ..OPEN }, "::1".parse().unwrap());
         assert!(disabled.contains("LOGINDISABLED") && !disabled.contains("AUTH="));
         assert!(disabled.ends_with("from ::1\r\n"));
     }

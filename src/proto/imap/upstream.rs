@@ -30,10 +30,10 @@ use bytes::Bytes;
 
 use super::login::{AwaitAnswer, AwaitInvitation, AwaitSettlement, Login, is_untagged, listed, pass_on_untagged};
 use super::presentation::{Presentation, SecretBytes, identify};
-use super::redaction::Redaction;
 use super::response::{Capabilities, Condition, Response, ResponseFramer, Status, without_line_end};
 use crate::fault::Fault;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
+use crate::proto::redaction::Redaction;
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 
 /// Makes [`ImapUpstream`]s.

@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fault::FaultKind;
-use crate::proto::imap::presentation::name;
 use crate::proto::{Credential, CredentialSecret, Mechanism};
 
 /// What became of a login.
@@ -87,6 +86,7 @@ fn take_steps(dialogue: &mut ImapUpstream, run: &mut Run) {
                 dialogue.handle_secured();
             }
             UpstreamStep::Challenged(text) => run.wrote.push(format!("<challenge {text}>")),
+            UpstreamStep::Learned(_) => panic!("IMAP promises nothing before a login"),
             UpstreamStep::LoggedIn(greeted) => {
                 run.outcome = Some(Outcome::LoggedIn {
                     for_client: String::from_utf8(greeted.for_client.to_vec()).unwrap(),
@@ -195,7 +195,7 @@ fn gmails_challenge_to_a_bad_token_is_answered_and_reported() {
         assert_eq!(
             run.wrote,
             [
-                format!("{OUR_ID}P2 AUTHENTICATE {} {}\r\n", name(mechanism), blob(mechanism)),
+                format!("{OUR_ID}P2 AUTHENTICATE {} {}\r\n", mechanism.name(), blob(mechanism)),
                 r#"<challenge {"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}>"#.to_owned(),
                 answer.to_owned(),
             ]
@@ -729,7 +729,7 @@ proptest! {
                 match step {
                     UpstreamStep::Secure => dialogue.handle_secured(),
                     UpstreamStep::LoggedIn(_) | UpstreamStep::Failed(_) => last += 1,
-                    UpstreamStep::Send(_) | UpstreamStep::Challenged(_) => prop_assert_eq!(last, 0),
+                    UpstreamStep::Send(_) | UpstreamStep::Challenged(_) | UpstreamStep::Learned(_) => prop_assert_eq!(last, 0),
                 }
             }
         }

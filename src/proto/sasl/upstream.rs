@@ -7,6 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use crate::proto::Mechanism;
+use crate::proto::session::UpstreamReady;
 use crate::secret::{ExposeSecret, SecretString};
 
 /// A mechanism's message in base64, wiped when dropped.
@@ -27,6 +29,20 @@ pub enum Unsendable {
     /// The host name is empty or holds a control character.
     #[error("the upstream host name is empty or holds a control character")]
     Host,
+}
+
+/// What `mechanism` says in one message for the credential of `ready`.
+///
+/// # Errors
+/// As the mechanism's own function. LOGIN, which has two messages, says what PLAIN says.
+pub fn message(mechanism: Mechanism, ready: &UpstreamReady) -> Result<EncodedResponse, Unsendable> {
+    let user = &ready.credential.user;
+    let secret = ready.credential.secret.exposable();
+    match mechanism {
+        Mechanism::XOAuth2 => xoauth2(user, secret),
+        Mechanism::OAuthBearer => oauthbearer(user, &ready.host, ready.port, secret),
+        Mechanism::Plain | Mechanism::Login => plain(user, secret),
+    }
 }
 
 /// PLAIN (RFC 4616 §2), without an authorization identity.

@@ -58,6 +58,7 @@ impl Session {
         let (state, transition) = match std::mem::replace(&mut self.state, State::Closed) {
             State::Greeting(phase) => phase.handle(input, &mut self.core),
             State::Auth(phase) => phase.handle(input, &mut self.core),
+            State::Upgrading(phase) => phase.handle(input, &mut self.core),
             State::Checking(phase) => phase.handle(input, &mut self.core),
             State::Connecting(phase) => phase.handle(input, &mut self.core),
             State::Securing(phase) => phase.handle(input, &mut self.core),
@@ -94,6 +95,10 @@ impl Session {
     /// Whether to read from the client. While commands are read, the caps on a command bound what is kept of them; while they
     /// wait for a login's outcome, this does.
     pub fn wants_client_bytes(&self) -> bool {
+        if matches!(self.state, State::Upgrading(_)) {
+            // The handshake owns the stream.
+            return false;
+        }
         let is_reading = matches!(self.state, State::Auth(_));
         self.state
             .client()

@@ -22,6 +22,7 @@ use crate::proto::dialogue::{
 pub(super) enum State {
     Greeting(Greeting),
     Auth(Auth),
+    Upgrading(Upgrading),
     Checking(Checking),
     Connecting(Connecting),
     Securing(Securing),
@@ -41,6 +42,9 @@ pub(super) struct Auth {
     client: ClientLeg,
     deadline: Instant,
 }
+
+/// The TLS handshake of STARTTLS is under way on the client's leg.
+pub(super) struct Upgrading(Auth);
 
 /// The client's token is being checked.
 pub(super) struct Checking {
@@ -96,7 +100,7 @@ impl State {
     pub(super) fn phase(&self) -> Phase {
         match self {
             Self::Greeting(_) => Phase::Greeting,
-            Self::Auth(_) | Self::Checking(_) => Phase::Auth,
+            Self::Auth(_) | Self::Upgrading(_) | Self::Checking(_) => Phase::Auth,
             Self::Connecting(_) | Self::Securing(_) | Self::LoggingIn(_) => Phase::UpstreamConnect,
             Self::Relay => Phase::Relay,
             Self::Closed => Phase::Closed,
@@ -107,6 +111,7 @@ impl State {
         match self {
             Self::Greeting(_) => "waiting for the connection to open",
             Self::Auth(phase) => phase.client.dialogue.state_name(),
+            Self::Upgrading(_) => UPGRADING,
             Self::Checking(_) => CHECKING,
             Self::Connecting(_) => CONNECTING,
             Self::Securing(_) => SECURING,
@@ -119,7 +124,7 @@ impl State {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Greeting(phase) => Some(phase.deadline),
-            Self::Auth(phase) => Some(phase.deadline),
+            Self::Auth(phase) | Self::Upgrading(Upgrading(phase)) => Some(phase.deadline),
             Self::Checking(phase) => Some(phase.attempt.deadline),
             Self::Connecting(phase) => Some(phase.attempt.deadline),
             Self::Securing(Securing(phase)) | Self::LoggingIn(phase) => Some(phase.before.attempt.deadline),
@@ -130,7 +135,7 @@ impl State {
     pub(super) fn client(&self) -> Option<&dyn ClientDialogue> {
         let leg = match self {
             Self::Greeting(phase) => &phase.client,
-            Self::Auth(phase) => &phase.client,
+            Self::Auth(phase) | Self::Upgrading(Upgrading(phase)) => &phase.client,
             Self::Checking(phase) => &phase.client,
             Self::Connecting(phase) => &phase.client,
             Self::Securing(Securing(phase)) | Self::LoggingIn(phase) => &phase.before.client,
@@ -181,7 +186,7 @@ impl Auth {
             }
             Input::DeadlinePassed => self.client.time_out(core),
             Input::Goodbye(goodbye) => core.say_goodbye(goodbye),
-            Input::Opened => return (State::Auth(self), Transition::Invalid),
+            Input::Opened | Input::ClientSecured => return (State::Auth(self), Transition::Invalid),
             // An attempt has just been abandoned, and its answer was on the way.
             Input::LoginChecked(_)
             | Input::UpstreamConnected(_)
@@ -199,6 +204,10 @@ impl Auth {
             Some(ClientStep::Send(bytes)) => {
                 core.act(Action::SendClient(bytes));
                 State::Auth(self)
+            }
+            Some(ClientStep::Secure) => {
+                core.act(Action::SecureClient);
+                State::Upgrading(Upgrading(self))
             }
             Some(ClientStep::Identified(identity)) => {
                 core.report(Report::ClientIdentified(rendered(&identity)));
@@ -229,6 +238,29 @@ impl Auth {
             client: self.client,
             attempt,
         }
+    }
+}
+
+impl Upgrading {
+    pub(super) fn handle(self, input: Input<'_>, core: &mut Core) -> Next {
+        let Self(mut auth) = self;
+        let taken = match input {
+            Input::ClientSecured => {
+                // What was said in clear may have been somebody else's word (RFC 9051 §6.2.1, RFC 3207 §4.2).
+                auth.client.identity = None;
+                auth.client.dialogue.handle_secured();
+                State::Auth(auth)
+            }
+            // Neither can be told in the middle of a handshake.
+            Input::DeadlinePassed => {
+                core.report(pre_auth_timeout(UPGRADING));
+                core.close()
+            }
+            Input::Goodbye(_) => core.close(),
+            // Bytes that are fed here would be plaintext believed behind STARTTLS.
+            _ => return (State::Upgrading(Self(auth)), Transition::Invalid),
+        };
+        (taken, Transition::Taken)
     }
 }
 
@@ -334,6 +366,10 @@ impl LoggingIn {
                 core.report(Report::UpstreamChallenge(text));
                 State::LoggingIn(self)
             }
+            Some(UpstreamStep::Learned(extensions)) => {
+                core.report(Report::UpstreamExtensions(extensions));
+                State::LoggingIn(self)
+            }
             Some(UpstreamStep::Secure) => {
                 core.act(Action::SecureUpstream);
                 State::Securing(Securing(self))
@@ -407,10 +443,7 @@ impl ClientLeg {
     /// The client's time is over.
     fn time_out(self, core: &mut Core) -> State {
         core.act(Action::SendClient(self.dialogue.farewell(&FaultKind::PreAuthTimeout)));
-        core.report(Report::Ended(Fault::with_detail(
-            FaultKind::PreAuthTimeout,
-            format_args!("pre_auth_timeout passed while {}", self.dialogue.state_name()),
-        )));
+        core.report(pre_auth_timeout(self.dialogue.state_name()));
         core.close()
     }
 }
@@ -445,6 +478,13 @@ impl Attempt {
     }
 }
 
+fn pre_auth_timeout(state: &str) -> Report {
+    Report::Ended(Fault::with_detail(
+        FaultKind::PreAuthTimeout,
+        format_args!("pre_auth_timeout passed while {state}"),
+    ))
+}
+
 fn timed_out(state: &str) -> Fault {
     Fault::unavailable(format_args!("login_timeout passed while {state}"))
 }
@@ -471,6 +511,7 @@ fn rendered(identity: &ClientIdentity) -> String {
         .collect()
 }
 
+const UPGRADING: &str = "waiting for the TLS handshake with the client";
 const CHECKING: &str = "checking the access token";
 const CONNECTING: &str = "obtaining the credential and connecting to the upstream";
 const SECURING: &str = "waiting for the TLS handshake with the upstream";

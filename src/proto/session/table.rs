@@ -18,10 +18,12 @@ const END: &str = "<!-- generated: end -->\n";
 type MakeInput = fn() -> Input<'static>;
 
 /// The inputs of the table. What the upstream says is in the words of [`crate::proto::testing`].
-const INPUTS: [(&str, MakeInput); 16] = [
+const INPUTS: [(&str, MakeInput); 18] = [
     ("opened", || Input::Opened),
     ("client: NOOP", || Input::ClientBytes(b"A NOOP\r\n")),
     ("client: LOGIN", || Input::ClientBytes(b"A LOGIN joe tok\r\n")),
+    ("client: STARTTLS", || Input::ClientBytes(b"A STARTTLS\r\n")),
+    ("client secured", || Input::ClientSecured),
     ("client: end", || Input::ClientEof),
     ("login admitted", || {
         Input::LoginChecked(Ok(Admission {
@@ -50,9 +52,10 @@ const INPUTS: [(&str, MakeInput); 16] = [
 ];
 
 /// The states of the table, and the inputs that lead to them.
-const STATES: [(&str, &[&str]); 9] = [
+const STATES: [(&str, &[&str]); 10] = [
     ("Greeting", &[]),
     ("Auth", &["opened"]),
+    ("Upgrading", &["opened", "client: STARTTLS"]),
     ("Checking", &["opened", "client: LOGIN"]),
     ("Connecting", &["opened", "client: LOGIN", "login admitted"]),
     (
@@ -157,12 +160,20 @@ fn cell(path: &[&str], input: Input<'_>) -> String {
 }
 
 fn at(path: &[&str]) -> Session {
-    let mut session = imap_session(&context(), Instant::now());
+    let mut session = imap_session(&starttls_context(), Instant::now());
     for step in path {
         let (_, input) = INPUTS.iter().find(|(name, _)| name == step).unwrap();
         assert_eq!(feed(&mut session, input()).0, Transition::Taken);
     }
     session
+}
+
+/// In clear, with STARTTLS offered and a login allowed: every state can be reached.
+fn starttls_context() -> SessionContext {
+    SessionContext {
+        security: ClientSecurity::StartTls,
+        ..context()
+    }
 }
 
 fn feed(session: &mut Session, input: Input<'_>) -> (Transition, Vec<String>) {
@@ -184,6 +195,7 @@ fn name_of(state: &State) -> &'static str {
     match state {
         State::Greeting(_) => "Greeting",
         State::Auth(_) => "Auth",
+        State::Upgrading(_) => "Upgrading",
         State::Checking(_) => "Checking",
         State::Connecting(_) => "Connecting",
         State::Securing(_) => "Securing",

@@ -62,6 +62,7 @@ fn tell(session: &mut Session, fact: &str, now: &mut Instant) {
             text: "No other".to_owned(),
             blames_credential: true,
         })))),
+        "client secured" => Input::ClientSecured,
         "secured" => Input::UpstreamSecured(Ok(())),
         "upstream eof" => Input::UpstreamEof,
         "shutting down" => Input::Goodbye(Goodbye::ShuttingDown),
@@ -133,6 +134,78 @@ fn a_login_is_handed_over() {
          > LoggedIn
          > relay client<* 1 EXISTS⏎> upstream<>",
     );
+}
+
+#[test]
+fn a_login_follows_starttls_and_what_was_said_in_clear_is_forgotten() {
+    let mut context = context();
+    (context.security, context.plaintext_login) = (ClientSecurity::StartTls, false);
+    play(
+        &context,
+        "< opened
+         S: * OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID STARTTLS LOGINDISABLED] Portreeve IMAP proxy ready for requests from 127.0.0.1
+         C: A ID (\"name\" \"clear\")
+         S: * ID (\"name\" \"portreeve\" \"version\" \"0.1.0\")
+         S: A OK ID completed
+         > ClientIdentified(\"name=clear\")
+         C: B STARTTLS
+         S: B OK Begin TLS now
+         > SecureClient
+         < client secured
+         C: C CAPABILITY
+         S: * CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN
+         S: C OK CAPABILITY completed
+         C: D STARTTLS
+         S: D BAD STARTTLS is not offered
+         C: E LOGIN joe 5ecret
+         > check joe 5ecret command
+         < admitted
+         > connect None
+         < connected
+         > upstream login joe@example.com id 0⏎",
+    );
+}
+
+#[test]
+fn bytes_in_clear_behind_starttls_end_the_session() {
+    let mut context = context();
+    context.security = ClientSecurity::StartTls;
+    play(
+        &context,
+        "< opened
+         S: * OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN] Portreeve IMAP proxy ready for requests from 127.0.0.1
+         C: A STARTTLS⏎B CAPABILITY
+         S: * BYE Nothing may follow STARTTLS in clear
+         > ended starttls injection
+         > Close",
+    );
+}
+
+#[test]
+fn a_handshake_with_the_client_ends_silently() {
+    let mut context = context();
+    context.security = ClientSecurity::StartTls;
+    for (ending, expected) in [
+        ("shutting down", "> Close"),
+        (
+            "wait 60",
+            "> ended pre auth timeout: pre_auth_timeout passed while waiting for the TLS handshake with the client
+             > Close",
+        ),
+    ] {
+        play(
+            &context,
+            &format!(
+                "< opened
+                 S: * OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN] Portreeve IMAP proxy ready for requests from 127.0.0.1
+                 C: A STARTTLS
+                 S: A OK Begin TLS now
+                 > SecureClient
+                 < {ending}
+                 {expected}"
+            ),
+        );
+    }
 }
 
 #[test]
@@ -372,7 +445,7 @@ fn a_refused_bearer_gets_its_challenge_and_then_its_failure() {
 #[test]
 fn a_login_in_clear_is_refused_without_being_heard() {
     let mut context = context();
-    context.login_allowed = false;
+    context.plaintext_login = false;
     play(
         &context,
         "< opened
@@ -651,6 +724,7 @@ fn drive(session: &mut Session, input: Input<'_>, now: Instant, story: &mut Stor
     let mut answer = None;
     while let Some(action) = session.poll_action() {
         match action {
+            Action::SecureClient => answer = Some(Input::ClientSecured),
             Action::SendClient(bytes) => story.to_client += std::str::from_utf8(&bytes).unwrap(),
             Action::CheckLogin(request) => {
                 answer = Some(Input::LoginChecked(

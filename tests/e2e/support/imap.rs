@@ -73,7 +73,8 @@ impl Imap {
         imap
     }
 
-    fn on(stream: Box<dyn Stream>) -> Imap {
+    /// Leaves the greeting to be read as a line.
+    pub fn on(stream: Box<dyn Stream>) -> Imap {
         Imap {
             stream,
             buffer: Vec::new(),
@@ -367,7 +368,7 @@ pub struct SaslReply {
 }
 
 /// A stream of either kind.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 async fn dial(address: SocketAddr, local: Option<SocketAddr>) -> TcpStream {
@@ -389,7 +390,8 @@ async fn dial(address: SocketAddr, local: Option<SocketAddr>) -> TcpStream {
     }
 }
 
-async fn secure(stream: Box<dyn Stream>, authority: &Authority) -> Box<dyn Stream> {
+/// Begins TLS as a client that trusts `authority`.
+pub async fn secure(stream: Box<dyn Stream>, authority: &Authority) -> Box<dyn Stream> {
     let name = ServerName::try_from("localhost").expect("a valid name");
     let handshake = TlsConnector::from(authority.client_config()).connect(name, stream);
     match tokio::time::timeout(PATIENCE, handshake).await {

@@ -10,14 +10,14 @@ use crate::limits::UPSTREAM_TEXT_CHARS_MAX;
 
 /// The beginnings of the secrets that were sent to an upstream; wiped when dropped. Prints nothing of them.
 #[derive(Default)]
-pub(super) struct Redaction {
+pub(in crate::proto) struct Redaction {
     needles: Vec<Zeroizing<Vec<u8>>>,
 }
 
 impl Redaction {
     /// Adds a secret in a form in which it was sent. Only its beginning is kept: it stands for the whole, and finds an echo
     /// that was cut short. A secret too short to tell from an ordinary word is not looked for.
-    pub(super) fn add(&mut self, secret: &[u8]) {
+    pub(in crate::proto) fn add(&mut self, secret: &[u8]) {
         let beginning = secret.get(..NEEDLE_BYTES_MAX).unwrap_or(secret);
         if beginning.len() >= NEEDLE_BYTES_MIN {
             self.needles.push(Zeroizing::new(beginning.to_vec()));
@@ -25,13 +25,13 @@ impl Redaction {
     }
 
     /// Whether `bytes` hold one of the secrets.
-    pub(super) fn is_in(&self, bytes: &[u8]) -> bool {
+    pub(in crate::proto) fn is_in(&self, bytes: &[u8]) -> bool {
         self.find(bytes).is_some()
     }
 
     /// `bytes` as printable ASCII of at most [`UPSTREAM_TEXT_CHARS_MAX`] characters, every secret up to the next space
     /// replaced.
-    pub(super) fn clean(&self, mut bytes: &[u8]) -> String {
+    pub(in crate::proto) fn clean(&self, mut bytes: &[u8]) -> String {
         let mut text = String::new();
         while let Some(at) = self.find(bytes) {
             let (before, from_secret) = bytes.split_at(at);
