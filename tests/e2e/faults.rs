@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use crate::support::PATIENCE;
 use crate::support::bed::{Bed, until};
 use crate::support::dovecot::Dovecot;
-use crate::support::portreeve::Setup;
+use crate::support::portreeve::{Endpoint, Setup};
+use crate::support::protocol::Protocol;
 use crate::support::provider::{Fault, Provider, ProviderOptions, Rotation};
+use crate::support::upstream::Security;
 
 const UNAVAILABLE: &str = "NO [UNAVAILABLE] The mailbox cannot be reached for now, try again later";
 const GRANT_GONE: &str = "NO [CONTACTADMIN] Mailbox authorization has expired, authorize the account again";
@@ -236,14 +238,17 @@ async fn an_app_that_is_refused_is_the_administrators_trouble_and_a_reload_ends_
     let dovecot = Dovecot::start(&provider).await;
     let mut wrong = provider.endpoints().clone();
     wrong.client_secret = "not the secret".to_owned();
+    let imaps = Endpoint::new(Protocol::Imap, dovecot.imaps(), Security::Implicit);
     let portreeve = Setup::default()
-        .provider_at(&wrong, dovecot.imaps(), "implicit", &dovecot.ca_file())
+        .provider_at(&wrong, &[imaps], &dovecot.ca_file())
         .start()
         .await;
     let bed = Bed {
         provider,
+        postfix: None,
         dovecot,
         portreeve,
+        protocols: vec![Protocol::Imap],
     };
     let token = bed.account("app").await;
     assert_eq!(bed.login("app", &token).await, APP_REFUSED);

@@ -18,6 +18,7 @@ use crate::support::PATIENCE;
 use crate::support::imap::Imap;
 use crate::support::mailbox::Mailbox;
 use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
+use crate::support::wire::Wire;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mutated_streams_get_replies_of_the_table_and_an_end() {
@@ -184,7 +185,7 @@ imap = {{ host = "127.0.0.1", port = {}, tls = "off" }}
             Some(_) => self.portreeve.imaps(),
             None => self.portreeve.imap(),
         };
-        let mut client = Imap::connect_unread(None, address, authority).await;
+        let mut client = Wire::dial(None, address, authority).await;
         client.line().await;
         client.send(start.as_bytes()).await;
         client.flood(&[b'x'; 64 * 1024], FLOOD_BYTES).await

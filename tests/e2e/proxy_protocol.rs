@@ -14,10 +14,11 @@ use tokio::time::timeout;
 
 use crate::support::PATIENCE;
 use crate::support::bed::until;
-use crate::support::imap::{Imap, secure};
+use crate::support::imap::Imap;
 use crate::support::mailbox::Mailbox;
 use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
 use crate::support::ports::free_port;
+use crate::support::wire::Wire;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tokens_restriction_is_judged_by_the_address_in_the_header() {
@@ -141,7 +142,7 @@ async fn a_header_from_anybody_else_is_refused_and_counted() {
     assert_eq!(bed.counted("proxy_protocol").await, 10.0);
 
     // Without a header a stranger is simply a client, and a command's tag is no header.
-    let mut stranger = Imap::on(Box::new(bed.dial(STRANGER, b"PROXY NOOP\r\n").await));
+    let mut stranger = Imap::on(Wire::on(bed.dial(STRANGER, b"PROXY NOOP\r\n").await));
     stranger.line().await;
     assert!(stranger.line().await.starts_with("PROXY OK "));
     assert!(stranger.login("example", &bed.token).await.is_ok());
@@ -157,11 +158,11 @@ async fn tls_begins_right_behind_the_header_even_in_the_same_segment() {
         };
         let apart = bed.dial(BALANCER, &header).await;
         let (together, apart) = tokio::join!(
-            secure(Box::new(together), bed.portreeve.authority()),
-            secure(Box::new(apart), bed.portreeve.authority())
+            Wire::on(together).secured(bed.portreeve.authority().client_config()),
+            Wire::on(apart).secured(bed.portreeve.authority().client_config())
         );
-        for stream in [together, apart] {
-            let mut imap = Imap::on(stream);
+        for wire in [together, apart] {
+            let mut imap = Imap::on(wire);
             let greeting = imap.line().await;
             assert!(!greeting.ends_with(" from 127.0.0.1"), "{greeting}");
             assert!(imap.login("example", &bed.token).await.is_ok());
@@ -249,7 +250,7 @@ imap = {{ host = "127.0.0.1", port = {}, tls = "off" }}
 
     /// A client for whom the balancer sends `header`, and the proxy's greeting.
     async fn greeted(&self, header: &[u8]) -> (Imap, String) {
-        let mut imap = Imap::on(Box::new(self.dial(BALANCER, header).await));
+        let mut imap = Imap::on(Wire::on(self.dial(BALANCER, header).await));
         let greeting = imap.line().await;
         (imap, greeting)
     }

@@ -13,9 +13,11 @@ use serde_json::{Value, json};
 
 use crate::support::dovecot::Dovecot;
 use crate::support::host::Host;
-use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
+use crate::support::portreeve::{Endpoint, PROVIDER, Portreeve, Setup};
+use crate::support::protocol::Protocol;
 use crate::support::provider::{Fault, Provider, ProviderOptions};
 use crate::support::shell::Shell;
+use crate::support::upstream::Security;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_is_written_as_text_holds_a_secret() {
@@ -65,9 +67,10 @@ impl Life {
         .await;
         let host = Host::start().await;
         let dovecot = Dovecot::start(&provider).await;
+        let in_clear = Endpoint::new(Protocol::Imap, host.address(), Security::Off);
         let portreeve = Setup::default()
             .with(&format!("[log]\nlevel = \"{LOUDEST}\"\nformat = \"{log_format}\""))
-            .provider_at(provider.endpoints(), host.address(), "off", &dovecot.ca_file())
+            .provider_at(provider.endpoints(), &[in_clear], &dovecot.ca_file())
             .start()
             .await;
         let mut life = Life {

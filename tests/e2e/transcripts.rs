@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::support::project_file;
-use crate::support::transcript::play;
+use crate::support::protocol::Protocol;
+use crate::support::transcript;
 
 /// Makes a test of each transcript, and the list of them all.
 macro_rules! transcripts {
@@ -16,7 +17,7 @@ macro_rules! transcripts {
                     let text = include_str!(concat!(
                         "transcripts/", stringify!($protocol), "/", stringify!($name), ".txt"
                     ));
-                    super::play(stringify!($name), text).await;
+                    super::play(stringify!($protocol), stringify!($name), text).await;
                 }
             )*
 
@@ -74,6 +75,11 @@ transcripts! { imap:
     upstream_unreachable
     upstream_without_sasl_ir
     user_is_not_connected
+}
+
+async fn play(protocol: &str, name: &str, text: &str) {
+    let protocol = Protocol::by_name(protocol).expect("a folder's name is a protocol's");
+    transcript::play(protocol, name, text).await;
 }
 
 /// Fails if a file of `protocol` is not among the names of those played.

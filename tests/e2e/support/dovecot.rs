@@ -1,5 +1,6 @@
-//! Dovecot 2.3 as the upstream: OAuth tokens checked by introspection, passwords against a file,
-//! mailboxes in Maildir format under a temporary directory.
+//! Dovecot 2.3 as the upstream of IMAP and POP3: OAuth tokens checked by introspection, passwords
+//! against a file, mailboxes in Maildir format under a temporary directory. By LMTP and its socket
+//! for logins it serves a Postfix too.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use super::certs::Authority;
 use super::process::{Process, tail};
 use super::provider::Provider;
+use super::template::fill;
 use super::{PATIENCE, open_directory, ports, require_installed};
 
 /// A running Dovecot; it ends, and its mail is removed, when dropped.
@@ -22,8 +24,7 @@ pub struct Dovecot {
     // Declared first, hence ended before its directory is removed.
     process: Process,
     authority: Authority,
-    imap: SocketAddr,
-    imaps: SocketAddr,
+    doors: Doors,
     owner: Option<(u32, u32)>,
     delivered: AtomicU64,
     directory: TempDir,
@@ -38,13 +39,14 @@ impl Dovecot {
     /// As [`Dovecot::start`], with users who may also log in by password.
     pub async fn start_with_passwords(provider: &Provider, users: &[(&str, &str)]) -> Dovecot {
         require_installed(Path::new(DOVECOT));
-        require_installed(Path::new("/usr/lib/dovecot/imap"));
+        for service in ["imap", "pop3", "lmtp"] {
+            require_installed(&Path::new("/usr/lib/dovecot").join(service));
+        }
         let directory = open_directory();
         let base = directory.path();
         let owner = rustix::process::geteuid().is_root().then_some(MAIL_OWNER);
         let authority = Authority::new();
-        let imap = SocketAddr::from(([127, 0, 0, 1], ports::free_port()));
-        let imaps = SocketAddr::from(([127, 0, 0, 1], ports::free_port()));
+        let doors = Doors::new();
 
         let leaf = authority.issue_for_loopback();
         write(&base.join("ca.pem"), &authority.pem());
@@ -56,12 +58,12 @@ impl Dovecot {
         let introspection = fill(
             include_str!("../../testbed/dovecot/oauth2.conf.ext.in"),
             &[
-                ("INTROSPECTION_URL", endpoints.introspection_url.clone()),
-                ("CLIENT_SECRET", endpoints.client_secret.clone()),
+                ("INTROSPECTION_URL", &endpoints.introspection_url),
+                ("CLIENT_SECRET", &endpoints.client_secret),
             ],
         );
         write(&base.join("oauth2.conf.ext"), &introspection);
-        write(&base.join("dovecot.conf"), &configuration(base, owner, imap, imaps));
+        write(&base.join("dovecot.conf"), &configuration(base, owner, &doors));
         make_owned_directory(&base.join("mail"), owner);
 
         let mut command = Command::new(DOVECOT);
@@ -69,8 +71,7 @@ impl Dovecot {
         let dovecot = Dovecot {
             process: Process::spawn_leashed("dovecot", &command),
             authority,
-            imap,
-            imaps,
+            doors,
             owner,
             delivered: AtomicU64::new(0),
             directory,
@@ -79,14 +80,34 @@ impl Dovecot {
         dovecot
     }
 
-    /// The address of the port that speaks in clear and offers STARTTLS.
+    /// The address of the IMAP port that speaks in clear and offers STARTTLS.
     pub fn imap(&self) -> SocketAddr {
-        self.imap
+        self.doors.imap
     }
 
-    /// The address of the port with implicit TLS.
+    /// The address of the IMAP port with implicit TLS.
     pub fn imaps(&self) -> SocketAddr {
-        self.imaps
+        self.doors.imaps
+    }
+
+    /// The address of the POP3 port that speaks in clear and offers STLS.
+    pub fn pop3(&self) -> SocketAddr {
+        self.doors.pop3
+    }
+
+    /// The address of the POP3 port with implicit TLS.
+    pub fn pop3s(&self) -> SocketAddr {
+        self.doors.pop3s
+    }
+
+    /// Where it takes mail for any mailbox, by LMTP.
+    pub fn lmtp(&self) -> SocketAddr {
+        self.doors.lmtp
+    }
+
+    /// The socket by which it checks logins for a Postfix.
+    pub fn sasl_socket(&self) -> PathBuf {
+        self.directory.path().join("run/sasl")
     }
 
     /// The authority behind its certificate, which is for localhost and 127.0.0.1.
@@ -97,6 +118,26 @@ impl Dovecot {
     /// The file with the authority's certificate.
     pub fn ca_file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
+    }
+
+    /// The certificate's file.
+    pub fn certificate_file(&self) -> PathBuf {
+        self.directory.path().join("cert.pem")
+    }
+
+    /// The file of the certificate's key.
+    pub fn key_file(&self) -> PathBuf {
+        self.directory.path().join("key.pem")
+    }
+
+    /// The directory of the users' homes.
+    pub fn mail_directory(&self) -> PathBuf {
+        self.directory.path().join("mail")
+    }
+
+    /// The user and group that mail belongs to.
+    pub fn mail_owner(&self) -> (u32, u32) {
+        mail_owner(self.owner)
     }
 
     /// Puts a message into a user's INBOX, byte for byte, as a new one: a client in IDLE sees it.
@@ -113,6 +154,21 @@ impl Dovecot {
 
     /// What lies in a user's INBOX, in order of delivery, byte for byte.
     pub fn messages(&self, user: &str) -> Vec<Vec<u8>> {
+        let read = |path: &PathBuf| fs::read(path).expect("a message can be read");
+        self.files(user).iter().map(read).collect()
+    }
+
+    /// The same, and nothing lies there any more. Not for a mailbox that a client has opened.
+    pub fn take(&self, user: &str) -> Vec<Vec<u8>> {
+        let take = |path: &PathBuf| {
+            let message = fs::read(path).expect("a message can be read");
+            fs::remove_file(path).expect("a message can be removed");
+            message
+        };
+        self.files(user).iter().map(take).collect()
+    }
+
+    fn files(&self, user: &str) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = ["new", "cur"]
             .iter()
             .filter_map(|folder| fs::read_dir(self.maildir(user).join(folder)).ok())
@@ -120,8 +176,7 @@ impl Dovecot {
             .map(|entry| entry.expect("the folder can be read").path())
             .collect();
         files.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
-        let read = |path: &PathBuf| fs::read(path).expect("a message can be read");
-        files.iter().map(read).collect()
+        files
     }
 
     /// Waits until Dovecot's log contains `text`: its processes log after they have answered.
@@ -168,14 +223,14 @@ impl Dovecot {
     }
 
     fn maildir(&self, user: &str) -> PathBuf {
-        self.directory.path().join("mail").join(user).join("Maildir")
+        self.mail_directory().join(user).join("Maildir")
     }
 
     /// Its ports are bound by the master process at once; the sockets between its processes come
     /// before those, so that an accepted connection is enough.
     async fn wait_until_ready(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(self.imaps).await.is_err() {
+        while TcpStream::connect(self.doors.imaps).await.is_err() {
             assert!(
                 Instant::now() < deadline,
                 "dovecot does not listen\n{}\n{}",
@@ -187,46 +242,71 @@ impl Dovecot {
     }
 }
 
+/// Where it listens.
+struct Doors {
+    imap: SocketAddr,
+    imaps: SocketAddr,
+    pop3: SocketAddr,
+    pop3s: SocketAddr,
+    lmtp: SocketAddr,
+}
+
+impl Doors {
+    fn new() -> Doors {
+        let door = || SocketAddr::from(([127, 0, 0, 1], ports::free_port()));
+        Doors {
+            imap: door(),
+            imaps: door(),
+            pop3: door(),
+            pop3s: door(),
+            lmtp: door(),
+        }
+    }
+}
+
 /// The configuration file for this directory, user and ports.
-fn configuration(base: &Path, owner: Option<(u32, u32)>, imap: SocketAddr, imaps: SocketAddr) -> String {
-    let own_uid = rustix::process::geteuid().as_raw();
-    let own_gid = rustix::process::getegid().as_raw();
-    let (mail_uid, mail_gid) = owner.unwrap_or((own_uid, own_gid));
+fn configuration(base: &Path, owner: Option<(u32, u32)>, doors: &Doors) -> String {
+    let (mail_uid, mail_gid) = mail_owner(owner);
     // Root's Dovecot drops to Debian's users and into empty directories; another's can do neither.
     let words = match owner {
-        Some(_) => ["dovenull", "dovecot", "dovecot", "login", "empty"].map(str::to_owned),
+        Some(_) => ["dovenull", "dovecot", "dovecot", "root", "login", "empty"].map(str::to_owned),
         None => {
-            let user = name_of_id("-un");
-            [user.clone(), user, name_of_id("-gn"), String::new(), String::new()]
+            let (user, group) = (name_of_id("-un"), name_of_id("-gn"));
+            [user.clone(), user.clone(), group, user, String::new(), String::new()]
         }
     };
-    let [login_user, internal_user, internal_group, login_chroot, empty_chroot] = words;
+    let [
+        login_user,
+        internal_user,
+        internal_group,
+        delivering_user,
+        login_chroot,
+        empty_chroot,
+    ] = &words;
     fill(
         include_str!("../../testbed/dovecot/dovecot.conf.in"),
         &[
-            ("BASE", base.display().to_string()),
+            ("BASE", &base.display().to_string()),
             ("LOGIN_USER", login_user),
             ("INTERNAL_USER", internal_user),
             ("INTERNAL_GROUP", internal_group),
+            ("DELIVERING_USER", delivering_user),
             ("LOGIN_CHROOT", login_chroot),
             ("EMPTY_CHROOT", empty_chroot),
-            ("MAIL_UID", mail_uid.to_string()),
-            ("MAIL_GID", mail_gid.to_string()),
-            ("IMAP_PORT", imap.port().to_string()),
-            ("IMAPS_PORT", imaps.port().to_string()),
+            ("MAIL_UID", &mail_uid.to_string()),
+            ("MAIL_GID", &mail_gid.to_string()),
+            ("IMAP_PORT", &doors.imap.port().to_string()),
+            ("IMAPS_PORT", &doors.imaps.port().to_string()),
+            ("POP3_PORT", &doors.pop3.port().to_string()),
+            ("POP3S_PORT", &doors.pop3s.port().to_string()),
+            ("LMTP_PORT", &doors.lmtp.port().to_string()),
         ],
     )
 }
 
-/// Replaces each `@WORD@` of a template, all of which must be known.
-fn fill(template: &str, words: &[(&str, String)]) -> String {
-    let mut text = template.to_owned();
-    for (word, value) in words {
-        text = text.replace(&format!("@{word}@"), value);
-    }
-    let rest = text.lines().find(|line| !line.starts_with('#') && line.contains('@'));
-    assert_eq!(rest, None, "a word of the template is not filled in");
-    text
+fn mail_owner(owner: Option<(u32, u32)>) -> (u32, u32) {
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    owner.unwrap_or(own)
 }
 
 fn name_of_id(option: &str) -> String {

@@ -7,7 +7,7 @@
 //! port NAME                               a free port for the config     ┘ else
 //! account NAME password=P|grant=refresh|grant=fresh [email=E] [provider=P]
 //! token ACCOUNT [as=NAME] [scopes=A,B] [addresses=A,B] [expires=TIME]
-//! client [from=ADDRESS] [to=PORT] [tls] [bytewise]    the scene's clients, before they connect
+//! client [from=ADDRESS] [to=PORT] [starttls|tls] [bytewise]    the scene's clients, before they connect
 //! delete token NAME · delete account NAME · disable account NAME · close sessions · stop
 //! fault KIND · refuse                     what the provider does from here on
 //! state ACCOUNT STATE · refreshes NUMBER · log TEXT   what must be so, soon
@@ -15,24 +15,27 @@
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use rustix::process::Signal;
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use super::PATIENCE;
-use super::imap::Imap;
-use super::portreeve::{PROVIDER, Portreeve, Setup};
+use super::portreeve::{Endpoint, PROVIDER, Portreeve, Setup};
 use super::ports::free_port;
 use super::process::tail;
+use super::protocol::Protocol;
 use super::provider::{Fault, Provider, ProviderOptions};
 use super::transcript::Words;
 use super::upstream::{Security, Upstream};
+use super::wire::Wire;
 
 /// The proxy and what it talks to, from its configuration's first line on.
-#[derive(Default)]
 pub struct Bed {
+    protocol: Protocol,
     config: String,
     provider: Option<Provider>,
     upstream: Option<Upstream>,
@@ -43,15 +46,33 @@ pub struct Bed {
 }
 
 /// How a scene's clients connect.
-#[derive(Default)]
 struct Client {
     from: Option<IpAddr>,
     to: Option<u16>,
-    over_tls: bool,
+    tls: Security,
     bytewise: bool,
 }
 
 impl Bed {
+    /// A bed whose clients and upstream speak this protocol.
+    pub fn of(protocol: Protocol) -> Bed {
+        Bed {
+            protocol,
+            config: String::new(),
+            provider: None,
+            upstream: None,
+            upstream_is_closed: false,
+            portreeve: None,
+            words: Words::default(),
+            client: Client::default(),
+        }
+    }
+
+    /// What its clients and upstream speak.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Adds a line to the proxy's configuration.
     pub fn configure(&mut self, line: &str) {
         assert!(self.portreeve.is_none(), "the proxy runs already");
@@ -93,18 +114,21 @@ impl Bed {
     }
 
     /// A new client of the proxy, with its greeting unread.
-    pub async fn connect(&mut self) -> Imap {
+    pub async fn connect(&mut self) -> Wire {
         self.start().await;
         let portreeve = self.proxy();
         let local = self.client.from.map(|address| SocketAddr::new(address, 0));
-        let (mut to, authority) = match self.client.over_tls {
-            true => (portreeve.imaps(), Some(portreeve.authority())),
-            false => (portreeve.imap(), None),
-        };
+        let mut to = portreeve.door(self.protocol, self.client.tls);
         if let Some(port) = self.client.to {
             to.set_port(port);
         }
-        Imap::connect_unread(local, to, authority).await
+        let authority = (self.client.tls == Security::Implicit).then(|| portreeve.authority());
+        Wire::dial(local, to, authority).await
+    }
+
+    /// What a client trusts that goes on inside TLS.
+    pub fn client_tls(&self) -> Arc<ClientConfig> {
+        self.proxy().authority().client_config()
     }
 
     /// Carries out an order.
@@ -171,7 +195,8 @@ impl Bed {
             match setting.split_once('=').unwrap_or((setting, "")) {
                 ("from", address) => self.client.from = Some(address.parse().expect("an address")),
                 ("to", port) => self.client.to = Some(port.parse().expect("a port")),
-                ("tls", "") => self.client.over_tls = true,
+                ("starttls", "") => self.client.tls = Security::StartTls,
+                ("tls", "") => self.client.tls = Security::Implicit,
                 ("bytewise", "") => self.client.bytewise = true,
                 _ => panic!("no such setting of clients: {setting}"),
             }
@@ -199,7 +224,7 @@ impl Bed {
     }
 
     async fn add_token(&mut self, account: &str, settings: &[&str]) {
-        let mut body = json!({ "account": account, "scopes": ["imap-proxy"], "description": "a transcript" });
+        let mut body = json!({ "account": account, "scopes": [self.protocol.scope()], "description": "a transcript" });
         let mut name = "token";
         for (setting, value) in settings.iter().filter_map(|setting| setting.split_once('=')) {
             let list = || Value::from(value.split(',').collect::<Vec<_>>());
@@ -252,18 +277,21 @@ impl Bed {
             self.upstream = Some(Upstream::listen(Security::Off).await);
         }
         let upstream = self.upstream();
-        let mut imap = upstream.address();
+        let mut endpoint = Endpoint::new(self.protocol, upstream.address(), upstream.security());
         if self.upstream_is_closed {
-            imap.set_port(free_port());
+            endpoint.address.set_port(free_port());
         }
-        let (tls, ca_file) = (upstream.security().name(), upstream.ca_file());
-        let setup = Setup::default();
+        let ca_file = upstream.ca_file();
+        let setup = match self.protocol {
+            Protocol::Imap => Setup::default(),
+            protocol => Setup::default().listening(protocol),
+        };
         let setup = match &self.provider {
-            Some(provider) => setup.provider_at(provider.endpoints(), imap, tls, &ca_file),
+            Some(provider) => setup.provider_at(provider.endpoints(), &[endpoint], &ca_file),
             None => setup.with(&format!(
-                "[provider.{PROVIDER}]\nimap = {{ host = \"localhost\", port = {}, tls = \"{tls}\" }}\nca_file = \"{}\"\n",
-                imap.port(),
+                "[provider.{PROVIDER}]\nca_file = \"{}\"\n{}",
                 ca_file.display(),
+                endpoint.to_toml(),
             )),
         };
         self.portreeve = Some(setup.with(&self.config).start().await);
@@ -275,6 +303,17 @@ impl Bed {
 
     fn provider(&self) -> &Provider {
         self.provider.as_ref().expect("`@ oauth` comes first")
+    }
+}
+
+impl Default for Client {
+    fn default() -> Client {
+        Client {
+            from: None,
+            to: None,
+            tls: Security::Off,
+            bytewise: false,
+        }
     }
 }
 

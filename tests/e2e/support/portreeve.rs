@@ -15,16 +15,19 @@ use super::dovecot::Dovecot;
 use super::imap::Imap;
 use super::ports::free_port;
 use super::process::Process;
+use super::protocol::Protocol;
 use super::provider::{Endpoints, Grant, Provider};
+use super::upstream::Security;
 use super::{PATIENCE, open_directory};
 
-/// A running `portreeve serve` with an IMAP listener in clear on 127.0.0.1 and ::1, and one with TLS.
+/// A running `portreeve serve` with an IMAP listener in clear on 127.0.0.1 and ::1, one with TLS, and what else was chosen.
 pub struct Portreeve {
     process: Option<Process>,
     directory: TempDir,
     authority: Authority,
     imap_port: u16,
     imaps_port: u16,
+    doors: Vec<Door>,
     metrics_port: u16,
     admin: Admin,
 }
@@ -39,6 +42,24 @@ pub struct Admin {
 #[derive(Default)]
 pub struct Setup {
     text: String,
+    protocols: Vec<Protocol>,
+}
+
+/// Where the provider has its upstream of one protocol, on localhost.
+pub struct Endpoint {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address, of which the port counts.
+    pub address: SocketAddr,
+    /// How connections begin.
+    pub tls: Security,
+}
+
+/// A listener beside the two that every bed has.
+struct Door {
+    protocol: Protocol,
+    tls: Security,
+    port: u16,
 }
 
 /// The name under which [`Setup::provider`] puts the testbed's provider.
@@ -52,20 +73,28 @@ impl Setup {
         self
     }
 
-    /// Adds the testbed's OAuth2 provider with the mailboxes of `dovecot`, over implicit TLS.
-    pub fn provider(self, provider: &Provider, dovecot: &Dovecot) -> Self {
-        self.provider_at(provider.endpoints(), dovecot.imaps(), "implicit", &dovecot.ca_file())
+    /// Adds three listeners of a protocol on 127.0.0.1: in clear, with STARTTLS, and with implicit TLS.
+    pub fn listening(mut self, protocol: Protocol) -> Self {
+        self.protocols.push(protocol);
+        self
     }
 
-    /// Adds the testbed's OAuth2 provider with an IMAP endpoint of the test's choice on localhost.
-    pub fn provider_at(self, oauth: &Endpoints, imap: SocketAddr, tls: &str, ca_file: &Path) -> Self {
+    /// Adds the testbed's OAuth2 provider with the mailboxes of `dovecot`, over implicit TLS.
+    pub fn provider(self, provider: &Provider, dovecot: &Dovecot) -> Self {
+        let imaps = Endpoint::new(Protocol::Imap, dovecot.imaps(), Security::Implicit);
+        self.provider_at(provider.endpoints(), &[imaps], &dovecot.ca_file())
+    }
+
+    /// Adds the testbed's OAuth2 provider with endpoints of the test's choice on localhost.
+    pub fn provider_at(self, oauth: &Endpoints, endpoints: &[Endpoint], ca_file: &Path) -> Self {
         let Endpoints {
             token_url,
             client_id,
             client_secret,
             ..
         } = oauth;
-        let (port, ca_file) = (imap.port(), ca_file.display());
+        let endpoints: String = endpoints.iter().map(Endpoint::to_toml).collect();
+        let ca_file = ca_file.display();
         self.with(&format!(
             r#"
 [provider.{PROVIDER}]
@@ -74,8 +103,8 @@ client_id = "{client_id}"
 client_secret = "{client_secret}"
 scopes = ["mail", "offline_access"]
 sasl = ["OAUTHBEARER", "XOAUTH2"]
-imap = {{ host = "localhost", port = {port}, tls = "{tls}" }}
 ca_file = "{ca_file}"
+{endpoints}
 "#
         ))
     }
@@ -110,6 +139,7 @@ impl Portreeve {
             authority,
             imap_port: free_port(),
             imaps_port: free_port(),
+            doors: setup.protocols.iter().copied().flat_map(Door::of).collect(),
             metrics_port: free_port(),
             admin: Admin::behind(&directory.path().join("admin.sock")),
             directory,
@@ -126,6 +156,7 @@ impl Portreeve {
     pub fn write_config(&self, chosen: &str) {
         let path = self.directory.path().display();
         let (imap, imaps, metrics) = (self.imap_port, self.imaps_port, self.metrics_port);
+        let doors: String = self.doors.iter().map(Door::to_toml).collect();
         let mut config = String::new();
         if !chosen.contains("[log]") {
             config.push_str("[log]\nlevel = \"debug\"\nformat = \"text\"\n");
@@ -155,7 +186,7 @@ address = ["127.0.0.1:{imap}", "[::1]:{imap}"]
 protocol = "imap"
 address = "127.0.0.1:{imaps}"
 tls = "implicit"
-{chosen}
+{doors}{chosen}
 "#
         )
         .ok();
@@ -233,6 +264,21 @@ tls = "implicit"
     /// Where IMAP over TLS is.
     pub fn imaps(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.imaps_port))
+    }
+
+    /// Where a protocol is: one chosen by [`Setup::listening`], or IMAP in clear or with implicit TLS.
+    pub fn door(&self, protocol: Protocol, tls: Security) -> SocketAddr {
+        match (protocol, tls) {
+            (Protocol::Imap, Security::Off) => return self.imap(),
+            (Protocol::Imap, Security::Implicit) => return self.imaps(),
+            _ => {}
+        }
+        let door = self
+            .doors
+            .iter()
+            .find(|door| door.protocol == protocol && door.tls == tls);
+        let door = door.unwrap_or_else(|| panic!("no listener of {protocol:?} was chosen"));
+        SocketAddr::from(([127, 0, 0, 1], door.port))
     }
 
     /// Who signed the TLS listener's certificate.
@@ -317,7 +363,13 @@ tls = "implicit"
 
     /// Creates an access token for IMAP without restrictions.
     pub async fn add_token(&self, account: &str) -> String {
-        let body = json!({ "account": account, "scopes": ["imap-proxy"], "description": "a test" });
+        self.add_token_for(account, &[Protocol::Imap]).await
+    }
+
+    /// Creates an access token for some protocols without restrictions.
+    pub async fn add_token_for(&self, account: &str, protocols: &[Protocol]) -> String {
+        let scopes: Vec<&str> = protocols.iter().map(|protocol| protocol.scope()).collect();
+        let body = json!({ "account": account, "scopes": scopes, "description": "a test" });
         self.create_token(&body).await
     }
 
@@ -344,6 +396,34 @@ tls = "implicit"
             .text()
             .await
             .expect("metrics are text")
+    }
+}
+
+impl Endpoint {
+    /// An endpoint of a provider.
+    pub fn new(protocol: Protocol, address: SocketAddr, tls: Security) -> Endpoint {
+        Endpoint { protocol, address, tls }
+    }
+
+    /// A line of a provider's table.
+    pub fn to_toml(&self) -> String {
+        let (protocol, port, tls) = (self.protocol.name(), self.address.port(), self.tls.name());
+        format!("{protocol} = {{ host = \"localhost\", port = {port}, tls = \"{tls}\" }}\n")
+    }
+}
+
+impl Door {
+    fn of(protocol: Protocol) -> [Door; 3] {
+        [Security::Off, Security::StartTls, Security::Implicit].map(|tls| Door {
+            protocol,
+            tls,
+            port: free_port(),
+        })
+    }
+
+    fn to_toml(&self) -> String {
+        let (protocol, port, tls) = (self.protocol.name(), self.port, self.tls.name());
+        format!("[[listener]]\nprotocol = \"{protocol}\"\naddress = \"127.0.0.1:{port}\"\ntls = \"{tls}\"\n")
     }
 }
 

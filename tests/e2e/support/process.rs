@@ -35,6 +35,12 @@ impl Process {
         Process::spawn_with(name, &mut leash, OnDrop::Terminate)
     }
 
+    /// Starts what ends in good order when its standard input does: with this value, or when the
+    /// test is killed. Works for a process of another user too, who cannot be signalled.
+    pub fn spawn_ending_with_stdin(name: &str, command: &mut Command) -> Process {
+        Process::spawn_with(name, command, OnDrop::CloseInput)
+    }
+
     fn spawn_with(name: &str, command: &mut Command, on_drop: OnDrop) -> Process {
         let mut child = command
             .stdin(Stdio::piped())
@@ -150,8 +156,18 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if matches!(self.on_drop, OnDrop::Terminate) && self.is_running() {
-            self.signal(Signal::TERM);
+        let is_asked = match self.on_drop {
+            OnDrop::Kill => false,
+            OnDrop::Terminate => {
+                let is_running = self.is_running();
+                if is_running {
+                    self.signal(Signal::TERM);
+                }
+                is_running
+            }
+            OnDrop::CloseInput => self.child.stdin.take().is_some(),
+        };
+        if is_asked {
             let deadline = Instant::now() + TERMINATION;
             while self.is_running() && Instant::now() < deadline {
                 std::thread::sleep(POLL);
@@ -165,6 +181,7 @@ impl Drop for Process {
 enum OnDrop {
     Kill,
     Terminate,
+    CloseInput,
 }
 
 /// The lines of one output stream, collected by a thread that ends with the stream.

@@ -1,4 +1,5 @@
-//! Conversations on the wire as text files: what they look like, and how one is played.
+//! Conversations on the wire as text files: what they look like, and how one is played. The protocol
+//! is that of the file's folder, and so are the proxy's listeners and the upstream's endpoint.
 //!
 //! ```text
 //! # a comment
@@ -13,7 +14,7 @@
 //! ```
 //!
 //! `<connect>`, `<tls>` and `<end>` in a line's place stand for what they name; `U> <connect>` takes
-//! the proxy's next connection. Within a line `⏎` is CRLF, `␀` NUL and `␁` 0x01, `␠` a space at
+//! the proxy's next connection, and behind `C: <tls>` or `U> <tls>` that leg goes on inside TLS. Within a line `⏎` is CRLF, `␀` NUL and `␁` 0x01, `␠` a space at
 //! the end; `{name}` is what an order or a `{=name}` (up to the next space) has called so;
 //! `{base64 …}` and `{repeat 9 x}` are what they say. Every line is played in its turn: what a side
 //! says must be read before the next thing is done, so that silence is shown too.
@@ -24,12 +25,18 @@ use std::fmt::Write as _;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::imap::Imap;
 use super::orders::Bed;
+use super::protocol::Protocol;
+use super::wire::Wire;
 
-/// Plays a transcript; panics, naming the line, where the conversation goes another way.
-pub async fn play(name: &str, text: &str) {
-    let mut stage = Stage::default();
+/// Plays a transcript of a protocol; panics, naming the line, where the conversation goes another way.
+pub async fn play(protocol: Protocol, name: &str, text: &str) {
+    let mut stage = Stage {
+        bed: Bed::of(protocol),
+        clients: BTreeMap::new(),
+        leg: None,
+        earlier_legs: Vec::new(),
+    };
     for (number, line) in text.lines().enumerate() {
         let Some(line) = Line::parse(line) else {
             panic!("{name}.txt:{}: neither of the kinds of lines: {line}", number + 1);
@@ -52,13 +59,12 @@ impl Drop for Place {
 }
 
 /// The clients and the upstream leg of the current scene, and what lies behind all scenes.
-#[derive(Default)]
 struct Stage {
     bed: Bed,
-    clients: BTreeMap<u32, Imap>,
+    clients: BTreeMap<u32, Wire>,
     /// The latest upstream leg; those before it stay open in `earlier_legs` until the scene ends.
-    leg: Option<Imap>,
-    earlier_legs: Vec<Imap>,
+    leg: Option<Wire>,
+    earlier_legs: Vec<Wire>,
 }
 
 impl Stage {
@@ -90,7 +96,7 @@ impl Stage {
         }
     }
 
-    async fn client(&mut self, number: u32) -> &mut Imap {
+    async fn client(&mut self, number: u32) -> &mut Wire {
         if !self.clients.contains_key(&number) {
             let client = self.bed.connect().await;
             self.clients.insert(number, client);
@@ -105,6 +111,7 @@ impl Stage {
         match said {
             Said::End => client.send_end().await,
             Said::Connect => {}
+            Said::Tls => self.secure_client(number).await,
             _ if is_bytewise => {
                 for byte in bytes {
                     client.send(&[byte]).await;
@@ -112,6 +119,12 @@ impl Stage {
             }
             _ => client.send(&bytes).await,
         }
+    }
+
+    async fn secure_client(&mut self, number: u32) {
+        let client = self.clients.remove(&number).expect("it was there a line ago");
+        let client = client.secured(self.bed.client_tls()).await;
+        self.clients.insert(number, client);
     }
 
     async fn hear_upstream(&mut self, said: Said<'_>) {
@@ -125,7 +138,7 @@ impl Stage {
             Said::End => leg.expect_end().await,
             Said::Tls => {
                 let leg = self.leg.take().expect("it was there a line ago");
-                self.leg = Some(leg.secured_as_server(self.bed.upstream().authority()).await);
+                self.leg = Some(leg.secured_as_upstream(self.bed.upstream().authority()).await);
             }
             said => {
                 let heard = leg.line().await;
@@ -145,12 +158,7 @@ impl Stage {
 
     /// What most scenes need no words for: an upstream in clear that takes whatever credential comes.
     async fn let_in(&mut self) {
-        for line in [
-            "U> <connect>",
-            "U< * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=XOAUTH2] ready",
-            "U> {=login} AUTHENTICATE …",
-            "U< {login} OK [CAPABILITY IMAP4rev1 IDLE COMPRESS=DEFLATE] logged in",
-        ] {
+        for line in letting_in(self.bed.protocol()) {
             let line = Line::parse(line).expect("it is one of the kinds");
             Box::pin(self.play(line)).await;
         }
@@ -171,6 +179,36 @@ impl Stage {
             }
             panic!("{story}\n--- the proxy's log\n{}", self.bed.log());
         }
+    }
+}
+
+/// The lines that `@ upstream lets in` stands for.
+fn letting_in(protocol: Protocol) -> &'static [&'static str] {
+    match protocol {
+        Protocol::Imap => &[
+            "U> <connect>",
+            "U< * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=XOAUTH2] ready",
+            "U> {=login} AUTHENTICATE …",
+            "U< {login} OK [CAPABILITY IMAP4rev1 IDLE COMPRESS=DEFLATE] logged in",
+        ],
+        Protocol::Smtp => &[
+            "U> <connect>",
+            "U< 220 upstream.example.com ESMTP",
+            "U> EHLO …",
+            "U< 250-upstream.example.com⏎250-PIPELINING⏎250-8BITMIME⏎250 AUTH PLAIN XOAUTH2",
+            "U> AUTH …",
+            "U< 235 2.7.0 logged in",
+        ],
+        Protocol::Pop3 => &[
+            "U> <connect>",
+            "U< +OK ready",
+            "U> CAPA",
+            "U< +OK⏎SASL PLAIN XOAUTH2⏎UIDL⏎.",
+            "U> AUTH …",
+            "U< + ",
+            "U> …",
+            "U< +OK logged in",
+        ],
     }
 }
 

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::certs::Authority;
-use super::imap::Imap;
+use super::wire::Wire;
 use super::{PATIENCE, open_directory};
 
 /// A listening socket on loopback, a certificate for it, and nobody who answers by himself.
@@ -67,14 +67,14 @@ impl Upstream {
     }
 
     /// The next connection, inside TLS where it begins with that.
-    pub async fn accept(&self) -> Imap {
+    pub async fn accept(&self) -> Wire {
         let accepted = tokio::time::timeout(PATIENCE, self.listener.accept()).await;
         let (stream, _) = accepted
             .expect("nobody connects to the upstream")
             .expect("a connection can be accepted");
-        let leg = Imap::accepted(stream);
+        let leg = Wire::accepted(stream);
         match self.security {
-            Security::Implicit => leg.secured_as_server(&self.authority).await,
+            Security::Implicit => leg.secured_as_upstream(&self.authority).await,
             Security::Off | Security::StartTls => leg,
         }
     }
