@@ -16,6 +16,7 @@ use crate::support::desk::{Desk, MAILBOX};
 use crate::support::haproxy::{Haproxy, Listeners, Way};
 use crate::support::imap::Imap;
 use crate::support::ports::free_port;
+use crate::support::wire::Wire;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clients_address_decides_a_tokens_restriction() {
@@ -69,11 +70,11 @@ async fn a_balancer_that_sends_no_header_gets_no_word() {
     let bed = Bed::start("").await;
     for (protocol, port) in bed.ports() {
         let listener = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut direct = Imap::connect_unread(None, listener, None).await;
+        let mut direct = Imap::on(Wire::dial(None, listener, None).await);
         direct.send_line("NOOP").await;
         direct.expect_end().await;
         // The listener is fine; it was the header that lacked.
-        let mut introduced = Imap::connect_unread(None, listener, None).await;
+        let mut introduced = Imap::on(Wire::dial(None, listener, None).await);
         introduced.send_line("PROXY UNKNOWN").await;
         let greeting = introduced.line().await;
         assert!(greeting.starts_with(opening(protocol)), "{greeting}");
@@ -92,7 +93,8 @@ async fn health_checks_find_the_listeners_up_and_count_for_nobody() {
 async fn each_client_behind_the_balancer_has_its_own_share_of_connections() {
     let bed = Bed::start("[limits]\nsessions_per_ip_max = 2\n").await;
     let door = bed.haproxy.door("imap", Way::V2);
-    let connect = |from: Ipv4Addr| Imap::connect_unread(Some(SocketAddr::from((from, 0))), door, None);
+    let connect =
+        |from: Ipv4Addr| async move { Imap::on(Wire::dial(Some(SocketAddr::from((from, 0))), door, None).await) };
     let mut first = [connect(ALLOWED).await, connect(ALLOWED).await];
     for imap in &mut first {
         assert!(imap.line().await.starts_with("* OK "));
@@ -138,7 +140,7 @@ async fn haproxy_says_in_either_version_where_a_client_comes_from() {
         ),
     ] {
         let from = Some(SocketAddr::from((ALLOWED, 0)));
-        let mut client = Imap::connect_unread(from, haproxy.door("imap", way), None).await;
+        let mut client = Imap::on(Wire::dial(from, haproxy.door("imap", way), None).await);
         client.send_line(&"x".repeat(HEADER_OCTETS)).await;
         let is_heard = async { while !heard.recv().await.expect("it goes on").starts_with(header) {} };
         let said = tokio::time::timeout(PATIENCE, is_heard).await;
@@ -226,7 +228,7 @@ fn ports(listeners: Listeners) -> [(&'static str, u16); 3] {
 
 /// Connects from an address and logs in; the last line of the answer, without IMAP's tag.
 async fn login(protocol: &str, door: SocketAddr, from: Ipv4Addr, token: &str) -> String {
-    let mut client = Imap::connect_unread(Some(SocketAddr::from((from, 0))), door, None).await;
+    let mut client = Imap::on(Wire::dial(Some(SocketAddr::from((from, 0))), door, None).await);
     let greeting = client.line().await;
     assert!(greeting.starts_with(opening(protocol)), "{greeting}");
     match protocol {
