@@ -320,13 +320,12 @@ async fn greeted(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     authority: Option<&Authority>,
 ) -> (Imap, String) {
-    let wire = Wire::on(stream);
-    let wire = match authority {
-        Some(authority) => wire.secured(authority.client_config()).await,
-        None => wire,
-    };
-    let imap = Imap::greeted(wire).await;
-    let greeting = imap.greeting().to_owned();
+    let mut wire = Wire::on(stream);
+    if let Some(authority) = authority {
+        wire = wire.secured(authority.client_config()).await;
+    }
+    let mut imap = Imap::on(wire);
+    let greeting = imap.line().await;
     (imap, greeting)
 }
 

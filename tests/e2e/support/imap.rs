@@ -21,12 +21,12 @@ pub struct Imap {
 impl Imap {
     /// Connects in clear and reads the greeting.
     pub async fn connect(address: SocketAddr) -> Imap {
-        Imap::greeted(Wire::connect(address).await).await
+        Imap::over(Wire::connect(address).await).await
     }
 
     /// As [`Imap::connect`], from a given local address such as 127.0.0.9.
     pub async fn connect_from(local: SocketAddr, address: SocketAddr) -> Imap {
-        Imap::greeted(Wire::dial(Some(local), address, None).await).await
+        Imap::over(Wire::dial(Some(local), address, None).await).await
     }
 
     /// Connects with implicit TLS, trusting `authority`, and reads the greeting.
@@ -36,16 +36,23 @@ impl Imap {
 
     /// Connects with implicit TLS as `client` would, and reads the greeting.
     pub async fn connect_tls_as(address: SocketAddr, client: Arc<ClientConfig>) -> Imap {
-        Imap::greeted(Wire::connect(address).await.secured(client).await).await
+        Imap::over(Wire::connect(address).await.secured(client).await).await
     }
 
-    /// Reads the greeting on a connection that somebody else has made.
-    pub async fn greeted(mut wire: Wire) -> Imap {
-        let greeting = wire.line().await;
+    /// Leaves the greeting to be read as a line.
+    pub fn on(wire: Wire) -> Imap {
         Imap {
             wire,
-            greeting,
+            greeting: String::new(),
             tags: 0,
+        }
+    }
+
+    async fn over(mut wire: Wire) -> Imap {
+        let greeting = wire.line().await;
+        Imap {
+            greeting,
+            ..Imap::on(wire)
         }
     }
 
