@@ -7,10 +7,10 @@
 //!
 //! The admin API is the last to go, so that an administrator can watch a drain.
 
+mod certificates;
 mod ports;
 mod reload;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,18 +26,19 @@ use crate::account::Accounts;
 use crate::admin::{self, AdminState, Sockets};
 use crate::cli::Failure;
 use crate::clock;
-use crate::config::{Certificate, Config, ListenerTls};
+use crate::config::{Config, ListenerTls};
 use crate::connection::{self, Drain, Listener, Services, Trust};
 use crate::limits;
 use crate::metrics::render::Exposition;
 use crate::net::admission::{Admission, AdmissionLimits};
 use crate::net::listener::{accept_until, bind};
-use crate::net::tls::{CertificateFiles, ServerTls, SystemRoots, TlsSetupError};
+use crate::net::tls::SystemRoots;
 use crate::oauth::client::TokenClient;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::master_key::MasterKeySource;
 use crate::store::{SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
+use certificates::ListenerCertificates;
 use ports::{AccountPort, SessionPort};
 
 /// A running portreeve.
@@ -45,7 +46,7 @@ pub struct App {
     services: Arc<Services>,
     config: watch::Sender<Arc<Config>>,
     admission: Admission,
-    certificates: Vec<ServerTls>,
+    certificates: ListenerCertificates,
     listeners: Vec<SocketAddr>,
     draining: watch::Sender<bool>,
     drain: watch::Sender<Drain>,
@@ -103,7 +104,11 @@ impl App {
             store,
             accounts: Arc::new(AccountPort::new(services.clone())),
             changes: admin::Changes::default(),
-            sessions: Arc::new(SessionPort::new(services.sessions.clone(), bound.views)),
+            sessions: Arc::new(SessionPort::new(
+                services.sessions.clone(),
+                bound.views,
+                bound.certificates.ca(),
+            )),
             config,
             metrics,
             started: clock::now(),
@@ -145,7 +150,7 @@ impl App {
         certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = certificates.tick() => self.refresh_certificates().await,
+                _ = certificates.tick() => self.certificates.look().await,
                 order = signals.next() => match order {
                     Order::Reload => self.reload().await,
                     Order::Stop => break,
@@ -212,7 +217,7 @@ struct Bound {
     sockets: Vec<(Arc<Listener>, tokio::net::TcpListener)>,
     addresses: Vec<SocketAddr>,
     views: Vec<admin::types::ListenerView>,
-    certificates: Vec<ServerTls>,
+    certificates: ListenerCertificates,
 }
 
 impl Bound {
@@ -221,15 +226,12 @@ impl Bound {
             sockets: Vec::new(),
             addresses: Vec::new(),
             views: Vec::new(),
-            certificates: Vec::new(),
+            certificates: ListenerCertificates::open(config)?,
         };
         for settings in &config.listeners {
             let tls = match settings.tls {
                 ListenerTls::Starttls | ListenerTls::Implicit => {
-                    let tls = server_tls(&settings.certificates, &config.certificates)
-                        .map_err(|error| Failure::configuration(error.to_string()))?;
-                    bound.certificates.push(tls.clone());
-                    Some(tls)
+                    Some(bound.certificates.serve(&settings.certificates, config)?)
                 }
                 ListenerTls::Off => None,
             };
@@ -253,17 +255,6 @@ impl Bound {
         }
         Ok(bound)
     }
-}
-
-fn server_tls(names: &[String], certificates: &BTreeMap<String, Certificate>) -> Result<ServerTls, TlsSetupError> {
-    let files = names
-        .iter()
-        .filter_map(|name| certificates.get(name))
-        .map(|certificate| CertificateFiles {
-            cert_file: certificate.cert_file.clone(),
-            key_file: certificate.key_file.clone(),
-        });
-    ServerTls::load(files.collect())
 }
 
 /// Raises the soft limit of descriptors to the hard one, and lowers the sessions to what fits (INTERFACE §3).

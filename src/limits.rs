@@ -128,6 +128,18 @@ pub const DIAL_ADDRESSES_MAX: usize = 16;
 /// Bytes of a PEM file with certificates or a key. The whole set of public trust anchors is about 250 KiB.
 pub const PEM_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// Life of the private CA's own certificate: people hand it to clients, which should not become a habit.
+pub const PRIVATE_CA_LIFE: Duration = days(3650);
+
+/// How long before its end the CA's certificate is renewed: the time that people have to give clients the new one.
+pub const PRIVATE_CA_RENEWED_AHEAD: Duration = days(90);
+
+/// Life of what the private CA issues. It is renewed by itself, so it may be short; Apple's clients allow 825 days.
+pub const PRIVATE_LEAF_LIFE: Duration = days(90);
+
+/// How far back a certificate's life begins, for clients whose clock is slow.
+pub const CERTIFICATE_BACKDATING: Duration = Duration::from_secs(3600);
+
 /// TCP keepalive, on both legs: first probe after this long without traffic, below the five minutes after which common
 /// address translators forget a connection.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
@@ -196,6 +208,10 @@ pub const STORE_QUEUE: usize = 4096;
 
 /// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+const fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 3600)
+}
 
 /// How many sessions fit under a limit of descriptors, of which each takes two, and whether that is fewer than
 /// `sessions_max` asks for (INTERFACE §3, `limits.sessions_max`). At least one, so that a starved daemon still serves.

@@ -56,6 +56,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("rustls", &["src/net/"]),
     ("rustls_native_certs", &["src/net/"]),
     ("tokio_rustls", &["src/net/"]),
+    ("rcgen", &["src/net/tls/private_ca", "src/demo/mod.rs"]),
+    ("x509_parser", &["src/net/tls/private_ca"]),
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),

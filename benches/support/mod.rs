@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use portreeve::clock;
 use portreeve::net::stream::Stream;
 use portreeve::net::tls::{CertificateFiles, ServerTls, SystemRoots, UpstreamTls};
 use tokio::net::TcpStream;
@@ -47,10 +48,11 @@ impl Identity {
     }
 
     pub(crate) fn server(&self) -> Outcome<ServerTls> {
-        Ok(ServerTls::load(vec![CertificateFiles {
+        let files = CertificateFiles {
             cert_file: self.cert_file.clone(),
             key_file: self.key_file.clone(),
-        }])?)
+        };
+        Ok(ServerTls::load(vec![files.into()], clock::now())?)
     }
 
     pub(crate) fn client(&self) -> Outcome<UpstreamTls> {

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::changes::Changes;
 use super::serve::{Sockets, serve};
 use super::state::{AccountControl, AdminState, SessionControl};
-use super::types::{ListenerView, SessionView, StepResult, VerifyStep};
+use super::types::{CertificateAuthorityView, ListenerView, SessionView, StepResult, VerifyStep};
 use crate::account::AccountStatus;
 use crate::clock::Timestamp;
 use crate::config::{self, Config, ListenerTls, ProcessEnvironment};
@@ -49,6 +49,7 @@ pub(crate) struct World {
     pub(crate) replaced_secrets: Mutex<Option<AccountSecrets>>,
     pub(crate) verification: Mutex<Vec<VerifyStep>>,
     pub(crate) trouble: Mutex<Option<StoreError>>,
+    pub(crate) authority: Mutex<Option<CertificateAuthorityView>>,
 }
 
 /// The configured root token of every [`Daemon`].
@@ -365,6 +366,10 @@ impl SessionControl for World {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2993)),
             tls: ListenerTls::Off,
         }]
+    }
+
+    fn certificate_authority(&self) -> Option<CertificateAuthorityView> {
+        self.authority.lock().unwrap().clone()
     }
 }
 

@@ -486,6 +486,14 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
         })
     );
 
+    let authority = json!({
+        "path": "/state/tls/ca.pem", "fingerprint": "AA:BB", "expires": "2036-01-01T00:00:00.000Z",
+        "former": {"fingerprint": "CC:DD", "expires": "2026-03-01T00:00:00.000Z"},
+    });
+    *daemon.world.authority.lock().unwrap() = Some(serde_json::from_value(authority.clone()).unwrap());
+    let status = daemon.done(Method::GET, "/v1/status", None).await;
+    assert_eq!(status["certificateAuthority"], authority);
+
     *daemon.world.trouble.lock().unwrap() = Some(StoreError::Unwritable("disk full".to_owned()));
     let message = "cannot write to the store: disk full";
     assert_eq!(

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -372,6 +373,9 @@ pub struct StatusView {
     pub uptime_seconds: u64,
     /// The listeners as they are bound.
     pub listeners: Vec<ListenerView>,
+    /// The daemon's own CA, if a listener uses a certificate of it (`self_signed = true`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_authority: Option<CertificateAuthorityView>,
     /// The providers of the configuration.
     pub providers: Vec<ProviderView>,
     /// How many accounts there are, in all and in each state.
@@ -405,6 +409,29 @@ pub struct ListenerView {
     pub address: SocketAddr,
     /// TLS towards clients.
     pub tls: ListenerTls,
+}
+
+/// The daemon's own CA, which clients are given to trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateAuthorityView {
+    /// The certificate's file, on the daemon's machine.
+    pub path: PathBuf,
+    /// The certificate's SHA-256: upper-case hex, octets parted by colons.
+    pub fingerprint: String,
+    /// When the certificate ends.
+    pub expires: Timestamp,
+    /// After a renewal, until it ends: the certificate before, which clients may still trust instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<FormerCertificateView>,
+}
+
+/// The CA's certificate before it was renewed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerCertificateView {
+    /// As [`CertificateAuthorityView::fingerprint`].
+    pub fingerprint: String,
+    /// When it ends: clients that trust it need the new one by then.
+    pub expires: Timestamp,
 }
 
 /// A provider, as far as `account add` needs it.

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use crate::account::{AccountStatus, SessionId};
 use crate::admin::types::{self, ListenerView, VerifyStep};
 use crate::admin::{AccountControl, SessionControl};
+use crate::clock;
 use crate::connection::{self, Services, Sessions, StepResult};
+use crate::net::tls::{AuthorityFacts, PrivateCa};
 use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
 use crate::store::{AccountRecord, AccountSecrets, Listing, Page, StoreError, TokenId};
@@ -21,6 +23,7 @@ pub(super) struct AccountPort {
 pub(super) struct SessionPort {
     sessions: Arc<Sessions>,
     listeners: Vec<ListenerView>,
+    ca: Option<Arc<PrivateCa>>,
 }
 
 impl AccountPort {
@@ -30,8 +33,12 @@ impl AccountPort {
 }
 
 impl SessionPort {
-    pub(super) fn new(sessions: Arc<Sessions>, listeners: Vec<ListenerView>) -> Self {
-        Self { sessions, listeners }
+    pub(super) fn new(sessions: Arc<Sessions>, listeners: Vec<ListenerView>, ca: Option<Arc<PrivateCa>>) -> Self {
+        Self {
+            sessions,
+            listeners,
+            ca,
+        }
     }
 }
 
@@ -93,6 +100,24 @@ impl SessionControl for SessionPort {
 
     fn listeners(&self) -> Vec<ListenerView> {
         self.listeners.clone()
+    }
+
+    fn certificate_authority(&self) -> Option<types::CertificateAuthorityView> {
+        self.ca.as_ref().map(|ca| ca.facts(clock::now()).into())
+    }
+}
+
+impl From<AuthorityFacts> for types::CertificateAuthorityView {
+    fn from(facts: AuthorityFacts) -> Self {
+        Self {
+            path: facts.path,
+            fingerprint: facts.fingerprint,
+            expires: facts.expires,
+            former: facts.former.map(|former| types::FormerCertificateView {
+                fingerprint: former.fingerprint,
+                expires: former.expires,
+            }),
+        }
     }
 }
 

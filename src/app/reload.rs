@@ -1,4 +1,4 @@
-//! Reloading: the configuration on SIGHUP, certificates then and whenever their files change.
+//! Reloading: the configuration on SIGHUP, and what is read anew then.
 
 use std::sync::Arc;
 
@@ -29,20 +29,9 @@ impl App {
         let new = Arc::new(fit_descriptors(kept));
         self.admission.change_limits(admission_limits(&new));
         self.services.trust.reload();
-        self.config.send_replace(new);
-        for certificates in &self.certificates {
-            let certificates = certificates.clone();
-            report(tokio::task::spawn_blocking(move || certificates.reload().map(|()| true)).await);
-        }
+        self.config.send_replace(new.clone());
+        self.certificates.reload(new).await;
         info!("configuration reloaded");
-    }
-
-    /// Reads certificates whose files have changed.
-    pub(super) async fn refresh_certificates(&self) {
-        for certificates in &self.certificates {
-            let certificates = certificates.clone();
-            report(tokio::task::spawn_blocking(move || certificates.reload_if_changed()).await);
-        }
     }
 }
 
@@ -100,15 +89,6 @@ fn differing_keys(name: &str, one: Option<&toml::Value>, other: Option<&toml::Va
 
 fn exposed(secret: Option<&SecretString>) -> Option<&str> {
     secret.map(ExposeSecret::expose_secret)
-}
-
-fn report<E: std::fmt::Display>(reloaded: Result<Result<bool, E>, tokio::task::JoinError>) {
-    match reloaded {
-        Ok(Ok(true)) => info!("certificates read again"),
-        Ok(Ok(false)) => {}
-        Ok(Err(error)) => error!(%error, "certificates could not be read, the old ones stay"),
-        Err(error) => error!(%error, "certificates could not be read, the old ones stay"),
-    }
 }
 
 #[cfg(test)]

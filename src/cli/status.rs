@@ -1,11 +1,12 @@
 //! `portreeve status`: how the daemon is, and who needs somebody.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::daemon::{answer, client};
 use super::output::{cell, print, print_pairs, print_table, state_cell, table};
 use super::{Exit, Failure, Globals};
-use crate::admin::types::{Health, StatusView};
+use crate::admin::types::{CertificateAuthorityView, Health, StatusView};
 use crate::config::ListenerTls;
 
 /// `status`
@@ -27,6 +28,26 @@ pub(crate) async fn run(_arguments: Args, globals: &Globals) -> Result<(), Failu
         Health::Ok | Health::Draining => Ok(()),
         Health::Unready => Err(Failure::told(Exit::Failed)),
     }
+}
+
+/// What clients are given to trust, and what they may trust still.
+fn authority(ca: &CertificateAuthorityView) -> String {
+    let mut text = format!(
+        "{} (SHA-256 {}, until {})",
+        ca.path.display(),
+        ca.fingerprint,
+        ca.expires
+    );
+    if let Some(former) = &ca.former {
+        // Writing to a String cannot fail.
+        write!(
+            text,
+            "; renewed: clients that trust the one before (SHA-256 {}) need it by {}",
+            former.fingerprint, former.expires
+        )
+        .ok();
+    }
+    text
 }
 
 fn print_status(status: &StatusView) -> Result<(), Failure> {
@@ -58,6 +79,7 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         ("version", Some(status.version.clone())),
         ("up for", Some(uptime.to_string())),
         ("listeners", Some(listeners.join(", "))),
+        ("CA to trust", status.certificate_authority.as_ref().map(authority)),
         ("accounts", Some(accounts)),
         ("access tokens", Some(status.tokens.to_string())),
         ("live sessions", Some(status.sessions.to_string())),
@@ -80,4 +102,33 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         ]);
     }
     print_table(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::types::FormerCertificateView;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn what_clients_are_to_trust_is_told_with_what_a_renewal_asks_of_them() {
+        let mut ca = CertificateAuthorityView {
+            path: "/state/tls/ca.pem".into(),
+            fingerprint: "AA:BB".to_owned(),
+            expires: Timestamp::parse("2036-01-01T00:00:00Z").unwrap(),
+            former: None,
+        };
+        let plain = "/state/tls/ca.pem (SHA-256 AA:BB, until 2036-01-01T00:00:00.000Z)";
+        assert_eq!(authority(&ca), plain);
+        ca.former = Some(FormerCertificateView {
+            fingerprint: "CC:DD".to_owned(),
+            expires: Timestamp::parse("2026-03-01T00:00:00Z").unwrap(),
+        });
+        assert_eq!(
+            authority(&ca),
+            format!(
+                "{plain}; renewed: clients that trust the one before (SHA-256 CC:DD) need it by 2026-03-01T00:00:00.000Z"
+            )
+        );
+    }
 }

@@ -114,7 +114,9 @@ fn certificate_names(
         let mode = text(&raw.tls).unwrap_or_default();
         let at = place(&raw.certificate).or_else(|| place(&raw.tls));
         for name in names.iter().filter(|name| !certificates.contains_key(*name)) {
-            let message = format!("there is no [certificate.{name}], which tls = \"{mode}\" needs");
+            let message = format!(
+                "there is no [certificate.{name}], which tls = \"{mode}\" needs; give it files, or self_signed = true"
+            );
             check.report.refuse(at.clone(), "listener.certificate", message);
         }
     }
@@ -230,7 +232,7 @@ pub(super) fn refuse_shared_addresses(
     }
 }
 
-/// `[certificate.*]`. The files themselves are read where TLS is set up, again and again as they change.
+/// `[certificate.*]`. The files themselves are read, or made, where TLS is set up, again and again as they change.
 pub(super) fn certificates(
     check: &mut Check<'_>,
     raw: &BTreeMap<String, Spanned<raw::Certificate>>,
@@ -245,15 +247,17 @@ fn certificate(check: &mut Check<'_>, name: &str, raw: &Spanned<raw::Certificate
     let (at, raw) = (Some(raw.span()), raw.get_ref());
     check.require_name(&section, at.clone(), name);
     if raw.self_signed.as_ref().is_some_and(|given| *given.get_ref()) {
-        let message = "true is not in this version; give cert_file and key_file";
-        check
-            .report
-            .refuse(place(&raw.self_signed), format!("{section}.self_signed"), message);
-        return None;
+        for (key, value) in [("cert_file", &raw.cert_file), ("key_file", &raw.key_file)] {
+            if text(value).is_some() {
+                let message = "is given beside self_signed = true; a certificate is one or the other";
+                check.report.refuse(place(value), format!("{section}.{key}"), message);
+            }
+        }
+        return Some(Certificate::SelfSigned);
     }
     for (key, value) in [("cert_file", &raw.cert_file), ("key_file", &raw.key_file)] {
         if text(value).is_none() {
-            let message = "is missing; give the path of a PEM file";
+            let message = "is missing; give the path of a PEM file, or self_signed = true instead of both files";
             check
                 .report
                 .refuse(place(value).or_else(|| at.clone()), format!("{section}.{key}"), message);
@@ -261,7 +265,7 @@ fn certificate(check: &mut Check<'_>, name: &str, raw: &Spanned<raw::Certificate
     }
     let cert_file = check.beside_file(text(&raw.cert_file)?);
     let key_file = key_file(check, text(&raw.key_file)?);
-    Some(Certificate { cert_file, key_file })
+    Some(Certificate::Files { cert_file, key_file })
 }
 
 /// A key is a secret: under a service manager that hands over credentials, a bare name is one of them.

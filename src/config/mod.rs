@@ -196,12 +196,17 @@ pub enum PlaintextAuth {
 }
 
 /// One `[certificate.*]`.
-#[derive(Debug, Clone)]
-pub struct Certificate {
-    /// A PEM chain, leaf first.
-    pub cert_file: PathBuf,
-    /// Its PEM key.
-    pub key_file: PathBuf,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Certificate {
+    /// `cert_file` and `key_file`.
+    Files {
+        /// A PEM chain, leaf first.
+        cert_file: PathBuf,
+        /// Its PEM key.
+        key_file: PathBuf,
+    },
+    /// `self_signed = true`: issued by the daemon's own CA, under the state directory.
+    SelfSigned,
 }
 
 /// One provider: a preset, completed by its table, or an administrator's own.

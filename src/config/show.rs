@@ -131,10 +131,17 @@ fn listener(listener: &Listener) -> raw::Listener {
 }
 
 fn certificate(certificate: &Certificate) -> raw::Certificate {
-    raw::Certificate {
-        cert_file: path(&certificate.cert_file),
-        key_file: path(&certificate.key_file),
-        self_signed: None,
+    match certificate {
+        Certificate::Files { cert_file, key_file } => raw::Certificate {
+            cert_file: path(cert_file),
+            key_file: path(key_file),
+            self_signed: None,
+        },
+        Certificate::SelfSigned => raw::Certificate {
+            cert_file: None,
+            key_file: None,
+            self_signed: given(true),
+        },
     }
 }
 

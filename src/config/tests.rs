@@ -223,10 +223,6 @@ fn what_comes_later_is_refused_by_name() {
             "portreeve.toml:2: store.backend: \"postgres\" is not in this version",
         ),
         (
-            "[certificate.default]\nself_signed = true",
-            "portreeve.toml:2: certificate.default.self_signed: true is not in this version",
-        ),
-        (
             "[provider.yahoo]\nclient_id = \"x\"",
             "portreeve.toml:1: provider.yahoo: is not a preset of this version, which are google, icloud, microsoft; \
              give its endpoints in full",
@@ -369,7 +365,12 @@ fn combinations_that_cannot_work_are_refused() {
         ),
         ("[[listener]]\n[[listener]]\naddress = \"127.0.0.1:2993\"".to_owned(), "127.0.0.1:2993 is given more than once"),
         ("[admin]\nlisten = \"127.0.0.1:9464\"".to_owned(), "127.0.0.1:9464 is given more than once"),
-        ("[certificate.default]\ncert_file = \"c\"".to_owned(), ":1: certificate.default.key_file: is missing"),
+        ("[certificate.default]\ncert_file = \"c\"".to_owned(), ":1: certificate.default.key_file: is missing; give the path of a PEM file, or self_signed = true"),
+        ("[certificate.default]\nself_signed = false".to_owned(), ":1: certificate.default.cert_file: is missing"),
+        (
+            "[certificate.default]\nself_signed = true\nkey_file = \"k\"".to_owned(),
+            ":3: certificate.default.key_file: is given beside self_signed = true; a certificate is one or the other",
+        ),
         ("[provider.google]".to_owned(), ":1: provider.google.client_id: is missing"),
         (provider("client_id = \"x\""), ":1: provider.own.token_url: is missing; give token_url, or issuer"),
         (provider("token_url = \"https://t.test/\""), "provider.own.client_id: is missing"),

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use super::Certificates;
 use super::provider::Provider;
+use crate::clock;
 use crate::net::stream::Stream;
 use crate::net::tls::{CertificateFiles, ServerTls};
 
@@ -22,7 +23,7 @@ pub(super) async fn serve(provider: Arc<Provider>, files: &Certificates) -> io::
         cert_file: files.chain.clone().into(),
         key_file: files.key.clone().into(),
     };
-    let tls = ServerTls::load(vec![files]).map_err(io::Error::other)?;
+    let tls = ServerTls::load(vec![files.into()], clock::now()).map_err(io::Error::other)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::stream::Stream;
 use super::tls::{CertificateFiles, ServerTls, SystemRoots, UpstreamTls};
+use crate::clock;
 
 /// What a pair of streams is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +81,7 @@ impl Issued {
     }
 
     pub(super) fn server_tls(&self) -> ServerTls {
-        ServerTls::load(vec![self.files()]).unwrap()
+        ServerTls::load(vec![self.files().into()], clock::now()).unwrap()
     }
 }
 

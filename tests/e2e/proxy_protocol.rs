@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::support::PATIENCE;
 use crate::support::bed::until;
+use crate::support::certs::Authority;
 use crate::support::imap::Imap;
 use crate::support::mailbox::Mailbox;
 use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
@@ -142,8 +143,7 @@ async fn a_header_from_anybody_else_is_refused_and_counted() {
     assert_eq!(bed.counted("proxy_protocol").await, 10.0);
 
     // Without a header a stranger is simply a client, and a command's tag is no header.
-    let mut stranger = Imap::on(Wire::on(bed.dial(STRANGER, b"PROXY NOOP\r\n").await));
-    stranger.line().await;
+    let (mut stranger, _) = greeted(bed.dial(STRANGER, b"PROXY NOOP\r\n").await, None).await;
     assert!(stranger.line().await.starts_with("PROXY OK "));
     assert!(stranger.login("example", &bed.token).await.is_ok());
 }
@@ -157,17 +157,30 @@ async fn tls_begins_right_behind_the_header_even_in_the_same_segment() {
             stream: bed.dial(BALANCER, b"").await,
         };
         let apart = bed.dial(BALANCER, &header).await;
-        let (together, apart) = tokio::join!(
-            Wire::on(together).secured(bed.portreeve.authority().client_config()),
-            Wire::on(apart).secured(bed.portreeve.authority().client_config())
-        );
-        for wire in [together, apart] {
-            let mut imap = Imap::on(wire);
-            let greeting = imap.line().await;
+        let authority = Some(bed.portreeve.authority());
+        let sessions = tokio::join!(greeted(together, authority), greeted(apart, authority));
+        for (mut imap, greeting) in [sessions.0, sessions.1] {
             assert!(!greeting.ends_with(" from 127.0.0.1"), "{greeting}");
             assert!(imap.login("example", &bed.token).await.is_ok());
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_behind_the_balancer_may_begin_tls_in_the_middle_and_not_before() {
+    let bed = Bed::start("tls = \"starttls\"\nplaintext_auth = \"never\"", "").await;
+    let (imap, greeting) = bed.greeted(&v2("192.0.2.7")).await;
+    assert!(
+        greeting.contains(" STARTTLS") && greeting.ends_with(" from 192.0.2.7"),
+        "{greeting}"
+    );
+    let mut imap = imap.starttls(bed.portreeve.authority()).await;
+    assert!(imap.login("example", &bed.token).await.is_ok());
+
+    let hello = [&v1("192.0.2.7")[..], b"\x16\x03\x01\x00\x2e\x01\x00\x00\x2a\x03\x03"].concat();
+    let greeting = heard(&mut bed.dial(BALANCER, &hello).await).await;
+    assert_eq!(greeting.lines().count(), 1, "{greeting}");
+    bed.until_logged("a client began TLS on a port without it").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,9 +263,7 @@ imap = {{ host = "127.0.0.1", port = {}, tls = "off" }}
 
     /// A client for whom the balancer sends `header`, and the proxy's greeting.
     async fn greeted(&self, header: &[u8]) -> (Imap, String) {
-        let mut imap = Imap::on(Wire::on(self.dial(BALANCER, header).await));
-        let greeting = imap.line().await;
-        (imap, greeting)
+        greeted(self.dial(BALANCER, header).await, None).await
     }
 
     /// Connections that were refused for `reason`.
@@ -302,6 +313,20 @@ impl AsyncRead for Headed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
+}
+
+/// A client on `stream`, in TLS if it trusts somebody, and the proxy's greeting.
+async fn greeted(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    authority: Option<&Authority>,
+) -> (Imap, String) {
+    let mut wire = Wire::on(stream);
+    if let Some(authority) = authority {
+        wire = wire.secured(authority.client_config()).await;
+    }
+    let mut imap = Imap::on(wire);
+    let greeting = imap.line().await;
+    (imap, greeting)
 }
 
 /// A connection from an address of this machine, on which `bytes` have been sent.

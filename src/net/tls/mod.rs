@@ -6,7 +6,9 @@
 //! A failure is a [`TlsError`] (of one connection) or a [`TlsSetupError`] (of the configuration); both say what to do.
 
 mod client;
+mod private_ca;
 mod server;
+mod source;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, CertificateError};
 
 pub use client::{SystemRoots, UpstreamTls};
-pub use server::{CertificateFiles, ServerTls};
+pub use private_ca::{AuthorityFacts, CertificateNames, FormerCertificate, PrivateCa, PrivateCertificate};
+pub use server::ServerTls;
+pub use source::{CertificateFiles, CertificateSource};
 
 use crate::limits::PEM_FILE_BYTES_MAX;
 
@@ -54,6 +58,14 @@ pub enum TlsSetupError {
         /// Why.
         error: io::Error,
     },
+    /// A file of the private CA cannot be written.
+    #[error("cannot write {}: {error}", file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// A file's content is not what it should be.
     #[error("{}: {problem}", file.display())]
     Content {
@@ -63,7 +75,7 @@ pub enum TlsSetupError {
         problem: String,
     },
     /// A listener with TLS needs a certificate.
-    #[error("no certificate is configured for a listener with TLS")]
+    #[error("no certificate is configured for a listener with TLS; give it files, or self_signed = true")]
     NoCertificate,
     /// The cryptographic library refuses.
     #[error("TLS cannot be set up: {0}")]
@@ -183,9 +195,9 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSet
     Ok(certificates)
 }
 
-fn content(file: &Path, problem: impl Into<String>) -> TlsSetupError {
+fn content(file: &Path, problem: impl ToString) -> TlsSetupError {
     TlsSetupError::Content {
         file: file.to_owned(),
-        problem: problem.into(),
+        problem: problem.to_string(),
     }
 }

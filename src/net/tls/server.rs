@@ -1,22 +1,20 @@
 //! TLS towards clients: certificates by SNI, replaced while sessions go on.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
+use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::{TlsError, TlsSetupError, content, provider, read_certificates, read_pem};
+use super::source::{Appearance, CertificateSource, Loaded};
+use super::{TlsError, TlsSetupError, provider};
+use crate::clock::Timestamp;
 use crate::net::stream::Stream;
 
 /// TLS of one listener. Cheap to clone: clones share certificates and ticket keys.
@@ -26,28 +24,24 @@ pub struct ServerTls {
     certificates: Arc<Certificates>,
 }
 
-/// A certificate to show and the key that goes with it, as files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// A PEM chain, leaf first.
-    pub cert_file: PathBuf,
-    /// Its PEM key, unencrypted.
-    pub key_file: PathBuf,
-}
-
 impl ServerTls {
-    /// Reads the certificates; the client's SNI chooses among them, and the first is shown where it chooses none. Blocks on
-    /// the files. A certificate that clients will refuse for its dates is used all the same, with a warning: it must not
-    /// keep the others, or the daemon, from starting.
+    /// Loads the certificates; the client's SNI chooses among them, and the first is shown where it chooses none. Blocks on
+    /// files. A certificate that clients will refuse for its dates is used all the same, with a warning: it must not keep
+    /// the others, or the daemon, from starting.
     ///
     /// # Errors
     /// Names the file and what is wrong with it: not readable, no certificate, no key, a key that is encrypted or belongs
-    /// to another certificate.
-    pub fn load(files: Vec<CertificateFiles>) -> Result<Self, TlsSetupError> {
+    /// to another certificate; of the private CA, not writable.
+    pub fn load(sources: Vec<CertificateSource>, now: Timestamp) -> Result<Self, TlsSetupError> {
+        let loaded = load_all(&sources, now)?;
         let certificates = Arc::new(Certificates {
-            seen: Mutex::new(files.iter().map(Fingerprint::of).collect()),
-            chain: RwLock::new(load_all(&files)?),
-            files,
+            watched: Mutex::new(Watched {
+                sources,
+                seen: loaded.seen,
+                due: loaded.due,
+                failure: None,
+            }),
+            shown: RwLock::new(loaded.shown),
         });
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -75,61 +69,95 @@ impl ServerTls {
         }
     }
 
-    /// Reads the files again; handshakes from now on use what they hold, sessions go on untouched. Blocks on the files.
+    /// Loads the certificates from `sources` from now on; handshakes use what they hold, sessions go on untouched. Blocks on
+    /// files.
     ///
     /// # Errors
-    /// As [`ServerTls::load`]; the certificates in use then stay.
-    pub fn reload(&self) -> Result<(), TlsSetupError> {
-        let fingerprints = self.certificates.fingerprints();
-        self.certificates.replace(fingerprints)
+    /// As [`ServerTls::load`]; the certificates in use then stay, and [`ServerTls::look`] tries again.
+    pub fn reload(&self, sources: Vec<CertificateSource>, now: Timestamp) -> Result<(), TlsSetupError> {
+        let mut watched = self.certificates.watch();
+        watched.sources = sources;
+        self.certificates.replace(&mut watched, now).inspect_err(|error| {
+            watched.failure = Some(error.to_string());
+        })
     }
 
-    /// Reloads if a file has changed since the last look, and tells whether it did. Cheap enough for every few seconds.
+    /// Loads the certificates again if a file has changed since the last look or one is to be renewed, and tells whether it
+    /// did. Cheap enough for every few seconds. Blocks on files.
     ///
     /// # Errors
-    /// As [`ServerTls::reload`], once for each change: a pair that is caught half written comes right at the next look.
-    pub fn reload_if_changed(&self) -> Result<bool, TlsSetupError> {
-        let fingerprints = self.certificates.fingerprints();
-        let is_same = *self.certificates.seen.lock().unwrap_or_else(PoisonError::into_inner) == fingerprints;
-        if is_same {
+    /// As [`ServerTls::reload`]. What goes wrong is tried again at every look, and told when it was not the same before: a
+    /// pair that is caught half written comes right by itself.
+    pub fn look(&self, now: Timestamp) -> Result<bool, TlsSetupError> {
+        let mut watched = self.certificates.watch();
+        let is_due = watched.due.is_some_and(|due| now >= due);
+        let has_changed = || {
+            watched
+                .sources
+                .iter()
+                .zip(&watched.seen)
+                .any(|(one, seen)| one.appearance() != *seen)
+        };
+        if watched.failure.is_none() && !is_due && !has_changed() {
             return Ok(false);
         }
-        self.certificates.replace(fingerprints).map(|()| true)
+        match self.certificates.replace(&mut watched, now) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                let text = error.to_string();
+                let told = watched.failure.replace(text.clone());
+                if told == Some(text) { Ok(false) } else { Err(error) }
+            }
+        }
     }
 }
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls")
-            .field("files", &self.certificates.files)
-            .finish_non_exhaustive()
+        f.debug_struct("ServerTls").finish_non_exhaustive()
     }
 }
 
-/// The certificates in use, and what their files looked like when they were read.
+/// The certificates in use, and where they come from.
 struct Certificates {
-    files: Vec<CertificateFiles>,
-    seen: Mutex<Vec<Fingerprint>>,
-    chain: RwLock<Arc<[Arc<CertifiedKey>]>>,
+    /// Held while files are read; a handshake does not need it.
+    watched: Mutex<Watched>,
+    shown: RwLock<Chain>,
+}
+
+/// Certificates with their keys, the default first.
+type Chain = Arc<[Arc<CertifiedKey>]>;
+
+/// Where the certificates come from, and what is known of their sources.
+struct Watched {
+    sources: Vec<CertificateSource>,
+    /// What the sources' files looked like when they were loaded, in the same order.
+    seen: Vec<Appearance>,
+    /// When one of them has to be loaded again even if no file changes.
+    due: Option<Timestamp>,
+    /// What went wrong when they were last loaded.
+    failure: Option<String>,
 }
 
 impl Certificates {
-    fn fingerprints(&self) -> Vec<Fingerprint> {
-        self.files.iter().map(Fingerprint::of).collect()
+    fn watch(&self) -> MutexGuard<'_, Watched> {
+        // What is watched is whole after every step, so a panic elsewhere while it was held does no harm here.
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `fingerprints` were taken before the files are read here, so that a change in between is seen at the next look.
-    fn replace(&self, fingerprints: Vec<Fingerprint>) -> Result<(), TlsSetupError> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = fingerprints;
-        let loaded = load_all(&self.files)?;
-        *self.chain.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+    fn replace(&self, watched: &mut Watched, now: Timestamp) -> Result<(), TlsSetupError> {
+        let loaded = load_all(&watched.sources, now)?;
+        watched.seen = loaded.seen;
+        watched.due = loaded.due;
+        watched.failure = None;
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = loaded.shown;
         Ok(())
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let chain = self.chain.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let chain = self.shown.read().unwrap_or_else(PoisonError::into_inner).clone();
         let named = hello
             .server_name()
             .filter(|_| chain.len() > 1)
@@ -141,9 +169,7 @@ impl ResolvesServerCert for Certificates {
 
 impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificates")
-            .field("files", &self.files)
-            .finish_non_exhaustive()
+        f.debug_struct("Certificates").finish_non_exhaustive()
     }
 }
 
@@ -156,92 +182,34 @@ fn is_for(certified: &CertifiedKey, name: &ServerName<'_>) -> bool {
         .is_ok()
 }
 
-/// What a pair of files looks like from outside; a file that is missing looks like nothing.
-#[derive(Debug, PartialEq, Eq)]
-struct Fingerprint([Option<(SystemTime, u64)>; 2]);
-
-impl Fingerprint {
-    fn of(files: &CertificateFiles) -> Self {
-        let look = |file: &Path| {
-            let metadata = std::fs::metadata(file).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        };
-        Self([look(&files.cert_file), look(&files.key_file)])
-    }
+/// What all sources gave.
+struct AllLoaded {
+    shown: Chain,
+    seen: Vec<Appearance>,
+    due: Option<Timestamp>,
 }
 
-fn load_all(files: &[CertificateFiles]) -> Result<Arc<[Arc<CertifiedKey>]>, TlsSetupError> {
-    if files.is_empty() {
+fn load_all(sources: &[CertificateSource], now: Timestamp) -> Result<AllLoaded, TlsSetupError> {
+    if sources.is_empty() {
         return Err(TlsSetupError::NoCertificate);
     }
-    files.iter().map(|files| load_one(files).map(Arc::new)).collect()
-}
-
-fn load_one(files: &CertificateFiles) -> Result<CertifiedKey, TlsSetupError> {
-    let chain = read_certificates(&files.cert_file)?;
-    let key = read_key(&files.key_file)?;
-    let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => content(
-            &files.key_file,
-            format!(
-                "the key does not belong to the first certificate in {}",
-                files.cert_file.display()
-            ),
-        ),
-        rustls::Error::InvalidCertificate(reason) => content(
-            &files.cert_file,
-            format!("the first certificate cannot be read: {reason:?}"),
-        ),
-        error => content(&files.key_file, format!("the key cannot be used: {error}")),
-    })?;
-    if let Some(problem) = date_problem(&certified, UnixTime::now()) {
-        tracing::warn!(file = %files.cert_file.display(), "{problem}: clients will refuse it");
-    }
-    Ok(certified)
-}
-
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
-    let pem = zeroize::Zeroizing::new(read_pem(file)?);
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
-        // The parser's own error might quote a line of the key.
-        let is_encrypted = memchr::memmem::find(&pem, b"ENCRYPTED").is_some();
-        content(
-            file,
-            if is_encrypted {
-                "the key is encrypted; store it without a passphrase, readable for the daemon alone"
-            } else {
-                "holds no private key (a PEM block 'BEGIN PRIVATE KEY' is expected)"
-            },
-        )
+    let loaded: Vec<Loaded> = sources
+        .iter()
+        .map(|source| source.load(now))
+        .collect::<Result<_, _>>()?;
+    Ok(AllLoaded {
+        shown: loaded.iter().map(|one| one.certified.clone()).collect(),
+        due: loaded.iter().filter_map(|one| one.due).min(),
+        seen: loaded.into_iter().map(|one| one.seen).collect(),
     })
-}
-
-/// What a client would say of the leaf's dates. Asked of the verifier that clients of this kind use: it looks at the dates
-/// before it looks for an issuer, so whom it trusts does not matter, and the leaf itself serves as anchor.
-fn date_problem(certified: &CertifiedKey, now: UnixTime) -> Option<String> {
-    let leaf = certified.end_entity_cert().ok()?;
-    let mut roots = RootCertStore::empty();
-    roots.add(leaf.clone()).ok()?;
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .ok()?;
-    let anyone = ServerName::try_from("localhost").ok()?;
-    match verifier.verify_server_cert(leaf, &[], &anyone, &[], now) {
-        Err(rustls::Error::InvalidCertificate(
-            reason @ (CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. }),
-        )) => Some(reason.to_string()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::net::test_support::{Issued, tcp_pair};
-    use crate::net::tls::{SystemRoots, UpstreamTls};
+    use crate::net::tls::{CertificateFiles, SystemRoots, UpstreamTls};
 
     const WITHIN: Duration = Duration::from_secs(20);
 
@@ -257,7 +225,7 @@ mod tests {
     async fn the_client_chooses_by_name_and_the_first_certificate_is_the_default() {
         let first = Issued::new(&["first.example", "localhost"]);
         let second = Issued::new(&["*.second.example"]);
-        let server = ServerTls::load(vec![first.files(), second.files()]).unwrap();
+        let server = ServerTls::load(vec![first.files().into(), second.files().into()], clock::now()).unwrap();
         assert!(is_shown(&server, &first, "first.example").await);
         assert!(is_shown(&server, &second, "imap.second.example").await);
         assert!(is_shown(&server, &first, "localhost").await);
@@ -269,17 +237,17 @@ mod tests {
         let old = Issued::new(&["localhost"]);
         let server = old.server_tls();
         let before = Issued::keep(&old);
-        assert!(!server.reload_if_changed().unwrap());
+        assert!(!server.look(clock::now()).unwrap());
 
         let new = Issued::new(&["localhost", "longer.example.com"]);
         std::fs::copy(new.cert_file(), old.cert_file()).unwrap();
-        let text = server.reload_if_changed().unwrap_err().to_string();
+        let text = server.look(clock::now()).unwrap_err().to_string();
         assert!(text.contains("does not belong"), "{text}");
-        assert!(!server.reload_if_changed().unwrap(), "a failure is told once");
+        assert!(!server.look(clock::now()).unwrap(), "a failure is told once");
         assert!(is_shown(&server, &before, "localhost").await);
 
         std::fs::copy(new.key_file(), old.key_file()).unwrap();
-        server.reload().unwrap();
+        server.reload(vec![old.files().into()], clock::now()).unwrap();
         assert!(is_shown(&server, &new, "localhost").await);
         assert!(!is_shown(&server, &before, "localhost").await);
     }
@@ -316,18 +284,14 @@ mod tests {
             ),
         ];
         for (cert_file, key_file, expected) in cases {
-            let text = ServerTls::load(vec![CertificateFiles { cert_file, key_file }])
+            let text = ServerTls::load(vec![CertificateFiles { cert_file, key_file }.into()], clock::now())
                 .unwrap_err()
                 .to_string();
             assert!(text.contains(expected), "{text} should contain {expected}");
         }
-        assert!(matches!(ServerTls::load(Vec::new()), Err(TlsSetupError::NoCertificate)));
-    }
-
-    #[test]
-    fn an_expired_certificate_is_noticed_whoever_signed_it() {
-        let problem = |issued: Issued| date_problem(&load_one(&issued.files()).unwrap(), UnixTime::now());
-        assert!(problem(Issued::expired(&["localhost"])).unwrap().contains("expired"));
-        assert_eq!(problem(Issued::new(&["localhost"])), None);
+        assert!(matches!(
+            ServerTls::load(Vec::new(), clock::now()),
+            Err(TlsSetupError::NoCertificate)
+        ));
     }
 }

@@ -69,16 +69,21 @@ impl Authority {
 
     /// A TLS client that trusts this authority and no other.
     pub fn client_config(&self) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from(self.issuer.der().to_vec()))
-            .expect("the CA's certificate is one");
-        Arc::new(
-            ClientConfig::builder()
-                .with_root_certificates(roots)
-                .with_no_client_auth(),
-        )
+        client_trusting(&self.pem())
     }
+}
+
+/// A TLS client that trusts the authority with this certificate and no other.
+pub fn client_trusting(pem: &str) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("it is a certificate"))
+        .expect("a CA's certificate is one");
+    Arc::new(
+        ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
 }
 
 /// An issued certificate and its key.
