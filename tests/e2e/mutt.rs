@@ -4,13 +4,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::desk::{Desk, MAILBOX};
+use crate::support::bed::until;
+use crate::support::desk::{Desk, MAILBOX, Settings};
 use crate::support::process::Process;
-use crate::support::settings::Settings;
 use crate::support::template::fill;
 use crate::support::{PATIENCE, open_directory, require_installed};
 
@@ -25,7 +24,7 @@ async fn neomutt_reads_and_sends_through_starttls() {
 }
 
 async fn reads_and_sends_through_starttls(program: &'static str) {
-    let (desk, mut settings) = Desk::with_starttls().await;
+    let desk = Desk::start().await;
     let messages = [
         b"From: a@example.com\r\nSubject: short\r\n\r\nA1 OK done\r\n.\r\n\xc3\xa4 \xff\r\n".to_vec(),
         [
@@ -34,17 +33,24 @@ async fn reads_and_sends_through_starttls(program: &'static str) {
         ]
         .concat(),
     ];
-    desk.dovecot.fill(MAILBOX, messages.iter().map(Vec::as_slice));
+    desk.bed.dovecot.fill(MAILBOX, messages.iter().map(Vec::as_slice));
 
-    let mutt = Mutt::prepare(program, &settings);
+    let mutt = Mutt::prepare(program, &desk.settings);
     assert!(
         mutt.read().await == with_unix_lines(&messages.concat()),
         "{}",
-        desk.portreeve.log()
+        desk.log()
     );
     let (status, said) = mutt.send().await;
-    assert!(status.success(), "{said}\n{}", desk.portreeve.log());
-    let arrived = arrived(&desk, messages.len()).await;
+    assert!(status.success(), "{said}\n{}", desk.log());
+    let arrived = until(PATIENCE, "the message arrives", async || {
+        desk.bed
+            .dovecot
+            .messages(MAILBOX)
+            .pop()
+            .filter(|message| !messages.contains(message))
+    })
+    .await;
     let sent = String::from_utf8(arrived).expect("UTF-8, as it was written");
     let (header, body) = sent.split_once("\r\n\r\n").expect("a header and a body");
     assert_eq!(body.replace("\r\n", "\n"), BODY);
@@ -56,21 +62,10 @@ async fn reads_and_sends_through_starttls(program: &'static str) {
         assert!(header.lines().any(|other| other == line), "{line}: {header}");
     }
 
+    let mut settings = desk.settings.clone();
     settings.ca_file = None;
     let (status, said) = Mutt::prepare(program, &settings).send().await;
     assert!(!status.success(), "it trusts nobody here: {said}");
-}
-
-/// The message behind so many others in the mailbox.
-async fn arrived(desk: &Desk, others: usize) -> Vec<u8> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(message) = desk.dovecot.messages(MAILBOX).get(others) {
-            return message.clone();
-        }
-        assert!(Instant::now() < deadline, "nothing arrives\n{}", desk.portreeve.log());
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 /// One of the two programs with its settings.
@@ -160,4 +155,3 @@ fn with_unix_lines(message: &[u8]) -> Vec<u8> {
 const BODY: &str = "Grüße\n.\n..\nQUIT\nFrom here on\n";
 /// Some hundred kilobytes, which come in several pieces.
 const LINES: usize = 20_000;
-const POLL: Duration = Duration::from_millis(20);

@@ -6,7 +6,7 @@ use crate::support::thunderbird::{Draft, Thunderbird};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thunderbird_reads_the_mailbox_and_sends_to_it_through_starttls() {
-    let (desk, settings) = Desk::with_starttls().await;
+    let desk = Desk::start().await;
     let messages = [
         b"From: a@example.com\r\nSubject: short\r\n\r\nA1 OK done\r\n.\r\n\xc3\xa4 \xff\r\n".to_vec(),
         [
@@ -15,16 +15,16 @@ async fn thunderbird_reads_the_mailbox_and_sends_to_it_through_starttls() {
         ]
         .concat(),
     ];
-    desk.dovecot.fill(MAILBOX, messages.iter().map(Vec::as_slice));
+    desk.bed.dovecot.fill(MAILBOX, messages.iter().map(Vec::as_slice));
 
-    let mut thunderbird = Thunderbird::start(&settings).await;
-    assert!(thunderbird.read(2).await == messages, "{}", desk.portreeve.log());
+    let mut thunderbird = Thunderbird::start(&desk.settings).await;
+    assert!(thunderbird.read(2).await == messages, "{}", desk.log());
     thunderbird.send(DRAFT).await;
     let read = thunderbird.read(3).await;
     thunderbird.quit().await;
 
     assert!(
-        read == desk.dovecot.messages(MAILBOX),
+        read == desk.bed.dovecot.messages(MAILBOX),
         "what it reads is what has arrived"
     );
     let sent = String::from_utf8(read[2].clone()).expect("UTF-8, as it was written");
@@ -42,8 +42,9 @@ async fn thunderbird_reads_the_mailbox_and_sends_to_it_through_starttls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thunderbird_that_was_not_given_the_authority_reads_nothing() {
-    let (desk, mut settings) = Desk::with_starttls().await;
-    desk.dovecot.fill(MAILBOX, [b"Subject: hidden\r\n\r\n".as_slice()]);
+    let desk = Desk::start().await;
+    let mut settings = desk.settings.clone();
+    desk.bed.dovecot.fill(MAILBOX, [b"Subject: hidden\r\n\r\n".as_slice()]);
     settings.ca_file = None;
     let mut thunderbird = Thunderbird::start(&settings).await;
     let refused = thunderbird.try_read(1).await.expect_err("it trusts nobody here");

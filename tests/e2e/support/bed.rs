@@ -19,7 +19,6 @@ pub struct Bed {
     pub provider: Provider,
     /// The upstream of submission, if the bed has it. It stands before Dovecot here because it asks that about logins, and
     /// therefore ends first.
-    #[expect(dead_code, reason = "as for `start_whole`")]
     pub postfix: Option<Postfix>,
     /// The upstream of IMAP and POP3.
     pub dovecot: Dovecot,
@@ -46,7 +45,6 @@ impl Bed {
 
     /// Starts them for all three protocols: submission to Postfix by STARTTLS as is its way, the others by implicit TLS, and
     /// listeners of SMTP and POP3 of every kind. The users with passwords are those who may go past the proxy.
-    #[expect(dead_code, reason = "its listeners are yet to be built")]
     pub async fn start_whole(options: ProviderOptions, toml: &str, users: &[(&str, &str)]) -> Bed {
         let provider = Provider::start(options).await;
         let dovecot = Dovecot::start_with_passwords(&provider, users).await;

@@ -1,72 +1,69 @@
-//! All that a whole mail program needs: a mailbox, submission, and the proxy before both.
+//! All that a whole mail program needs, which reads and sends and insists on STARTTLS: mailboxes,
+//! submission, the proxy before both, and what the program's user types into it.
 
-use serde_json::json;
+use std::path::PathBuf;
 
-use super::dovecot::Dovecot;
-use super::portreeve::{Portreeve, Setup};
+use super::bed::Bed;
 use super::ports::free_port;
-use super::provider::{Provider, ProviderOptions};
-use super::settings::Settings;
+use super::protocol::Protocol;
+use super::provider::ProviderOptions;
 
-/// A proxy whose one account is [`MAILBOX`], at a provider that takes nothing but OAuth2.
+/// A bed with two listeners more, for reading and for sending, where nobody logs in before STARTTLS
+/// and whose certificate is of the proxy's own authority.
 pub struct Desk {
-    /// The proxy.
-    pub portreeve: Portreeve,
-    /// Where the mail lies.
-    pub dovecot: Dovecot,
-    /// Dovecot asks it about every token.
-    _provider: Provider,
+    /// The bed, whose account is [`MAILBOX`].
+    pub bed: Bed,
+    /// What the user of a mail program types into it.
+    pub settings: Settings,
+}
+
+/// One mailbox on localhost, as the settings of a mail program name it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where mail is read, by IMAP.
+    pub imap_port: u16,
+    /// Where mail is handed in.
+    pub smtp_port: u16,
+    /// The login name, and the address of the mailbox.
+    pub user: String,
+    /// The password, which is an access token.
+    pub password: String,
+    /// The authority to trust beside those that the program knows by itself.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The account's id, its login name at the provider, and its address.
 pub const MAILBOX: &str = "alice@example.com";
 
 impl Desk {
-    /// Starts everything; `toml` is added to the proxy's configuration.
-    pub async fn start(toml: &str) -> Desk {
-        let provider = Provider::start(ProviderOptions::default()).await;
-        let dovecot = Dovecot::start(&provider).await;
-        let portreeve = Setup::default().with(toml).provider(&provider, &dovecot).start().await;
-        portreeve.add_account(MAILBOX, &provider.mint(MAILBOX).await).await;
-        Desk {
-            portreeve,
-            dovecot,
-            _provider: provider,
-        }
-    }
-
-    /// The same with listeners for reading and sending that let nobody in before STARTTLS, and that
-    /// have their certificate from the proxy's own authority. Returns what a user is told of them.
-    pub async fn with_starttls() -> (Desk, Settings) {
+    /// Starts everything.
+    pub async fn start() -> Desk {
         let (imap_port, smtp_port) = (free_port(), free_port());
         let mut toml = "[certificate.own]\nself_signed = true\n".to_owned();
-        for (protocol, port) in [("imap", imap_port), ("smtp", smtp_port)] {
+        for (protocol, port) in [(Protocol::Imap, imap_port), (Protocol::Smtp, smtp_port)] {
             toml += &format!(
-                "[[listener]]\nprotocol = \"{protocol}\"\naddress = \"127.0.0.1:{port}\"\n\
-                 tls = \"starttls\"\ncertificate = \"own\"\nplaintext_auth = \"never\"\n"
+                "[[listener]]\nprotocol = \"{}\"\naddress = \"127.0.0.1:{port}\"\ntls = \"starttls\"\n\
+                 certificate = \"own\"\nplaintext_auth = \"never\"\n",
+                protocol.name()
             );
         }
-        let desk = Desk::start(&toml).await;
-        let status = desk.portreeve.read("/v1/status").await;
+        let bed = Bed::start_whole(ProviderOptions::default(), &toml, &[]).await;
+        let status = bed.portreeve.read("/v1/status").await;
         let ca_file = status["certificateAuthority"]["path"].as_str();
         let ca_file = ca_file.unwrap_or_else(|| panic!("no authority: {status}"));
         let settings = Settings {
             imap_port,
             smtp_port,
             user: MAILBOX.to_owned(),
-            password: desk.token().await,
+            password: bed.account(MAILBOX).await,
             ca_file: Some(ca_file.into()),
         };
-        (desk, settings)
+        Desk { bed, settings }
     }
 
-    /// An access token for reading and sending.
-    async fn token(&self) -> String {
-        let body = json!({
-            "account": MAILBOX,
-            "scopes": ["imap-proxy", "smtp"],
-            "description": "a mail program",
-        });
-        self.portreeve.create_token(&body).await
+    /// What the proxy and the upstream of submission say, for the message of an assertion.
+    pub fn log(&self) -> String {
+        let postfix = self.bed.postfix.as_ref().expect("a whole bed has it");
+        format!("{}\n--- postfix:\n{}", self.bed.portreeve.log(), postfix.log())
     }
 }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::process::Process;
+use super::protocol::Protocol;
 use super::template::fill;
 use super::{PATIENCE, open_directory, ports, require_installed};
 
@@ -17,7 +18,7 @@ use super::{PATIENCE, open_directory, ports, require_installed};
 pub struct Haproxy {
     // Declared before its directory, hence ended before that is removed.
     process: Process,
-    doors: Vec<(&'static str, Way, u16)>,
+    doors: Vec<(Protocol, Way, u16)>,
     directory: TempDir,
 }
 
@@ -33,33 +34,24 @@ pub enum Way {
     Far,
 }
 
-/// Where the proxy listens, all three on 127.0.0.1.
-#[derive(Clone, Copy, Debug)]
-pub struct Listeners {
-    /// IMAP.
-    pub imap: u16,
-    /// SMTP.
-    pub smtp: u16,
-    /// POP3.
-    pub pop3: u16,
-}
+/// Where the proxy listens on 127.0.0.1.
+pub type Listeners = [(Protocol, u16); 3];
 
 impl Haproxy {
     /// Starts it and waits until it listens. Whether it finds the proxy is another matter.
     pub async fn start(listeners: Listeners) -> Haproxy {
         require_installed(Path::new(PROGRAM));
         let directory = open_directory();
-        let doors: Vec<_> = PROTOCOLS
-            .into_iter()
-            .flat_map(|protocol| [Way::V1, Way::V2, Way::Far].map(|way| (protocol, way, ports::free_port())))
-            .collect();
-        let mut words: Vec<(String, String)> = doors
-            .iter()
-            .map(|(protocol, way, port)| (format!("{protocol}_{way:?}").to_uppercase(), port.to_string()))
-            .collect();
-        let Listeners { imap, smtp, pop3 } = listeners;
-        for (protocol, port) in PROTOCOLS.into_iter().zip([imap, smtp, pop3]) {
-            words.push((protocol.to_uppercase(), port.to_string()));
+        let mut doors = Vec::new();
+        let mut words = Vec::new();
+        for (protocol, port) in listeners {
+            let name = protocol.name().to_uppercase();
+            for way in [Way::V1, Way::V2, Way::Far] {
+                let door = ports::free_port();
+                words.push((format!("{name}_{way:?}").to_uppercase(), door.to_string()));
+                doors.push((protocol, way, door));
+            }
+            words.push((name, port.to_string()));
         }
         let stats = directory.path().join("stats");
         words.push(("STATS".to_owned(), stats.display().to_string()));
@@ -79,7 +71,7 @@ impl Haproxy {
     }
 
     /// Where clients connect.
-    pub fn door(&self, protocol: &str, way: Way) -> SocketAddr {
+    pub fn door(&self, protocol: Protocol, way: Way) -> SocketAddr {
         let door = self.doors.iter().find(|door| (door.0, door.1) == (protocol, way));
         let (_, _, port) = door.expect("there is one for each protocol and way");
         SocketAddr::from(([127, 0, 0, 1], *port))
@@ -131,6 +123,4 @@ impl Haproxy {
 }
 
 const PROGRAM: &str = "/usr/sbin/haproxy";
-/// In the order of [`Listeners`].
-const PROTOCOLS: [&str; 3] = ["imap", "smtp", "pop3"];
 const POLL: Duration = Duration::from_millis(20);

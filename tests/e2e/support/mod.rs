@@ -22,7 +22,6 @@ pub mod process;
 pub mod programs;
 pub mod protocol;
 pub mod provider;
-pub mod settings;
 pub mod shell;
 pub mod smtp;
 pub mod template;

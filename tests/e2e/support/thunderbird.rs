@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use super::desk::Settings;
 use super::process::Process;
-use super::settings::Settings;
 use super::template::fill;
 use super::{PATIENCE, open_directory, require_installed};
 
