@@ -62,6 +62,7 @@ transcripts! { imap:
     sasl_plain
     sasl_xoauth2
     scope_missing
+    starttls
     third_failure
     token_expired
     token_of_another_account

@@ -282,10 +282,7 @@ impl Bed {
             endpoint.address.set_port(free_port());
         }
         let ca_file = upstream.ca_file();
-        let setup = match self.protocol {
-            Protocol::Imap => Setup::default(),
-            protocol => Setup::default().listening(protocol),
-        };
+        let setup = Setup::default().listening(self.protocol);
         let setup = match &self.provider {
             Some(provider) => setup.provider_at(provider.endpoints(), &[endpoint], &ca_file),
             None => setup.with(&format!(

@@ -18,20 +18,21 @@ pub struct Pop3 {
 impl Pop3 {
     /// Connects in clear and reads the greeting.
     pub async fn connect(address: SocketAddr) -> Pop3 {
-        Pop3::over(Wire::connect(address).await).await
+        Pop3::greeted(Wire::connect(address).await).await
     }
 
     /// As [`Pop3::connect`], from a given local address such as 127.0.0.9.
     pub async fn connect_from(local: SocketAddr, address: SocketAddr) -> Pop3 {
-        Pop3::over(Wire::dial(Some(local), address, None).await).await
+        Pop3::greeted(Wire::dial(Some(local), address, None).await).await
     }
 
     /// Connects with implicit TLS, trusting `authority`, and reads the greeting.
     pub async fn connect_tls(address: SocketAddr, authority: &Authority) -> Pop3 {
-        Pop3::over(Wire::dial(None, address, Some(authority)).await).await
+        Pop3::greeted(Wire::dial(None, address, Some(authority)).await).await
     }
 
-    async fn over(mut wire: Wire) -> Pop3 {
+    /// Reads the greeting on a connection that somebody else has made.
+    pub async fn greeted(mut wire: Wire) -> Pop3 {
         let greeting = wire.line().await;
         Pop3 { wire, greeting }
     }

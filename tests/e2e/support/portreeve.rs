@@ -73,7 +73,7 @@ impl Setup {
         self
     }
 
-    /// Adds three listeners of a protocol on 127.0.0.1: in clear, with STARTTLS, and with implicit TLS.
+    /// Adds listeners of a protocol on 127.0.0.1, so that there is one in clear, one with STARTTLS, and one with implicit TLS.
     pub fn listening(mut self, protocol: Protocol) -> Self {
         self.protocols.push(protocol);
         self
@@ -266,7 +266,7 @@ tls = "implicit"
         SocketAddr::from(([127, 0, 0, 1], self.imaps_port))
     }
 
-    /// Where a protocol is: one chosen by [`Setup::listening`], or IMAP in clear or with implicit TLS.
+    /// Where a protocol is: for IMAP in clear and with implicit TLS always, else where [`Setup::listening`] was asked for it.
     pub fn door(&self, protocol: Protocol, tls: Security) -> SocketAddr {
         match (protocol, tls) {
             (Protocol::Imap, Security::Off) => return self.imap(),
@@ -413,12 +413,18 @@ impl Endpoint {
 }
 
 impl Door {
-    fn of(protocol: Protocol) -> [Door; 3] {
-        [Security::Off, Security::StartTls, Security::Implicit].map(|tls| Door {
+    /// The doors of a protocol that no bed has by itself.
+    fn of(protocol: Protocol) -> impl Iterator<Item = Door> {
+        let kinds: &[Security] = match protocol {
+            Protocol::Imap => &[Security::StartTls],
+            Protocol::Smtp | Protocol::Pop3 => &[Security::Off, Security::StartTls, Security::Implicit],
+        };
+        let door = move |tls: &Security| Door {
             protocol,
-            tls,
+            tls: *tls,
             port: free_port(),
-        })
+        };
+        kinds.iter().map(door)
     }
 
     fn to_toml(&self) -> String {

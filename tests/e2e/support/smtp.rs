@@ -18,20 +18,21 @@ pub struct Smtp {
 impl Smtp {
     /// Connects in clear and reads the greeting.
     pub async fn connect(address: SocketAddr) -> Smtp {
-        Smtp::over(Wire::connect(address).await).await
+        Smtp::greeted(Wire::connect(address).await).await
     }
 
     /// As [`Smtp::connect`], from a given local address such as 127.0.0.9.
     pub async fn connect_from(local: SocketAddr, address: SocketAddr) -> Smtp {
-        Smtp::over(Wire::dial(Some(local), address, None).await).await
+        Smtp::greeted(Wire::dial(Some(local), address, None).await).await
     }
 
     /// Connects with implicit TLS, trusting `authority`, and reads the greeting.
     pub async fn connect_tls(address: SocketAddr, authority: &Authority) -> Smtp {
-        Smtp::over(Wire::dial(None, address, Some(authority)).await).await
+        Smtp::greeted(Wire::dial(None, address, Some(authority)).await).await
     }
 
-    async fn over(mut wire: Wire) -> Smtp {
+    /// Reads the greeting on a connection that somebody else has made.
+    pub async fn greeted(mut wire: Wire) -> Smtp {
         let greeting = read_reply(&mut wire).await;
         Smtp { wire, greeting }
     }
