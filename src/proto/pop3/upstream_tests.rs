@@ -493,7 +493,7 @@ fn neither_steps_nor_the_dialogue_print_a_credential() {
     assert_eq!(
         format!("{dialogue:?} {steps:?}"),
         "Pop3Upstream { state: \"waiting for the upstream's answer to AUTH\", .. } \
-         [Send(6 bytes), Send(14 bytes), Send(98 bytes)]"
+         [Send(6 bytes), Send(14 bytes), Send(94 bytes)]"
     );
 }
 
