@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use portreeve::proto::framing::{FrameLimits, Framer};
-use portreeve::proto::imap::command;
+use portreeve::proto::{imap, pop3};
 
 const LIMITS: FrameLimits = FrameLimits {
     line_bytes_max: 8192,
@@ -53,11 +53,31 @@ fn grammar(criterion: &mut Criterion) {
     ] {
         group.throughput(Throughput::Bytes(frame.len() as u64));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| command::parse(black_box(frame)).is_ok())
+            bencher.iter(|| imap::command::parse(black_box(frame)).is_ok())
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, framing, grammar);
+fn pop3_grammar(criterion: &mut Criterion) {
+    let pass = [&b"PASS "[..], &b"6cad01dae08d4b6f".repeat(4)].concat();
+    let auth = [&b"AUTH PLAIN "[..], &b"AGpvZUBleGFtcGxlLmNvbQA2".repeat(5)].concat();
+    let long_name = [&b"USER "[..], &b"x ".repeat(4000)].concat();
+    let mut group = criterion.benchmark_group("POP3 command");
+    for (name, line) in [
+        ("USER", &b"USER joe@example.com"[..]),
+        ("PASS", &pass),
+        ("AUTH", &auth),
+        ("CAPA", b"CAPA"),
+        ("long name", &long_name),
+    ] {
+        group.throughput(Throughput::Bytes(line.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| pop3::command::parse(black_box(line)).is_ok())
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, framing, grammar, pop3_grammar);
 criterion_main!(benches);

@@ -1,8 +1,8 @@
 //! Cuts a client's stream into complete lines or IMAP commands, before any grammar looks at it.
 //!
 //! What lives here: where a command ends, and the caps on how long it may be. What may not: the meaning of a command, and
-//! replies. [`Framer::poll_line`] serves the protocols and exchanges that know only lines; [`Framer::poll_command`] also
-//! follows IMAP's literals (RFC 9051 §4.3, RFC 7888).
+//! replies. [`Framer::poll_line`] serves the protocols and exchanges that know only lines, and what a POP3 upstream says;
+//! [`Framer::poll_command`] also follows IMAP's literals (RFC 9051 §4.3, RFC 7888).
 //!
 //! Every byte is looked at once: the place up to which the stream is known is kept between calls, so that a peer who sends
 //! one byte at a time costs no more than one who sends all at once, and every split of a stream is cut alike. A literal's

@@ -7,6 +7,7 @@
 pub mod dialogue;
 pub mod framing;
 pub mod imap;
+pub mod pop3;
 mod redaction;
 pub mod sasl;
 pub mod session;
@@ -38,7 +39,11 @@ pub fn dialogues(context: &session::SessionContext) -> Option<Dialogues> {
             client: Box::new(imap::client::ImapClient::new(context)),
             upstream: Box::new(imap::upstream::DialImap),
         }),
-        Protocol::Smtp | Protocol::Pop3 => None,
+        Protocol::Pop3 => Some(Dialogues {
+            client: Box::new(pop3::client::Pop3Client::new(context)),
+            upstream: Box::new(pop3::upstream::DialPop3),
+        }),
+        Protocol::Smtp => None,
     }
 }
 
@@ -46,7 +51,8 @@ pub fn dialogues(context: &session::SessionContext) -> Option<Dialogues> {
 pub fn upstream_dialogue(protocol: Protocol, ready: session::UpstreamReady) -> Option<Box<dyn UpstreamDialogue>> {
     match protocol {
         Protocol::Imap => Some(imap::upstream::DialImap.dialogue(ready, None)),
-        Protocol::Smtp | Protocol::Pop3 => None,
+        Protocol::Pop3 => Some(pop3::upstream::DialPop3.dialogue(ready, None)),
+        Protocol::Smtp => None,
     }
 }
 
@@ -54,7 +60,8 @@ pub fn upstream_dialogue(protocol: Protocol, ready: session::UpstreamReady) -> O
 pub fn boundaries(protocol: Protocol) -> Option<Box<dyn Boundaries>> {
     match protocol {
         Protocol::Imap => Some(Box::new(imap::boundary::ImapBoundaries::new())),
-        Protocol::Smtp | Protocol::Pop3 => None,
+        Protocol::Pop3 => Some(Box::new(dialogue::Unwatched)),
+        Protocol::Smtp => None,
     }
 }
 
@@ -63,16 +70,19 @@ pub fn boundaries(protocol: Protocol) -> Option<Box<dyn Boundaries>> {
 pub fn goodbye(protocol: Protocol, goodbye: session::Goodbye) -> Bytes {
     match protocol {
         Protocol::Imap => imap::reply::goodbye(goodbye),
-        // POP3 has no words for it (INTERFACE §5); no listener speaks SMTP yet.
-        Protocol::Smtp | Protocol::Pop3 => Bytes::new(),
+        // No word that nobody asked for (RFC 1939 §3).
+        Protocol::Pop3 => Bytes::new(),
+        // No listener speaks it yet.
+        Protocol::Smtp => Bytes::new(),
     }
 }
 
-/// What a client hears that is not admitted because there are too many sessions. Empty where the protocol just closes.
+/// What a client hears that is not admitted because there are too many sessions. Empty where there is no listener for the protocol.
 pub fn refusal(protocol: Protocol) -> Bytes {
     match protocol {
         Protocol::Imap => Bytes::from_static(imap::reply::farewell(&FaultKind::ProxyLimit).as_bytes()),
-        Protocol::Smtp | Protocol::Pop3 => Bytes::new(),
+        Protocol::Pop3 => Bytes::from_static(pop3::reply::TOO_MANY_SESSIONS.as_bytes()),
+        Protocol::Smtp => Bytes::new(),
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::phases::{Greeting, State};
 use super::{Action, Goodbye, Input, Phase, Report, SessionContext, Transition};
 use crate::limits::PIPELINED_BYTES_MAX;
@@ -142,8 +144,15 @@ impl Core {
 
     /// Says goodbye and ends the session.
     pub(super) fn say_goodbye(&mut self, goodbye: Goodbye) -> State {
-        self.act(Action::SendClient(crate::proto::goodbye(self.protocol, goodbye)));
+        self.say_farewell(crate::proto::goodbye(self.protocol, goodbye));
         self.close()
+    }
+
+    /// Says the last words, where the protocol has any.
+    pub(super) fn say_farewell(&mut self, words: Bytes) {
+        if !words.is_empty() {
+            self.act(Action::SendClient(words));
+        }
     }
 
     pub(super) fn close(&mut self) -> State {

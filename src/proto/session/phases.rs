@@ -442,7 +442,7 @@ impl ClientLeg {
 
     /// The client's time is over.
     fn time_out(self, core: &mut Core) -> State {
-        core.act(Action::SendClient(self.dialogue.farewell(&FaultKind::PreAuthTimeout)));
+        core.say_farewell(self.dialogue.farewell(&FaultKind::PreAuthTimeout));
         core.report(pre_auth_timeout(self.dialogue.state_name()));
         core.close()
     }

@@ -1,0 +1,369 @@
+//! The client leg of a POP3 session before its relay: from the greeting to the reply to a login.
+//!
+//! ```text
+//! Greeting ──> Commands ──AUTH──> Exchange ──────────┐
+//!                │  └──USER, PASS─────────────────> Outcome ──accepted──> (relay)
+//!                │<──refused──────────────────────────┤
+//!                └<──any line── Challenged <──refused─┘   (OAUTHBEARER, XOAUTH2)
+//! ```
+//! Commands are answered in order, one after the other; behind a login nothing is looked at until its outcome is known, since
+//! it may be the upstream's. Bad commands and refused logins are counted; the last that is allowed gets its `-ERR`, and then
+//! the connection closes: POP3 has no line that nobody asked for. A command that has a meaning after the login only, an
+//! unknown mechanism and a cancelled exchange count as bad commands.
+//!
+//! Where a login is not allowed for want of TLS, its arguments are not looked at: USER is refused already, so that no client
+//! gives its password away.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::command::{self, BadCommand, Command};
+use super::reply::{self, Offer};
+use crate::fault::{Fault, FaultKind};
+use crate::proto::Mechanism;
+use crate::proto::dialogue::{Accepted, ClientDialogue, ClientStep};
+use crate::proto::framing::{FrameLimits, Framer, LineTooLong};
+use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
+use crate::proto::sasl::{UnfitCredentials, login_request};
+use crate::proto::session::{ClientSecurity, LoginRequest, SessionContext};
+
+/// A POP3 client's dialogue.
+pub struct Pop3Client {
+    offer: Offer,
+    failures_left: u32,
+    bad_commands_left: u32,
+    framer: Framer,
+    is_at_eof: bool,
+    reading: Reading,
+    /// What USER said, until PASS or another way to log in. PASS stands "immediately after a successful USER" (RFC 1939 §7);
+    /// a CAPA or NOOP between them does no harm.
+    user: Option<Vec<u8>>,
+    /// Replies that were not yet polled for.
+    replies: BytesMut,
+    /// Steps that come before `replies`.
+    steps: VecDeque<ClientStep>,
+}
+
+/// What the dialogue waits for.
+enum Reading {
+    /// The connection to be open.
+    Greeting,
+    /// A command.
+    Commands,
+    /// The client's line in a SASL exchange.
+    Exchange { mechanism: Mechanism, exchange: Exchange },
+    /// The TLS handshake.
+    Handshake,
+    /// The outcome of a login.
+    Outcome { mechanism: Option<Mechanism> },
+    /// Any line of the client, then it gets the refusal.
+    Challenged { kind: FaultKind },
+    /// Nothing any more.
+    Ended,
+}
+
+impl Pop3Client {
+    /// A dialogue at the begin of a connection.
+    pub fn new(context: &SessionContext) -> Self {
+        let limits = &context.limits;
+        Self {
+            offer: Offer {
+                stls: context.security == ClientSecurity::StartTls,
+                login: context.is_login_allowed(),
+            },
+            failures_left: limits.auth_failures_max,
+            bad_commands_left: limits.bad_commands_max,
+            framer: Framer::new(FrameLimits {
+                line_bytes_max: limits.command_line_bytes_max,
+                // POP3 knows lines only.
+                literal_bytes_max: 0,
+            }),
+            is_at_eof: false,
+            reading: Reading::Greeting,
+            user: None,
+            replies: BytesMut::new(),
+            steps: VecDeque::new(),
+        }
+    }
+
+    /// Does the next thing that can be done. False if there is none.
+    fn advance(&mut self) -> bool {
+        match std::mem::replace(&mut self.reading, Reading::Ended) {
+            waiting @ (Reading::Greeting | Reading::Handshake | Reading::Outcome { .. } | Reading::Ended) => {
+                self.reading = waiting;
+                false
+            }
+            reading => match self.framer.poll_line() {
+                Some(Ok(line)) => {
+                    self.handle_line(reading, line.as_bytes());
+                    true
+                }
+                Some(Err(LineTooLong)) => {
+                    self.end_with_refusal(FaultKind::LineTooLong);
+                    true
+                }
+                None => self.handle_pause(reading),
+            },
+        }
+    }
+
+    fn handle_line(&mut self, reading: Reading, line: &[u8]) {
+        match reading {
+            Reading::Exchange { mechanism, exchange } => self.handle_outcome(mechanism, exchange.respond(line)),
+            Reading::Challenged { kind } => self.refuse_login(&kind),
+            _ => {
+                self.reading = Reading::Commands;
+                self.handle_command(line);
+            }
+        }
+    }
+
+    /// There is nothing to read: waits, or ends at the end of the stream. False if it waits.
+    fn handle_pause(&mut self, reading: Reading) -> bool {
+        match reading {
+            // Its reply is due all the same.
+            Reading::Challenged { kind } if self.is_at_eof => self.refuse_login(&kind),
+            _ if self.is_at_eof => self.end(Fault::with_detail(
+                FaultKind::ClientGone,
+                "end of the client's stream before its login",
+            )),
+            waiting => {
+                self.reading = waiting;
+                return false;
+            }
+        }
+        true
+    }
+
+    fn handle_command(&mut self, line: &[u8]) {
+        if !self.offer.login && command::is_login(line) {
+            return self.refuse_in_clear();
+        }
+        let command = match command::parse(line) {
+            Ok(command) => command,
+            Err(BadCommand(reason)) => return self.refuse_command(reason),
+        };
+        match command {
+            Command::Capa => self.say(&reply::capabilities(self.offer)),
+            Command::Noop => self.say("+OK\r\n"),
+            Command::Mechanisms => self.say(reply::mechanisms(self.offer)),
+            Command::Quit => {
+                self.say("+OK Bye\r\n");
+                self.end(Fault::with_detail(FaultKind::ClientGone, "QUIT before a login"));
+            }
+            Command::Stls if self.offer.stls => self.start_tls(),
+            Command::Stls => self.refuse_command("STLS is not offered"),
+            Command::User(name) => {
+                // Whether there is such an account is not told before the password (RFC 1939 §13).
+                self.user = Some(name);
+                self.say("+OK Now the password\r\n");
+            }
+            Command::Pass(password) => match self.user.take() {
+                Some(user) => match login_request(Some(&user), &password, None) {
+                    Ok(request) => self.await_outcome(None, request),
+                    Err(unfit) => self.refuse_unfit(None, unfit),
+                },
+                None => self.refuse_command("Give USER first"),
+            },
+            Command::Auth { mechanism, initial } => {
+                self.user = None;
+                match Mechanism::by_name(mechanism.as_bytes()) {
+                    Some(mechanism) => {
+                        let initial = initial.as_ref().map(|response| response.as_slice());
+                        self.handle_outcome(mechanism, Exchange::begin(mechanism, initial));
+                    }
+                    None => self.refuse_command("Unsupported authentication mechanism"),
+                }
+            }
+            Command::Apop => self.refuse_command("APOP is not offered"),
+            Command::AfterLogin => self.refuse_command("Log in first"),
+        }
+    }
+
+    /// RFC 2595 §4. What stands behind the command came in clear, perhaps from somebody else, and would be taken for the
+    /// client's word inside TLS (CVE-2011-0411).
+    fn start_tls(&mut self) {
+        if self.framer.buffered() > 0 {
+            return self.end_with_refusal(FaultKind::StartTlsInjection);
+        }
+        self.say("+OK Begin TLS\r\n");
+        self.step(ClientStep::Secure);
+        self.reading = Reading::Handshake;
+    }
+
+    fn handle_outcome(&mut self, mechanism: Mechanism, outcome: Outcome) {
+        self.reading = Reading::Commands;
+        match outcome {
+            Outcome::Ask(challenge, exchange) => {
+                self.say(&format!("+ {challenge}\r\n"));
+                self.reading = Reading::Exchange { mechanism, exchange };
+            }
+            Outcome::Login(request) => self.await_outcome(Some(mechanism), request),
+            Outcome::Unfit(unfit) => self.refuse_unfit(Some(mechanism), unfit),
+            Outcome::Malformed(reason) => self.refuse_command(reason),
+            Outcome::Cancelled => self.refuse_command("Authentication cancelled"),
+        }
+    }
+
+    fn await_outcome(&mut self, mechanism: Option<Mechanism>, request: LoginRequest) {
+        self.step(ClientStep::Login(request));
+        self.reading = Reading::Outcome { mechanism };
+    }
+
+    fn refuse_unfit(&mut self, mechanism: Option<Mechanism>, unfit: UnfitCredentials) {
+        let UnfitCredentials { user, fault } = unfit;
+        let kind = fault.kind.clone();
+        self.step(ClientStep::LoginRefused { user, fault });
+        self.challenge_or_refuse(mechanism, kind);
+    }
+
+    fn refuse_in_clear(&mut self) {
+        self.step(ClientStep::LoginRefused {
+            user: None,
+            fault: Fault::new(FaultKind::PlaintextRefused),
+        });
+        self.refuse_login(&FaultKind::PlaintextRefused);
+    }
+
+    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge; temporary trouble is told at once, so that no client takes
+    /// it for a bad token.
+    fn challenge_or_refuse(&mut self, mechanism: Option<Mechanism>, kind: FaultKind) {
+        match mechanism.and_then(refusal_challenge).filter(|_| !kind.is_temporary()) {
+            Some(challenge) => {
+                self.say(&format!("+ {challenge}\r\n"));
+                self.reading = Reading::Challenged { kind };
+            }
+            None => self.refuse_login(&kind),
+        }
+    }
+
+    fn refuse_login(&mut self, kind: &FaultKind) {
+        self.reading = Reading::Commands;
+        self.say(&format!("{}\r\n", reply::refusal(kind)));
+        self.failures_left = self.failures_left.saturating_sub(1);
+        if self.failures_left == 0 {
+            self.end(Fault::new(FaultKind::TooManyFailures));
+        }
+    }
+
+    fn refuse_command(&mut self, reason: &str) {
+        self.say(&format!("-ERR {reason}\r\n"));
+        self.bad_commands_left = self.bad_commands_left.saturating_sub(1);
+        if self.bad_commands_left == 0 {
+            self.end(Fault::new(FaultKind::TooManyBadCommands));
+        }
+    }
+
+    /// The client's stream cannot be followed or trusted any more.
+    fn end_with_refusal(&mut self, kind: FaultKind) {
+        self.say(&format!("{}\r\n", reply::refusal(&kind)));
+        self.end(Fault::new(kind));
+    }
+
+    fn end(&mut self, fault: Fault) {
+        self.step(ClientStep::End(fault));
+        self.reading = Reading::Ended;
+    }
+
+    fn say(&mut self, reply: &str) {
+        self.replies.extend_from_slice(reply.as_bytes());
+    }
+
+    /// A step that comes behind all that was said.
+    fn step(&mut self, step: ClientStep) {
+        let said = self.flush();
+        self.steps.extend(said);
+        self.steps.push_back(step);
+    }
+
+    fn flush(&mut self) -> Option<ClientStep> {
+        (!self.replies.is_empty()).then(|| ClientStep::Send(self.replies.split().freeze()))
+    }
+}
+
+impl ClientDialogue for Pop3Client {
+    fn handle_opened(&mut self) {
+        self.say(reply::GREETING);
+        self.reading = Reading::Commands;
+    }
+
+    fn handle_bytes(&mut self, bytes: &[u8]) {
+        if !matches!(self.reading, Reading::Ended) {
+            self.framer.push(bytes);
+        }
+    }
+
+    fn handle_eof(&mut self) {
+        self.is_at_eof = true;
+    }
+
+    fn handle_secured(&mut self) {
+        if matches!(self.reading, Reading::Handshake) {
+            self.offer = Offer {
+                stls: false,
+                login: true,
+            };
+            // What was said in clear is forgotten (RFC 2595 §4).
+            self.user = None;
+            self.reading = Reading::Commands;
+        }
+    }
+
+    fn handle_refused(&mut self, fault: &Fault) {
+        match std::mem::replace(&mut self.reading, Reading::Ended) {
+            Reading::Outcome { mechanism } => self.challenge_or_refuse(mechanism, fault.kind.clone()),
+            // No login waits for its outcome.
+            reading => self.reading = reading,
+        }
+    }
+
+    fn poll_step(&mut self) -> Option<ClientStep> {
+        loop {
+            if let Some(step) = self.steps.pop_front() {
+                return Some(step);
+            }
+            // Replies go out in pieces, however many commands a client pipelines.
+            if self.replies.len() >= REPLY_BYTES || !self.advance() {
+                return self.flush();
+            }
+        }
+    }
+
+    fn into_accepted(self: Box<Self>, account: &str, for_client: &[u8]) -> Accepted {
+        Accepted {
+            to_client: [for_client, reply::authenticated(account).as_bytes()].concat().into(),
+            to_upstream: self.framer.into_rest(),
+        }
+    }
+
+    /// Nothing: an inactive session is closed without a response (RFC 1939 §3).
+    fn farewell(&self, _kind: &FaultKind) -> Bytes {
+        Bytes::new()
+    }
+
+    fn buffered(&self) -> usize {
+        self.framer.buffered()
+    }
+
+    fn is_at_eof(&self) -> bool {
+        self.is_at_eof
+    }
+
+    fn state_name(&self) -> &'static str {
+        match &self.reading {
+            Reading::Greeting => "waiting to greet",
+            Reading::Commands if self.framer.buffered() > 0 => "waiting for the rest of a command",
+            Reading::Commands if self.user.is_some() => "waiting for PASS",
+            Reading::Commands => "waiting for a command",
+            Reading::Exchange { .. } => "waiting for the response to AUTH",
+            Reading::Handshake => "waiting for the TLS handshake with the client",
+            Reading::Outcome { .. } => "waiting for the outcome of the login",
+            Reading::Challenged { .. } => "waiting for the client's answer to the failure challenge",
+            Reading::Ended => "ending",
+        }
+    }
+}
+
+/// Replies are written once they are this many bytes, even if more commands wait.
+const REPLY_BYTES: usize = 4096;

@@ -1,0 +1,634 @@
+//! Whole logins as tables: what the upstream says, piece by piece, and what comes of it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::fault::FaultKind;
+use crate::proto::{Credential, CredentialSecret};
+
+/// What became of a login.
+#[derive(Debug, PartialEq, Eq)]
+struct Run {
+    /// What was written, each write a string, with `<TLS>` for a handshake and `<challenge …>` for a reported one.
+    wrote: Vec<String>,
+    outcome: Option<Outcome>,
+    state: &'static str,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    LoggedIn { surplus: String },
+    Failed(Fault),
+}
+
+impl Run {
+    fn surplus(&self) -> &str {
+        match &self.outcome {
+            Some(Outcome::LoggedIn { surplus }) => surplus,
+            other => panic!("not logged in: {other:?}"),
+        }
+    }
+
+    fn fault(&self) -> &Fault {
+        match &self.outcome {
+            Some(Outcome::Failed(fault)) => fault,
+            other => panic!("not failed: {other:?}"),
+        }
+    }
+
+    fn refusal(&self) -> (Option<&str>, &str, bool) {
+        match &self.fault().kind {
+            FaultKind::UpstreamRefused(refusal) => (refusal.code.as_deref(), &refusal.text, refusal.blames_credential),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+}
+
+const TOKEN: &str = "ya29.a0AfH6SMBx-token-of-the-test";
+const PASSWORD: &str = "correct horse battery";
+
+fn ready(secret: CredentialSecret, security: UpstreamSecurity) -> UpstreamReady {
+    UpstreamReady {
+        credential: Credential {
+            user: "ada@example.com".to_owned(),
+            secret,
+        },
+        mechanisms: vec![Mechanism::OAuthBearer, Mechanism::XOAuth2],
+        host: "pop.example.com".to_owned(),
+        port: 995,
+        security,
+    }
+}
+
+fn oauth(security: UpstreamSecurity) -> UpstreamReady {
+    let token = TOKEN.to_owned().into();
+    ready(CredentialSecret::OAuth { token, generation: 7 }, security)
+}
+
+fn password(security: UpstreamSecurity) -> UpstreamReady {
+    ready(CredentialSecret::Password(PASSWORD.to_owned().into()), security)
+}
+
+fn take_steps(dialogue: &mut Pop3Upstream, run: &mut Run) {
+    while let Some(step) = dialogue.poll_step() {
+        assert_eq!(run.outcome, None, "a step behind the last one");
+        match step {
+            UpstreamStep::Send(bytes) => run.wrote.push(String::from_utf8(bytes.to_vec()).unwrap()),
+            UpstreamStep::Secure => {
+                run.wrote.push("<TLS>".to_owned());
+                dialogue.handle_secured();
+            }
+            UpstreamStep::Challenged(text) => run.wrote.push(format!("<challenge {text}>")),
+            UpstreamStep::Learned(_) => panic!("POP3 promises nothing before a login"),
+            UpstreamStep::LoggedIn(greeted) => {
+                assert!(greeted.for_client.is_empty(), "POP3 has nothing to say unasked");
+                run.outcome = Some(Outcome::LoggedIn {
+                    surplus: String::from_utf8(greeted.surplus.to_vec()).unwrap(),
+                });
+            }
+            UpstreamStep::Failed(fault) => run.outcome = Some(Outcome::Failed(fault)),
+        }
+    }
+}
+
+/// Feeds each of `says` in pieces of `piece` bytes, as an upstream would that waits for our writes in between. What comes in
+/// pieces behind the last step is the relay's, and is counted to the surplus here.
+fn run_in_pieces(ready: UpstreamReady, says: &[&str], piece: usize) -> Run {
+    let mut dialogue = Pop3Upstream::new(ready);
+    let mut run = Run {
+        wrote: Vec::new(),
+        outcome: None,
+        state: "",
+    };
+    for bytes in says.iter().flat_map(|said| said.as_bytes().chunks(piece)) {
+        if let Some(Outcome::LoggedIn { surplus }) = &mut run.outcome {
+            surplus.push_str(std::str::from_utf8(bytes).unwrap());
+            continue;
+        }
+        dialogue.handle_bytes(bytes);
+        take_steps(&mut dialogue, &mut run);
+    }
+    run.state = dialogue.state_name();
+    run
+}
+
+fn run(ready: UpstreamReady, says: &[&str]) -> Run {
+    run_in_pieces(ready, says, usize::MAX)
+}
+
+const GMAIL: &str = "+OK Capability list follows\r\nUSER\r\nRESP-CODES\r\nEXPIRE 0\r\nLOGIN-DELAY 300\r\nTOP\r\nUIDL\r\n\
+                     X-GOOGLE-RICO\r\nSASL PLAIN XOAUTH2 OAUTHBEARER\r\n.\r\n";
+
+const EXCHANGE: &str = "+OK\r\nTOP\r\nUIDL\r\nSASL PLAIN XOAUTH2\r\nUSER\r\n.\r\n";
+
+/// What Google says to a bad token.
+const GMAIL_CHALLENGE: &str =
+    "+ eyJzdGF0dXMiOiI0MDAiLCJzY2hlbWVzIjoiQmVhcmVyIiwic2NvcGUiOiJodHRwczovL21haWwuZ29vZ2xlLmNvbS8ifQ==\r\n";
+
+fn blob(mechanism: Mechanism) -> String {
+    let token = TOKEN.to_owned().into();
+    match mechanism {
+        Mechanism::OAuthBearer => {
+            crate::proto::sasl::upstream::oauthbearer("ada@example.com", "pop.example.com", 995, &token)
+        }
+        _ => crate::proto::sasl::upstream::xoauth2("ada@example.com", &token),
+    }
+    .unwrap()
+    .to_string()
+}
+
+#[test]
+fn a_token_goes_in_two_steps_by_the_first_mechanism_that_is_offered() {
+    let gmail = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            "+OK Gpop ready for requests\r\n",
+            GMAIL,
+            "+ \r\n",
+            "+OK Welcome.\r\n+OK 2 320\r\n",
+        ],
+    );
+    let bearer = format!("{}\r\n", blob(Mechanism::OAuthBearer));
+    assert_eq!(gmail.wrote, ["CAPA\r\n", "AUTH OAUTHBEARER\r\n", &bearer]);
+    assert_eq!(gmail.surplus(), "+OK 2 320\r\n");
+
+    // Exchange's continuation has no space, and its banner looks like an offer of APOP.
+    let exchange = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            "+OK The POP3 service is ready. <TABPAA==>\r\n",
+            EXCHANGE,
+            "+\r\n",
+            "+OK User successfully authenticated.\r\n",
+        ],
+    );
+    let xoauth2 = format!("{}\r\n", blob(Mechanism::XOAuth2));
+    assert_eq!(exchange.wrote, ["CAPA\r\n", "AUTH XOAUTH2\r\n", &xoauth2]);
+    assert_eq!(exchange.surplus(), "");
+}
+
+#[test]
+fn without_capabilities_the_providers_first_mechanism_is_tried() {
+    for capa in ["-ERR Command is not valid in this state.\r\n", "+OK\r\nTOP\r\n.\r\n"] {
+        let run = run(
+            oauth(UpstreamSecurity::Secured),
+            &["+OK hi\r\n", capa, "+\r\n", "+OK\r\n"],
+        );
+        assert_eq!(run.wrote[..2], ["CAPA\r\n", "AUTH OAUTHBEARER\r\n"]);
+        assert_eq!(run.surplus(), "");
+    }
+}
+
+#[test]
+fn a_refused_token_is_explained_acknowledged_and_blamed() {
+    for (mechanism, list, answer) in [
+        (Mechanism::OAuthBearer, GMAIL, "AQ==\r\n"),
+        (Mechanism::XOAuth2, EXCHANGE, "\r\n"),
+    ] {
+        let run = run(
+            oauth(UpstreamSecurity::Secured),
+            &[
+                "+OK hi\r\n",
+                list,
+                "+ \r\n",
+                GMAIL_CHALLENGE,
+                "-ERR [AUTH] Username and password not accepted.\r\n",
+            ],
+        );
+        let challenge = r#"<challenge {"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}>"#;
+        assert_eq!(run.wrote[3..], [challenge, answer], "{mechanism:?}");
+        assert_eq!(
+            run.refusal(),
+            (Some("AUTH"), "Username and password not accepted.", true)
+        );
+        assert_eq!(run.fault().detail, format!("in answer to AUTH {}", mechanism.name()));
+    }
+    let exchange = run(
+        oauth(UpstreamSecurity::Secured),
+        &[
+            "+OK hi\r\n",
+            EXCHANGE,
+            "+\r\n",
+            "-ERR Authentication failure: unknown user name or bad password.\r\n",
+        ],
+    );
+    let text = "Authentication failure: unknown user name or bad password.";
+    assert_eq!(exchange.refusal(), (None, text, true));
+}
+
+#[test]
+fn what_is_not_the_credentials_fault_is_not_blamed_on_it() {
+    let after_blob = |answer: &str| {
+        let says = ["+OK hi\r\n", EXCHANGE, "+\r\n", answer];
+        run(oauth(UpstreamSecurity::Secured), &says)
+    };
+    let limited = after_blob("-ERR [IN-USE] Do you have another POP session running?\r\n");
+    assert_eq!(
+        limited.refusal(),
+        (Some("IN-USE"), "Do you have another POP session running?", false)
+    );
+    let not_enabled = after_blob("-ERR [SYS/PERM] Your account is not enabled for POP access\r\n");
+    assert_eq!(
+        not_enabled.refusal(),
+        (Some("SYS/PERM"), "Your account is not enabled for POP access", false)
+    );
+    for (answer, detail) in [
+        (
+            "-ERR [SYS/TEMP] Temporary failure\r\n",
+            "-ERR [SYS/TEMP] Temporary failure",
+        ),
+        ("-ERR [LOGIN-DELAY] too soon\r\n", "-ERR [LOGIN-DELAY] too soon"),
+        ("-ERR Server Unavailable. 21\r\n", "-ERR Server Unavailable. 21"),
+    ] {
+        let expected = Fault::unavailable(format!("upstream answers AUTH XOAUTH2 with {detail}"));
+        assert_eq!(after_blob(answer).fault(), &expected);
+    }
+    let says = ["+OK hi\r\n", EXCHANGE, "-ERR Protocol error. 14\r\n"];
+    let command = run(oauth(UpstreamSecurity::Secured), &says);
+    assert_eq!(
+        command.fault(),
+        &Fault::unavailable("upstream answers AUTH XOAUTH2 with -ERR Protocol error. 14")
+    );
+    assert_eq!(command.wrote.len(), 2, "the token stays here");
+}
+
+#[test]
+fn a_password_goes_by_plain_by_user_and_pass_or_by_login() {
+    let plain = run(
+        password(UpstreamSecurity::Secured),
+        &["+OK hi\r\n", GMAIL, "+ \r\n", "+OK in\r\n"],
+    );
+    assert_eq!(
+        plain.wrote,
+        [
+            "CAPA\r\n",
+            "AUTH PLAIN\r\n",
+            "AGFkYUBleGFtcGxlLmNvbQBjb3JyZWN0IGhvcnNlIGJhdHRlcnk=\r\n"
+        ]
+    );
+    let user = run(
+        password(UpstreamSecurity::Secured),
+        &[
+            "+OK hi\r\n",
+            "-ERR what?\r\n",
+            "+OK send PASS\r\n",
+            "+OK in\r\n+OK 0 0\r\n",
+        ],
+    );
+    assert_eq!(
+        user.wrote,
+        ["CAPA\r\n", "USER ada@example.com\r\n", "PASS correct horse battery\r\n"]
+    );
+    assert_eq!(user.surplus(), "+OK 0 0\r\n");
+    let login = run(
+        password(UpstreamSecurity::Secured),
+        &[
+            "+OK hi\r\n",
+            "+OK\r\nSASL LOGIN\r\n.\r\n",
+            "+ VXNlcm5hbWU6\r\n",
+            "+ UGFzc3dvcmQ6\r\n",
+            "-ERR [AUTH] no\r\n",
+        ],
+    );
+    assert_eq!(
+        login.wrote[1..],
+        [
+            "AUTH LOGIN\r\n",
+            "YWRhQGV4YW1wbGUuY29t\r\n",
+            "Y29ycmVjdCBob3JzZSBiYXR0ZXJ5\r\n"
+        ]
+    );
+    assert_eq!(login.refusal(), (Some("AUTH"), "no", true));
+}
+
+#[test]
+fn a_refused_name_or_password_is_blamed() {
+    let begin = ["+OK hi\r\n", "-ERR\r\n"];
+    let name = run(
+        password(UpstreamSecurity::Secured),
+        &[&begin[..], &["-ERR never heard of ada\r\n"]].concat(),
+    );
+    assert_eq!(name.refusal(), (None, "never heard of ada", true));
+    assert_eq!(name.fault().detail, "in answer to USER and PASS");
+    assert_eq!(name.wrote.len(), 2, "the password stays here");
+    let secret = run(
+        password(UpstreamSecurity::Secured),
+        &[&begin[..], &["+OK\r\n", "-ERR invalid password\r\n"]].concat(),
+    );
+    assert_eq!(secret.refusal(), (None, "invalid password", true));
+}
+
+#[test]
+fn stls_comes_before_everything_and_what_was_said_in_clear_is_forgotten() {
+    let run = run(
+        oauth(UpstreamSecurity::StartTls),
+        &["+OK hi <1@x>\r\n", "+OK begin\r\n", EXCHANGE, "+\r\n", "+OK in\r\n"],
+    );
+    let blob = format!("{}\r\n", blob(Mechanism::XOAuth2));
+    assert_eq!(run.wrote, ["STLS\r\n", "<TLS>", "CAPA\r\n", "AUTH XOAUTH2\r\n", &blob]);
+    assert_eq!(run.surplus(), "");
+}
+
+#[test]
+fn data_in_clear_behind_the_ok_of_stls_is_an_injection() {
+    for injected in ["+OK\r\nSASL PLAIN\r\n.\r\n", "-ERR x\r\n", "+", "\r\n", "\x16\x03\x03"] {
+        let answer = format!("+OK go\r\n{injected}");
+        let run = run(oauth(UpstreamSecurity::StartTls), &["+OK hi\r\n", &answer]);
+        assert_eq!(run.wrote, ["STLS\r\n"], "no handshake: {injected:?}");
+        assert_eq!(run.fault(), &super::injected());
+    }
+    // Both answers and more, before anything was asked.
+    let early = run(oauth(UpstreamSecurity::StartTls), &["+OK hi\r\n+OK go\r\n+OK x\r\n"]);
+    assert_eq!((early.wrote.len(), early.fault()), (0, &super::injected()));
+    // In a piece of its own, before the handshake was done.
+    let mut dialogue = Pop3Upstream::new(oauth(UpstreamSecurity::StartTls));
+    dialogue.handle_bytes(b"+OK hi\r\n+OK go\r\n");
+    assert!(matches!(dialogue.poll_step(), Some(UpstreamStep::Send(_))));
+    assert!(matches!(dialogue.poll_step(), Some(UpstreamStep::Secure)));
+    dialogue.handle_bytes(b"+");
+    assert!(matches!(dialogue.poll_step(), Some(UpstreamStep::Failed(fault)) if fault == super::injected()));
+    dialogue.handle_secured();
+    assert!(dialogue.poll_step().is_none());
+}
+
+#[test]
+fn stls_that_is_refused_or_avoided_ends_the_login_before_the_credential() {
+    for (says, detail) in [
+        (
+            &["+OK hi\r\n", "-ERR [SYS/TEMP] not now\r\n"][..],
+            "upstream refuses STLS: not now",
+        ),
+        (
+            &["+OK hi\r\n", "-ERR Command is not valid\r\n"],
+            "upstream refuses STLS: Command is not valid",
+        ),
+        (
+            &["+OK hi\r\n", "+ go\r\n"],
+            "unexpected reply, waiting for the upstream's answer to STLS: + go",
+        ),
+        (&["+OK hi\r\n", "OK\r\n"], "unexpected reply"),
+    ] {
+        let run = run(oauth(UpstreamSecurity::StartTls), says);
+        assert_eq!(run.fault().kind, FaultKind::Unavailable);
+        assert!(run.fault().detail.contains(detail), "{:?}", run.fault());
+        assert_eq!(run.wrote, ["STLS\r\n"]);
+    }
+}
+
+#[test]
+fn a_greeting_that_is_none_ends_the_login() {
+    for greeting in [
+        "-ERR [IN-USE] Too many connections",
+        "-ERR [SYS/TEMP] later",
+        "* OK IMAP4",
+        "220 smtp.example.com ESMTP",
+        "HTTP/1.1 400 Bad Request",
+        "+ hi",
+        "",
+    ] {
+        for security in [
+            UpstreamSecurity::Secured,
+            UpstreamSecurity::Clear,
+            UpstreamSecurity::StartTls,
+        ] {
+            let run = run(oauth(security), &[&format!("{greeting}\r\n")]);
+            let detail = format!("upstream sent an unexpected reply, waiting for the upstream's greeting: {greeting}");
+            assert_eq!(run.fault(), &Fault::unavailable(detail));
+            assert!(run.wrote.is_empty());
+        }
+    }
+}
+
+#[test]
+fn every_state_says_where_the_login_was_when_the_upstream_went_away() {
+    let sasl = [
+        ("+OK hi\r\n", "waiting for the upstream's greeting"),
+        ("+OK\r\n", "waiting for the upstream's answer to STLS"),
+        ("+OK\r\n", "waiting for the upstream's answer to CAPA"),
+        (".\r\n", "waiting for the end of the upstream's capabilities"),
+        ("+\r\n", "waiting for the upstream's invitation to go on with AUTH"),
+        ("", "waiting for the upstream's answer to AUTH"),
+    ];
+    let user_pass = [
+        ("+OK hi\r\n", "waiting for the upstream's greeting"),
+        ("+OK\r\n", "waiting for the upstream's answer to STLS"),
+        ("-ERR\r\n", "waiting for the upstream's answer to CAPA"),
+        ("+OK\r\n", "waiting for the upstream's answer to USER"),
+        ("", "waiting for the upstream's answer to PASS"),
+    ];
+    for (ready, states) in [(oauth as fn(_) -> _, &sasl[..]), (password, &user_pass)] {
+        for count in 0..states.len() {
+            let mut dialogue = Pop3Upstream::new(ready(UpstreamSecurity::StartTls));
+            let mut run = Run {
+                wrote: Vec::new(),
+                outcome: None,
+                state: "",
+            };
+            for (said, _) in &states[..count] {
+                dialogue.handle_bytes(said.as_bytes());
+                take_steps(&mut dialogue, &mut run);
+            }
+            let name = states[count].1;
+            assert_eq!(dialogue.state_name(), name);
+            dialogue.handle_eof();
+            take_steps(&mut dialogue, &mut run);
+            let expected = Fault::unavailable(format!("upstream closed the connection, {name}"));
+            assert_eq!(run.fault(), &expected);
+        }
+    }
+}
+
+#[test]
+fn a_challenge_that_makes_no_sense_is_cancelled_and_a_second_one_is_the_end() {
+    let cancelled = run(
+        password(UpstreamSecurity::Secured),
+        &["+OK hi\r\n", GMAIL, "+\r\n", "+ ?\r\n", "-ERR cancelled\r\n"],
+    );
+    assert_eq!(cancelled.wrote[3..], ["<challenge ?>", "*\r\n"]);
+    let endless = run(
+        oauth(UpstreamSecurity::Secured),
+        &["+OK hi\r\n", EXCHANGE, "+\r\n", "+ e30=\r\n", "+ e30=\r\n"],
+    );
+    assert_eq!(endless.wrote[3..], ["<challenge {}>", "\r\n"]);
+    assert!(
+        endless.fault().detail.contains("unexpected reply"),
+        "{:?}",
+        endless.fault()
+    );
+}
+
+#[test]
+fn an_upstream_that_echoes_the_credential_is_not_repeated() {
+    let blob = blob(Mechanism::XOAuth2);
+    for echo in [
+        format!("-ERR unknown command {blob}\r\n"),
+        format!("-ERR {TOKEN} is bad\r\n"),
+        format!("-ERR [{TOKEN}] is bad\r\n"),
+        format!("{blob}\r\n"),
+        format!("+ {blob}\r\n-ERR no\r\n"),
+    ] {
+        let says = ["+OK hi\r\n", EXCHANGE, "+\r\n", &echo];
+        let run = run(oauth(UpstreamSecurity::Secured), &says);
+        let seen = format!("{:?} {:?}", &run.wrote[3..], run.outcome);
+        assert!(
+            run.outcome.is_some() && !seen.contains(blob.split_at(20).0) && !seen.contains(TOKEN.split_at(16).0),
+            "{seen}"
+        );
+    }
+    let says = [
+        "+OK hi\r\n",
+        "-ERR\r\n",
+        "+OK\r\n",
+        "-ERR what is PASS correct horse battery?\r\n",
+    ];
+    let run = run(password(UpstreamSecurity::Secured), &says);
+    assert!(!format!("{:?}", run.outcome).contains("correct"), "{:?}", run.outcome);
+}
+
+#[test]
+fn neither_steps_nor_the_dialogue_print_a_credential() {
+    let mut dialogue = Pop3Upstream::new(oauth(UpstreamSecurity::Secured));
+    dialogue.handle_bytes(format!("+OK hi\r\n{EXCHANGE}+\r\n").as_bytes());
+    let steps: Vec<_> = std::iter::from_fn(|| dialogue.poll_step()).collect();
+    assert_eq!(
+        format!("{dialogue:?} {steps:?}"),
+        "Pop3Upstream { state: \"waiting for the upstream's answer to AUTH\", .. } \
+         [Send(6 bytes), Send(14 bytes), Send(94 bytes)]"
+    );
+}
+
+#[test]
+fn a_credential_behind_a_fault_of_the_same_piece_is_not_sent() {
+    let run = run(
+        oauth(UpstreamSecurity::Secured),
+        &["+OK hi\r\n", &format!("{EXCHANGE}+\r\nHTTP/1.1 400\r\n")],
+    );
+    assert_eq!(run.wrote, ["CAPA\r\n"]);
+    assert!(run.fault().detail.contains("HTTP/1.1 400"));
+}
+
+#[test]
+fn endless_talk_is_ended() {
+    let line = format!("X-{}\r\n", "x".repeat(1000));
+    let talk: Vec<&str> = ["+OK hi\r\n", "+OK\r\n"]
+        .into_iter()
+        .chain(std::iter::repeat_n(line.as_str(), 100))
+        .collect();
+    let talkative = run(oauth(UpstreamSecurity::Secured), &talk);
+    assert!(
+        talkative.fault().detail.contains("more than 65536 bytes"),
+        "{:?}",
+        talkative.fault()
+    );
+    let long = "x".repeat(9000);
+    let endless = run(oauth(UpstreamSecurity::Secured), &["+OK hi\r\n", &long]);
+    assert!(
+        endless.fault().detail.contains("longer than 8192 bytes"),
+        "{:?}",
+        endless.fault()
+    );
+}
+
+/// What an upstream may say in one turn, real and hostile.
+const FRAGMENTS: [&str; 20] = [
+    "+OK hi\r\n",
+    "+OK\r\n",
+    "+OK <1@x>\n",
+    "SASL PLAIN XOAUTH2\r\n",
+    "SASL LOGIN\r\n",
+    "USER\r\n",
+    "TOP\r\n",
+    ".\r\n",
+    "+OK\r\nSASL OAUTHBEARER\r\n.\r\n",
+    "-ERR\r\n",
+    "-ERR [AUTH] no\r\n",
+    "-ERR [SYS/TEMP] later\r\n",
+    "-ERR [IN-USE",
+    "+\r\n",
+    "+ \r\n",
+    "+ e30=\r\n",
+    "* OK\r\n",
+    "\r",
+    "\n",
+    "x",
+];
+
+fn readies(securities: &'static [UpstreamSecurity]) -> impl Strategy<Value = UpstreamReady> {
+    let security = proptest::sample::select(securities);
+    (any::<bool>(), security).prop_map(|(is_oauth, security)| match is_oauth {
+        true => oauth(security),
+        false => password(security),
+    })
+}
+
+/// On these, what came in clear and what came in TLS cannot be told by the pieces it came in.
+const WITHOUT_STARTTLS: &[UpstreamSecurity] = &[UpstreamSecurity::Secured, UpstreamSecurity::Clear];
+
+const ALL: &[UpstreamSecurity] = &[
+    UpstreamSecurity::Secured,
+    UpstreamSecurity::Clear,
+    UpstreamSecurity::StartTls,
+];
+
+proptest! {
+    #![proptest_config(crate::proto::testing::proptest_config("proptest-regressions/pop3_upstream.txt"))]
+
+    #[test]
+    fn every_split_comes_to_the_same(
+        ready in readies(WITHOUT_STARTTLS),
+        says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..12),
+        piece in 1usize..50,
+    ) {
+        let whole = run(ready_again(&ready), &[&says.concat()]);
+        let split = run_in_pieces(ready, &[&says.concat()], piece);
+        prop_assert_eq!(whole.outcome, split.outcome);
+        prop_assert_eq!(whole.state, split.state);
+    }
+
+    #[test]
+    fn an_interactive_login_is_the_same_in_any_pieces(
+        ready in readies(ALL),
+        says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..12),
+        piece in 1usize..50,
+    ) {
+        // A piece that ends a line and begins another is an injection on one side of the cut only.
+        let lines: Vec<&str> = says.iter().flat_map(|said| said.split_inclusive('\n')).collect();
+        prop_assert_eq!(run(ready_again(&ready), &lines), run_in_pieces(ready, &lines, piece));
+    }
+
+    #[test]
+    fn a_login_ends_with_one_last_step_and_never_shows_the_credential(
+        ready in readies(ALL),
+        says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..20),
+        bytes in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut dialogue = Pop3Upstream::new(ready);
+        let mut last = 0;
+        for said in says.iter().map(|said| said.as_bytes()).chain(std::iter::once(&bytes[..])) {
+            dialogue.handle_bytes(said);
+            while let Some(step) = dialogue.poll_step() {
+                let shown = format!("{step:?}");
+                prop_assert!(!shown.contains(TOKEN) && !shown.contains(PASSWORD));
+                match step {
+                    UpstreamStep::Secure => dialogue.handle_secured(),
+                    UpstreamStep::LoggedIn(_) | UpstreamStep::Failed(_) => last += 1,
+                    UpstreamStep::Send(_) | UpstreamStep::Challenged(_) | UpstreamStep::Learned(_) => prop_assert_eq!(last, 0),
+                }
+            }
+        }
+        dialogue.handle_eof();
+        while dialogue.poll_step().is_some() {
+            last += 1;
+        }
+        prop_assert_eq!(last, 1);
+    }
+}
+
+fn ready_again(ready: &UpstreamReady) -> UpstreamReady {
+    UpstreamReady {
+        credential: ready.credential.clone(),
+        mechanisms: ready.mechanisms.clone(),
+        host: ready.host.clone(),
+        ..*ready
+    }
+}
