@@ -146,6 +146,14 @@ impl Framer {
         self.consume(self.command.scanned);
     }
 
+    /// Lets go of at most `count` bytes that have arrived behind the last cut, because they are no lines; says how many
+    /// there were.
+    pub fn discard(&mut self, count: usize) -> usize {
+        let gone = count.min(self.buffered());
+        self.consume(gone);
+        gone
+    }
+
     /// Bytes held.
     pub fn buffered(&self) -> usize {
         self.buffer.len() - self.start

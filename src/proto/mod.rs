@@ -10,6 +10,7 @@ pub mod imap;
 mod redaction;
 pub mod sasl;
 pub mod session;
+pub mod smtp;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -63,8 +64,9 @@ pub fn boundaries(protocol: Protocol) -> Option<Box<dyn Boundaries>> {
 pub fn goodbye(protocol: Protocol, goodbye: session::Goodbye) -> Bytes {
     match protocol {
         Protocol::Imap => imap::reply::goodbye(goodbye),
-        // POP3 has no words for it (INTERFACE §5); no listener speaks SMTP yet.
-        Protocol::Smtp | Protocol::Pop3 => Bytes::new(),
+        Protocol::Smtp => smtp::reply::goodbye(goodbye),
+        // It has no words for it (INTERFACE §5).
+        Protocol::Pop3 => Bytes::new(),
     }
 }
 
@@ -72,7 +74,8 @@ pub fn goodbye(protocol: Protocol, goodbye: session::Goodbye) -> Bytes {
 pub fn refusal(protocol: Protocol) -> Bytes {
     match protocol {
         Protocol::Imap => Bytes::from_static(imap::reply::farewell(&FaultKind::ProxyLimit).as_bytes()),
-        Protocol::Smtp | Protocol::Pop3 => Bytes::new(),
+        Protocol::Smtp => Bytes::from_static(smtp::reply::farewell(&FaultKind::ProxyLimit).as_bytes()),
+        Protocol::Pop3 => Bytes::new(),
     }
 }
 
