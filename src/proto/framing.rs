@@ -366,6 +366,18 @@ mod tests {
         assert!(shown.contains("bytes)") && !shown.contains("s3cret"), "{shown}");
     }
 
+    #[test]
+    fn what_is_discarded_is_no_line_and_what_follows_is_one() {
+        let mut framer = Framer::new(LIMITS);
+        framer.push(b"BDAT 8\r\nQUIT\r\n");
+        assert!(matches!(framer.poll_line(), Some(Ok(line)) if line.as_bytes() == b"BDAT 8"));
+        assert_eq!(framer.discard(8), 6, "no more than has arrived");
+        framer.push(b"xxNOOP\r\n");
+        assert_eq!(framer.discard(2), 2, "no more than was asked for");
+        assert!(matches!(framer.poll_line(), Some(Ok(line)) if line.as_bytes() == b"NOOP"));
+        assert_eq!(framer.buffered(), 0);
+    }
+
     /// All cuts of a stream that arrives in `pieces`, in a notation that tests can be written in.
     fn cuts(pieces: &[&[u8]], unit: Unit) -> Vec<String> {
         let mut framer = Framer::new(LIMITS);

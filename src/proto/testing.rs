@@ -1,7 +1,5 @@
 //! What the tests of several protocol modules share.
 
-pub(crate) mod transcript;
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -433,7 +433,3 @@ const LOGIN_REQUIRED: &str = "530 5.7.0 Authentication required";
 
 /// Replies are written once they are this many bytes, even if more commands wait.
 const REPLY_BYTES: usize = 4096;
-
-#[cfg(test)]
-#[path = "client_tests.rs"]
-mod tests;

@@ -1,26 +1,12 @@
-//! Whole SMTP sessions on a virtual clock, as transcripts.
+//! SMTP sessions, towards the scripted upstream.
 
-use std::sync::Arc;
-use std::time::Instant;
-
-use proptest::prelude::*;
-
-use crate::proto::Protocol;
-use crate::proto::session::{Action, Admission, ClientSecurity, Input, Phase, SessionContext, UpstreamSecurity};
-use crate::proto::testing::transcript::{self, Story};
-use crate::proto::testing::{self, OAUTH_TOKEN, proptest_config, ready, smtp_session};
+use super::*;
 
 fn context() -> SessionContext {
     SessionContext {
         protocol: Protocol::Smtp,
-        ..testing::context()
+        ..super::context()
     }
-}
-
-#[track_caller]
-fn play(context: &SessionContext, transcript: &str) {
-    let now = Instant::now();
-    transcript::play(smtp_session(context, now), now, transcript);
 }
 
 /// The begin that most transcripts share.
@@ -408,7 +394,7 @@ fn debug_output_holds_no_secret() {
 
 fn tell_story(context: &SessionContext, pieces: &[&[u8]]) -> Story {
     let now = Instant::now();
-    Story::of(smtp_session(context, now), now, pieces)
+    tell_story_of(smtp_session(context, now), pieces, now)
 }
 
 /// Streams that are made of what clients send, so that most of them reach deep.
