@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use portreeve::proto::framing::{FrameLimits, Framer};
-use portreeve::proto::{imap, pop3};
+use portreeve::proto::smtp::extensions::Extensions;
+use portreeve::proto::{imap, pop3, smtp};
 
 const LIMITS: FrameLimits = FrameLimits {
     line_bytes_max: 8192,
@@ -79,5 +80,30 @@ fn pop3_grammar(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, framing, grammar, pop3_grammar);
+fn smtp_grammar(criterion: &mut Criterion) {
+    let long = [&b"AUTH XOAUTH2 "[..], &b"A".repeat(8000)].concat();
+    let mut group = criterion.benchmark_group("SMTP command");
+    for (name, line) in [
+        ("EHLO", &b"EHLO [192.0.2.17]"[..]),
+        (
+            "AUTH PLAIN",
+            b"AUTH PLAIN AGpvZUBleGFtcGxlLmNvbQA2Y2FkMDFkYWUwOGQ0YjZmOWYwYTdjMWUyYjNkNGY1YQ==",
+        ),
+        ("AUTH as long as a line", &long),
+        ("MAIL", b"MAIL FROM:<joe@example.com> SIZE=123456 BODY=8BITMIME"),
+    ] {
+        group.throughput(Throughput::Bytes(line.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| smtp::command::parse(black_box(line)).is_ok())
+        });
+    }
+    group.bench_function("extensions shared by 20 upstreams", |bencher| {
+        let upstream = Extensions::parse(&["SIZE 35882577", "8BITMIME", "PIPELINING", "CHUNKING", "SMTPUTF8"]);
+        let upstreams = vec![upstream; 20];
+        bencher.iter(|| Extensions::shared(black_box(&upstreams)).lines())
+    });
+    group.finish();
+}
+
+criterion_group!(benches, framing, grammar, pop3_grammar, smtp_grammar);
 criterion_main!(benches);

@@ -314,6 +314,11 @@ impl Provider {
             Protocol::Pop3 => self.pop3.as_ref(),
         }
     }
+
+    /// Whether it is configured without anybody's doing, because it needs no app of the administrator's (icloud).
+    pub fn is_always_there(&self) -> bool {
+        preset::without_oauth().any(|preset| preset.name == self.name)
+    }
 }
 
 impl UserRule {

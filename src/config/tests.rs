@@ -107,7 +107,7 @@ fn nothing_given_means_the_defaults() {
         wanted.map(|(protocol, address)| (protocol, address.to_owned(), ListenerTls::Off))
     );
     assert_eq!(config.providers.keys().collect::<Vec<_>>(), ["icloud"]);
-    assert!(config.providers["icloud"].oauth.is_none());
+    assert!(config.providers["icloud"].oauth.is_none() && config.providers["icloud"].is_always_there());
 }
 
 #[test]

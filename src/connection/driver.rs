@@ -104,7 +104,11 @@ impl Driver {
                 PlaintextAuth::Loopback => remote.is_loopback(),
                 PlaintextAuth::Always => true,
             },
-            extensions: Arc::default(),
+            extensions: match settings.protocol {
+                Protocol::Smtp => self.services.extensions.promised(&config, settings.provider.as_deref()),
+                // These tell their capabilities after the login.
+                Protocol::Imap | Protocol::Pop3 => Arc::default(),
+            },
             limits: session_limits(&config),
         };
         let login = Login {
@@ -543,8 +547,9 @@ impl Login {
                 }
             }
             Report::UpstreamExtensions(extensions) => {
-                // TEMP
-                let _ = extensions;
+                if let Some(target) = self.attempt.as_ref().and_then(|attempt| attempt.target.as_ref()) {
+                    self.services.extensions.learn(target, &extensions);
+                }
             }
             Report::UpstreamChallenge(challenge) => {
                 let account = self.account();

@@ -14,6 +14,7 @@
 mod actor;
 mod attempt;
 mod driver;
+mod extensions;
 mod open;
 mod opening;
 mod register;
@@ -52,6 +53,8 @@ pub struct Services {
     pub sessions: Arc<Sessions>,
     /// What was said of misunderstandings lately.
     hints: opening::Hints,
+    /// What upstreams said they can do.
+    extensions: extensions::KnownExtensions,
 }
 
 impl Services {
@@ -71,6 +74,7 @@ impl Services {
             trust,
             sessions: Arc::default(),
             hints: opening::Hints::default(),
+            extensions: extensions::KnownExtensions::default(),
         })
     }
 

@@ -146,6 +146,14 @@ impl Framer {
         self.consume(self.command.scanned);
     }
 
+    /// Lets go of at most `count` bytes that have arrived behind the last cut, because they are no lines; says how many
+    /// there were.
+    pub fn discard(&mut self, count: usize) -> usize {
+        let gone = count.min(self.buffered());
+        self.consume(gone);
+        gone
+    }
+
     /// Bytes held.
     pub fn buffered(&self) -> usize {
         self.buffer.len() - self.start
@@ -356,6 +364,18 @@ mod tests {
         framer.push(b"A LOGIN x s3cret\r\nA LOGIN s3cret");
         let shown = format!("{framer:?} {:?} {framer:?}", framer.poll_command());
         assert!(shown.contains("bytes)") && !shown.contains("s3cret"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_discarded_is_no_line_and_what_follows_is_one() {
+        let mut framer = Framer::new(LIMITS);
+        framer.push(b"BDAT 8\r\nQUIT\r\n");
+        assert!(matches!(framer.poll_line(), Some(Ok(line)) if line.as_bytes() == b"BDAT 8"));
+        assert_eq!(framer.discard(8), 6, "no more than has arrived");
+        framer.push(b"xxNOOP\r\n");
+        assert_eq!(framer.discard(2), 2, "no more than was asked for");
+        assert!(matches!(framer.poll_line(), Some(Ok(line)) if line.as_bytes() == b"NOOP"));
+        assert_eq!(framer.buffered(), 0);
     }
 
     /// All cuts of a stream that arrives in `pieces`, in a notation that tests can be written in.

@@ -11,6 +11,7 @@ pub mod pop3;
 mod redaction;
 pub mod sasl;
 pub mod session;
+pub mod smtp;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -70,10 +71,9 @@ pub fn boundaries(protocol: Protocol) -> Option<Box<dyn Boundaries>> {
 pub fn goodbye(protocol: Protocol, goodbye: session::Goodbye) -> Bytes {
     match protocol {
         Protocol::Imap => imap::reply::goodbye(goodbye),
+        Protocol::Smtp => smtp::reply::goodbye(goodbye),
         // No word that nobody asked for (RFC 1939 §3).
         Protocol::Pop3 => Bytes::new(),
-        // No listener speaks it yet.
-        Protocol::Smtp => Bytes::new(),
     }
 }
 
@@ -81,8 +81,8 @@ pub fn goodbye(protocol: Protocol, goodbye: session::Goodbye) -> Bytes {
 pub fn refusal(protocol: Protocol) -> Bytes {
     match protocol {
         Protocol::Imap => Bytes::from_static(imap::reply::farewell(&FaultKind::ProxyLimit).as_bytes()),
+        Protocol::Smtp => Bytes::from_static(smtp::reply::farewell(&FaultKind::ProxyLimit).as_bytes()),
         Protocol::Pop3 => Bytes::from_static(pop3::reply::TOO_MANY_SESSIONS.as_bytes()),
-        Protocol::Smtp => Bytes::new(),
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proptest::test_runner::{Config, FileFailurePersistence};
 
-use super::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
+use super::dialogue::{ClientDialogue, ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
 use super::imap::client::ImapClient;
 use super::session::{ClientSecurity, Session, SessionContext, SessionLimits, UpstreamReady, UpstreamSecurity};
+use super::smtp::client::SmtpClient;
 use super::{Credential, CredentialSecret, Dialogues, Mechanism, Protocol};
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
 
@@ -44,11 +45,32 @@ pub(crate) fn context() -> SessionContext {
 
 /// An IMAP session towards a [`ScriptedUpstream`].
 pub(crate) fn imap_session(context: &SessionContext, now: Instant) -> Session {
-    let dialogues = Dialogues {
-        client: Box::new(ImapClient::new(context)),
-        upstream: Box::new(Script),
+    let greeted = UpstreamGreeted {
+        for_client: Bytes::from_static(b"* CAPABILITY IMAP4rev1 IDLE\r\n"),
+        surplus: Bytes::from_static(b"* 1 EXISTS\r\n"),
     };
-    Session::with_dialogues(context, dialogues, now)
+    scripted_session(context, Box::new(ImapClient::new(context)), greeted, now)
+}
+
+/// An SMTP session towards a [`ScriptedUpstream`].
+pub(crate) fn smtp_session(context: &SessionContext, now: Instant) -> Session {
+    scripted_session(
+        context,
+        Box::new(SmtpClient::new(context)),
+        UpstreamGreeted::default(),
+        now,
+    )
+}
+
+/// A session towards a [`ScriptedUpstream`] that says this around its login.
+fn scripted_session(
+    context: &SessionContext,
+    client: Box<dyn ClientDialogue>,
+    greeted: UpstreamGreeted,
+    now: Instant,
+) -> Session {
+    let upstream = Box::new(Script { greeted });
+    Session::with_dialogues(context, Dialogues { client, upstream }, now)
 }
 
 /// An open upstream leg with an OAuth token of that generation.
@@ -72,7 +94,9 @@ pub(crate) fn ready(generation: u64, security: UpstreamSecurity) -> UpstreamRead
 pub(crate) const OAUTH_TOKEN: &str = "ya29.0auth";
 
 /// Makes [`ScriptedUpstream`]s.
-pub(crate) struct Script;
+struct Script {
+    greeted: UpstreamGreeted,
+}
 
 impl DialUpstream for Script {
     fn dialogue(&self, ready: UpstreamReady, identity: Option<ClientIdentity>) -> Box<dyn UpstreamDialogue> {
@@ -81,7 +105,10 @@ impl DialUpstream for Script {
             UpstreamSecurity::StartTls => UpstreamStep::Send(Bytes::from_static(b"STARTTLS\r\n")),
             _ => UpstreamStep::Send(format!("login {} id {identity}\r\n", ready.credential.user).into()),
         };
-        Box::new(ScriptedUpstream { next: Some(first) })
+        Box::new(ScriptedUpstream {
+            next: Some(first),
+            greeted: self.greeted.clone(),
+        })
     }
 }
 
@@ -89,6 +116,7 @@ impl DialUpstream for Script {
 /// `TLS` begins the handshake, and anything else is a challenge.
 struct ScriptedUpstream {
     next: Option<UpstreamStep>,
+    greeted: UpstreamGreeted,
 }
 
 impl UpstreamDialogue for ScriptedUpstream {
@@ -101,10 +129,7 @@ impl UpstreamDialogue for ScriptedUpstream {
             })))
         };
         self.next = Some(match bytes {
-            b"OK" => UpstreamStep::LoggedIn(UpstreamGreeted {
-                for_client: Bytes::from_static(b"* CAPABILITY IMAP4rev1 IDLE\r\n"),
-                surplus: Bytes::from_static(b"* 1 EXISTS\r\n"),
-            }),
+            b"OK" => UpstreamStep::LoggedIn(self.greeted.clone()),
             b"NO" => refused(true),
             b"BUSY" => refused(false),
             b"TLS" => UpstreamStep::Secure,

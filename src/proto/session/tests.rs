@@ -4,6 +4,7 @@
 //! What stands behind an input is all that follows from it.
 
 mod pop3;
+mod smtp;
 
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fault::{FaultKind, UpstreamRefusal};
 use crate::limits::PIPELINED_BYTES_MAX;
-use crate::proto::testing::{OAUTH_TOKEN, context, imap_session, proptest_config, ready};
+use crate::proto::testing::{OAUTH_TOKEN, context, imap_session, proptest_config, ready, smtp_session};
 use crate::secret::ExposeSecret;
 
 /// Plays a transcript against a session and compares.
@@ -20,8 +21,9 @@ fn play(context: &SessionContext, transcript: &str) {
     let mut now = Instant::now();
     let mut session = match context.protocol {
         Protocol::Imap => imap_session(context, now),
+        Protocol::Smtp => smtp_session(context, now),
         // With the protocol's own upstream leg.
-        _ => Session::new(context, now).unwrap(),
+        Protocol::Pop3 => Session::new(context, now).unwrap(),
     };
     let mut played = String::new();
     for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
