@@ -10,6 +10,7 @@ pub mod imap;
 mod redaction;
 pub mod sasl;
 pub mod session;
+pub mod smtp;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -42,11 +43,17 @@ pub fn dialogues(context: &session::SessionContext) -> Option<Dialogues> {
     }
 }
 
-/// The upstream side alone, for a login without a client; `None` as for [`dialogues`].
-pub fn upstream_dialogue(protocol: Protocol, ready: session::UpstreamReady) -> Option<Box<dyn UpstreamDialogue>> {
+/// The upstream side alone, for a login without a client, by a proxy whose own name is `hostname`; `None` as for
+/// [`dialogues`].
+pub fn upstream_dialogue(
+    protocol: Protocol,
+    hostname: &str,
+    ready: session::UpstreamReady,
+) -> Option<Box<dyn UpstreamDialogue>> {
     match protocol {
         Protocol::Imap => Some(imap::upstream::DialImap.dialogue(ready, None)),
-        Protocol::Smtp | Protocol::Pop3 => None,
+        Protocol::Smtp => Some(Box::new(smtp::upstream::SmtpUpstream::new(ready, hostname))),
+        Protocol::Pop3 => None,
     }
 }
 
@@ -54,7 +61,8 @@ pub fn upstream_dialogue(protocol: Protocol, ready: session::UpstreamReady) -> O
 pub fn boundaries(protocol: Protocol) -> Option<Box<dyn Boundaries>> {
     match protocol {
         Protocol::Imap => Some(Box::new(imap::boundary::ImapBoundaries::new())),
-        Protocol::Smtp | Protocol::Pop3 => None,
+        Protocol::Smtp => Some(Box::new(smtp::boundary::SmtpBoundaries::new())),
+        Protocol::Pop3 => None,
     }
 }
 
