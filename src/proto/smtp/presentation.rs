@@ -53,9 +53,9 @@ impl Presentation {
         }
         let command = format!("AUTH {}", mechanism.name());
         // LOGIN's user name could go along too, but not every upstream of it takes an initial response.
-        let initial = lines.pop_front_if(|response| {
-            mechanism != Mechanism::Login && command.len() + 1 + response.len() <= COMMAND_LINE_OCTETS_MAX
-        });
+        let fits = |response: &SecretBytes| command.len() + 1 + response.len() <= COMMAND_LINE_OCTETS_MAX;
+        let goes_along = mechanism != Mechanism::Login && lines.front().is_some_and(fits);
+        let initial = goes_along.then(|| lines.pop_front()).flatten();
         let opening = match initial {
             Some(response) => Zeroizing::new([command.as_bytes(), b" ", &response].concat()),
             None => line(command.as_bytes()),
