@@ -84,6 +84,9 @@ pub const UPSTREAM_LINE_BYTES_MAX: usize = 8192;
 /// Bytes, in all, that an upstream may send around its login and that are passed on to the client.
 pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
 
+/// Lines of one SMTP reply of an upstream. The EHLO replies of large providers have about a dozen.
+pub const UPSTREAM_REPLY_LINES_MAX: usize = 64;
+
 /// Characters of an upstream's own text that a client or a log line gets to see.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 512;
 

@@ -1,19 +1,25 @@
 //! A relayed session in any pieces: boundaries do not depend on how it was cut, and none is seen within a line.
 //!
-//! The first byte is the size of the pieces. The rest are turns: a byte whose lowest bit is the direction and whose others
-//! are the length, then the bytes.
+//! The first byte chooses the protocol by its highest bit and is otherwise the size of the pieces. The rest are turns: a byte
+//! whose lowest bit is the direction and whose others are the length, then the bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use portreeve::proto::dialogue::Boundaries;
 use portreeve::proto::imap::boundary::ImapBoundaries;
+use portreeve::proto::smtp::boundary::SmtpBoundaries;
 
 fuzz_target!(|data: &[u8]| {
-    let [piece, turns @ ..] = data else { return };
-    let piece = usize::from(*piece).max(1);
-    let (mut whole, mut split) = (ImapBoundaries::new(), ImapBoundaries::new());
+    let [choice, turns @ ..] = data else { return };
+    let piece = usize::from(choice & 0x7f).max(1);
+    match choice & 0x80 {
+        0 => follow(ImapBoundaries::new(), ImapBoundaries::new(), piece, turns),
+        _ => follow(SmtpBoundaries::new(), SmtpBoundaries::new(), piece, turns),
+    }
+});
+
+fn follow(mut whole: impl Boundaries, mut split: impl Boundaries, piece: usize, mut turns: &[u8]) {
     let mut upstream_last = Vec::new();
-    let mut turns = turns;
     while let [turn, rest @ ..] = turns {
         let (said, behind) = rest.split_at(usize::from(turn >> 1).min(rest.len()));
         if turn & 1 == 0 {
@@ -29,4 +35,4 @@ fuzz_target!(|data: &[u8]| {
         turns = behind;
     }
     assert_eq!(whole.take_remark(), split.take_remark());
-});
+}

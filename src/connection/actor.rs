@@ -301,16 +301,13 @@ impl State {
     fn relay(&mut self, parts: RelayParts, myself: ActorRef<Message>) {
         let protocol = self.phase.protocol;
         self.record_login(parts.login_seconds);
-        let Some(boundaries) = proto::boundaries(protocol) else {
-            return self.finish("not_relayed", &myself);
-        };
         let traffic = Arc::new(Traffic::default());
         let relay = Relay::new(
             parts.client,
             parts.upstream,
             parts.to_client,
             parts.to_upstream,
-            boundaries,
+            proto::boundaries(protocol),
             traffic.clone(),
             parts.goodbye,
         );

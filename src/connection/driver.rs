@@ -112,7 +112,7 @@ impl Driver {
             limits: session_limits(&config),
         };
         let login = Login {
-            session: Session::new(&context, accepted_at)?,
+            session: Session::new(&context, accepted_at),
             facts: SessionFacts {
                 protocol: settings.protocol,
                 remote_address: remote,

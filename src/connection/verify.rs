@@ -142,9 +142,9 @@ impl Walk {
     }
 
     async fn login(&self, services: &Services, leg: Leg, target: &UpstreamTarget) -> Result<(), Fault> {
-        let limit = services.config().limits.upstream_connect_timeout;
-        let dialogue = proto::upstream_dialogue(self.protocol, open::ready(target));
-        let mut dialogue = dialogue.ok_or_else(|| Fault::new(FaultKind::ProtocolNotOffered))?;
+        let config = services.config();
+        let limit = config.limits.upstream_connect_timeout;
+        let mut dialogue = proto::upstream_dialogue(self.protocol, &config.server.hostname, open::ready(target));
         let mut leg = leg;
         let mut buffer = open::buffer();
         loop {

@@ -32,37 +32,45 @@ pub struct Dialogues {
     pub upstream: Box<dyn DialUpstream + Send>,
 }
 
-/// The dialogues of the context's protocol; `None` for one that the proxy does not speak yet, whose listeners the
-/// configuration refuses.
-pub fn dialogues(context: &session::SessionContext) -> Option<Dialogues> {
+/// The dialogues of the context's protocol.
+pub fn dialogues(context: &session::SessionContext) -> Dialogues {
     match context.protocol {
-        Protocol::Imap => Some(Dialogues {
+        Protocol::Imap => Dialogues {
             client: Box::new(imap::client::ImapClient::new(context)),
             upstream: Box::new(imap::upstream::DialImap),
-        }),
-        Protocol::Pop3 => Some(Dialogues {
+        },
+        Protocol::Smtp => Dialogues {
+            client: Box::new(smtp::client::SmtpClient::new(context)),
+            upstream: Box::new(smtp::upstream::DialSmtp {
+                hostname: context.hostname.clone(),
+            }),
+        },
+        Protocol::Pop3 => Dialogues {
             client: Box::new(pop3::client::Pop3Client::new(context)),
             upstream: Box::new(pop3::upstream::DialPop3),
-        }),
-        Protocol::Smtp => None,
+        },
     }
 }
 
-/// The upstream side alone, for a login without a client; `None` as for [`dialogues`].
-pub fn upstream_dialogue(protocol: Protocol, ready: session::UpstreamReady) -> Option<Box<dyn UpstreamDialogue>> {
+/// The upstream side alone, for a login without a client, by a proxy whose own name is `hostname`.
+pub fn upstream_dialogue(
+    protocol: Protocol,
+    hostname: &str,
+    ready: session::UpstreamReady,
+) -> Box<dyn UpstreamDialogue> {
     match protocol {
-        Protocol::Imap => Some(imap::upstream::DialImap.dialogue(ready, None)),
-        Protocol::Pop3 => Some(pop3::upstream::DialPop3.dialogue(ready, None)),
-        Protocol::Smtp => None,
+        Protocol::Imap => imap::upstream::DialImap.dialogue(ready, None),
+        Protocol::Smtp => Box::new(smtp::upstream::SmtpUpstream::new(ready, hostname)),
+        Protocol::Pop3 => pop3::upstream::DialPop3.dialogue(ready, None),
     }
 }
 
-/// Who watches a relay of this protocol for the places of a goodbye; `None` where a session ends without a word.
-pub fn boundaries(protocol: Protocol) -> Option<Box<dyn Boundaries>> {
+/// Who watches a relay of this protocol for the places of a goodbye.
+pub fn boundaries(protocol: Protocol) -> Box<dyn Boundaries> {
     match protocol {
-        Protocol::Imap => Some(Box::new(imap::boundary::ImapBoundaries::new())),
-        Protocol::Pop3 => Some(Box::new(dialogue::Unwatched)),
-        Protocol::Smtp => None,
+        Protocol::Imap => Box::new(imap::boundary::ImapBoundaries::new()),
+        Protocol::Smtp => Box::new(smtp::boundary::SmtpBoundaries::new()),
+        Protocol::Pop3 => Box::new(dialogue::Unwatched),
     }
 }
 
@@ -77,7 +85,7 @@ pub fn goodbye(protocol: Protocol, goodbye: session::Goodbye) -> Bytes {
     }
 }
 
-/// What a client hears that is not admitted because there are too many sessions. Empty where there is no listener for the protocol.
+/// What a client hears that is not admitted because there are too many sessions.
 pub fn refusal(protocol: Protocol) -> Bytes {
     match protocol {
         Protocol::Imap => Bytes::from_static(imap::reply::farewell(&FaultKind::ProxyLimit).as_bytes()),

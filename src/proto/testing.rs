@@ -9,6 +9,7 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 
 use super::dialogue::{ClientDialogue, ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
 use super::imap::client::ImapClient;
+use super::pop3::client::Pop3Client;
 use super::session::{ClientSecurity, Session, SessionContext, SessionLimits, UpstreamReady, UpstreamSecurity};
 use super::smtp::client::SmtpClient;
 use super::{Credential, CredentialSecret, Dialogues, Mechanism, Protocol};
@@ -57,6 +58,16 @@ pub(crate) fn smtp_session(context: &SessionContext, now: Instant) -> Session {
     scripted_session(
         context,
         Box::new(SmtpClient::new(context)),
+        UpstreamGreeted::default(),
+        now,
+    )
+}
+
+/// A POP3 session towards a [`ScriptedUpstream`].
+pub(crate) fn pop3_session(context: &SessionContext, now: Instant) -> Session {
+    scripted_session(
+        context,
+        Box::new(Pop3Client::new(context)),
         UpstreamGreeted::default(),
         now,
     )

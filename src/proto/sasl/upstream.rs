@@ -58,6 +58,15 @@ pub fn plain(user: &str, password: &SecretString) -> Result<EncodedResponse, Uns
     Ok(encode(&["\0", user, "\0", password]))
 }
 
+/// LOGIN (draft-murchison-sasl-login): the answers to its two prompts.
+///
+/// # Errors
+/// As [`plain`], so that what can be logged in with does not depend on the mechanism.
+pub fn login(user: &str, password: &SecretString) -> Result<[EncodedResponse; 2], Unsendable> {
+    plain(user, password)?;
+    Ok([encode(&[user]), encode(&[password.expose_secret()])])
+}
+
 /// XOAUTH2, as Google specifies it and others follow.
 ///
 /// # Errors
@@ -161,6 +170,20 @@ mod tests {
         assert_eq!(
             decoded(&plain("tim", &"tanstaaftanstaaf".to_owned().into()).unwrap()),
             "\0tim\0tanstaaftanstaaf"
+        );
+    }
+
+    #[test]
+    fn login_answers_two_prompts_and_refuses_what_plain_refuses() {
+        let [user, password] = login("tim", &"tanstaaftanstaaf".to_owned().into()).unwrap();
+        assert_eq!(
+            (decoded(&user).as_str(), decoded(&password).as_str()),
+            ("tim", "tanstaaftanstaaf")
+        );
+        assert_eq!(login("", &"x".to_owned().into()).unwrap_err(), Unsendable::User);
+        assert_eq!(
+            login("tim", &"x\0".to_owned().into()).unwrap_err(),
+            Unsendable::Password
         );
     }
 

@@ -29,9 +29,9 @@ pub(super) struct Core {
 }
 
 impl Session {
-    /// A session whose client was accepted at `now`; `None` if the proxy does not speak the context's protocol yet.
-    pub fn new(context: &SessionContext, now: Instant) -> Option<Self> {
-        crate::proto::dialogues(context).map(|dialogues| Self::with_dialogues(context, dialogues, now))
+    /// A session whose client was accepted at `now`.
+    pub fn new(context: &SessionContext, now: Instant) -> Self {
+        Self::with_dialogues(context, crate::proto::dialogues(context), now)
     }
 
     /// A session whose client was accepted at `now`, on these dialogues.

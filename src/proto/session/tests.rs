@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fault::{FaultKind, UpstreamRefusal};
 use crate::limits::PIPELINED_BYTES_MAX;
-use crate::proto::testing::{OAUTH_TOKEN, context, imap_session, proptest_config, ready, smtp_session};
+use crate::proto::testing::{OAUTH_TOKEN, context, imap_session, pop3_session, proptest_config, ready, smtp_session};
 use crate::secret::ExposeSecret;
 
 /// Plays a transcript against a session and compares.
@@ -23,7 +23,7 @@ fn play(context: &SessionContext, transcript: &str) {
         Protocol::Imap => imap_session(context, now),
         Protocol::Smtp => smtp_session(context, now),
         // With the protocol's own upstream leg.
-        Protocol::Pop3 => Session::new(context, now).unwrap(),
+        Protocol::Pop3 => Session::new(context, now),
     };
     let mut played = String::new();
     for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -640,7 +640,7 @@ fn a_client_that_pipelines_too_much_is_not_read_from() {
 #[test]
 fn a_session_logs_in_on_a_real_upstream_dialogue() {
     let now = Instant::now();
-    let mut session = Session::new(&context(), now).unwrap();
+    let mut session = Session::new(&context(), now);
     let mut to_upstream = Vec::new();
     for input in [
         Input::Opened,
@@ -670,15 +670,6 @@ fn a_session_logs_in_on_a_real_upstream_dialogue() {
         said,
         "S: * CAPABILITY IMAP4rev1 IDLE\nS: A OK example authenticated\n> LoggedIn\n> relay client<> upstream<B NOOP⏎>\n"
     );
-}
-
-#[test]
-fn protocols_that_are_not_spoken_have_no_session() {
-    let context = SessionContext {
-        protocol: Protocol::Smtp,
-        ..context()
-    };
-    assert!(Session::new(&context, Instant::now()).is_none());
 }
 
 #[test]

@@ -2,10 +2,15 @@
 //! has.
 //!
 //! [`client`] is the client leg before the relay, [`command`] its grammar, [`reply`] what it says; [`extensions`] is what may be
-//! promised of an upstream that nobody has been connected to yet. What may not live here: sockets, clocks, and what an access
-//! token or an account is.
+//! promised of an upstream that nobody has been connected to yet. [`upstream`] logs in on the other leg, and [`boundary`]
+//! watches the relay. What may not live here: sockets, clocks, and what an access token or an account is.
 
+pub mod boundary;
 pub mod client;
 pub mod command;
 pub mod extensions;
+mod presentation;
+mod refusal;
 pub mod reply;
+mod response;
+pub mod upstream;

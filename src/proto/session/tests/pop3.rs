@@ -427,7 +427,7 @@ fn end_of_stream_before_login_ends_the_session_after_its_replies() {
 #[test]
 fn a_pop3_session_shows_no_secret_in_debug_output() {
     let now = Instant::now();
-    let mut session = Session::new(&pop3(ClientSecurity::Clear, true), now).unwrap();
+    let mut session = Session::new(&pop3(ClientSecurity::Clear, true), now);
     let mut output = String::new();
     let inputs = [
         Input::Opened,
@@ -483,12 +483,8 @@ fn client_stream() -> impl Strategy<Value = Vec<u8>> {
 /// The session that [`tell_story`] tells of, with POP3's client and an upstream that accepts whatever it is told.
 fn story_of(pieces: &[&[u8]]) -> Story {
     let context = pop3(ClientSecurity::Clear, true);
-    let dialogues = crate::proto::Dialogues {
-        client: crate::proto::dialogues(&context).unwrap().client,
-        upstream: Box::new(crate::proto::testing::Script),
-    };
     let now = Instant::now();
-    tell_story_of(Session::with_dialogues(&context, dialogues, now), pieces, now)
+    tell_story_of(pop3_session(&context, now), pieces, now)
 }
 
 proptest! {

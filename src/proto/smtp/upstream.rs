@@ -1,0 +1,448 @@
+//! The upstream leg of an SMTP login: [`SmtpUpstream`], from the greeting to `235`.
+//!
+//! ```text
+//! Greeting ──> Ehlo ──(StartTls, once)──> StartTls ──> Handshake ─┐
+//!               │ └<──────────────────────────────────────────────┘
+//!               └──> Invitation <─┐ once for each `334` awaited
+//!                        │  └─────┘
+//!                      Answer <─┐ once: the challenge
+//!                        │ └────┘
+//!                        └> LoggedIn
+//! ```
+//!
+//! Each state is a struct that is consumed by the reply that it waits for. The credential is in those up to Ehlo; from there
+//! on only its encoded form is left, in Invitation, until the upstream has asked for it, and in Answer the beginnings that
+//! are needed to recognise an echo. All of it is wiped when dropped.
+//!
+//! **How it fails.** A reply that the state has no use for, the end of the stream, what is no reply and a STARTTLS that was
+//! tampered with are [`FaultKind::Unavailable`](crate::fault::FaultKind::Unavailable); a final reply to AUTH other than
+//! `235` is judged by `refusal`. After a failure nothing more is sent.
+//!
+//! **What is believed.** Nothing that was said in clear outlives STARTTLS: it is sent whether or not EHLO's reply in clear
+//! lists it, since whoever can strip the list can forge it too; only `220` leads on; bytes behind that are an injection; and
+//! what came before is forgotten (RFC 3207 §4.2).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+use super::presentation::{Offered, Presentation, SecretBytes, ehlo_name};
+use super::refusal::refusal;
+use super::response::{Reply, ReplyError, ReplyFramer};
+use crate::fault::Fault;
+use crate::proto::Mechanism;
+use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
+use crate::proto::redaction::Redaction;
+use crate::proto::sasl::upstream::{OAUTHBEARER_CHALLENGE_ANSWER, XOAUTH2_CHALLENGE_ANSWER};
+use crate::proto::session::{UpstreamReady, UpstreamSecurity};
+
+/// Makes [`SmtpUpstream`]s.
+#[derive(Debug, Clone)]
+pub struct DialSmtp {
+    /// The proxy's own name, for EHLO.
+    pub hostname: Arc<str>,
+}
+
+impl DialUpstream for DialSmtp {
+    /// SMTP has no word for who the client is: `identity` is not used.
+    fn dialogue(&self, ready: UpstreamReady, _identity: Option<ClientIdentity>) -> Box<dyn UpstreamDialogue> {
+        Box::new(SmtpUpstream::new(ready, &self.hostname))
+    }
+}
+
+/// One login on one upstream leg. See the module for its states and failures.
+pub struct SmtpUpstream {
+    replies: ReplyFramer,
+    state: State,
+    leg: Leg,
+}
+
+impl SmtpUpstream {
+    /// A login with what `ready` holds, by a proxy whose own name is `hostname`.
+    pub fn new(ready: UpstreamReady, hostname: &str) -> Self {
+        Self {
+            replies: ReplyFramer::default(),
+            state: State::Greeting(AwaitGreeting {
+                plan: Plan {
+                    ready,
+                    name: ehlo_name(hostname),
+                },
+            }),
+            leg: Leg::default(),
+        }
+    }
+
+    /// Handles complete replies until there is none, or until what follows is no longer the login's.
+    fn handle_replies(&mut self) {
+        while self.state.takes_replies() {
+            match self.replies.next_reply() {
+                Ok(Some(reply)) => self.step(|state, leg| state.on_reply(&reply, leg)),
+                Ok(None) => return,
+                Err(error) => self.fail(unintelligible(&error, &self.state)),
+            }
+        }
+        if matches!(self.state, State::Handshake(_)) && !self.replies.is_empty() {
+            self.fail(injected());
+        }
+    }
+
+    /// Replaces the state by what `transition` makes of it.
+    fn step(&mut self, transition: impl FnOnce(State, &mut Leg) -> Result<State, Fault>) {
+        let state = std::mem::replace(&mut self.state, State::Failed);
+        match transition(state, &mut self.leg) {
+            Ok(next) => self.state = next,
+            Err(fault) => self.fail(fault),
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) {
+        self.state = State::Failed;
+        // IMPORTANT: a write that nobody has taken yet must not go out any more: it could be a credential behind a fault
+        // that came in the same piece.
+        self.leg
+            .steps
+            .retain(|step| matches!(step, UpstreamStep::Challenged(_) | UpstreamStep::Learned(_)));
+        self.leg.steps.push_back(UpstreamStep::Failed(fault));
+    }
+}
+
+impl UpstreamDialogue for SmtpUpstream {
+    fn handle_bytes(&mut self, bytes: &[u8]) {
+        if !matches!(self.state, State::Failed) {
+            self.replies.push(bytes);
+            self.handle_replies();
+        }
+    }
+
+    fn handle_eof(&mut self) {
+        if !matches!(self.state, State::LoggedIn | State::Failed) {
+            let place = self.state.name();
+            self.fail(Fault::unavailable(format_args!(
+                "upstream closed the connection, {place}"
+            )));
+        }
+    }
+
+    fn handle_secured(&mut self) {
+        self.step(State::on_secured);
+    }
+
+    fn poll_step(&mut self) -> Option<UpstreamStep> {
+        let mut step = self.leg.steps.pop_front()?;
+        if let UpstreamStep::LoggedIn(greeted) = &mut step {
+            greeted.surplus = self.replies.take_surplus();
+        }
+        Some(step)
+    }
+
+    fn state_name(&self) -> &'static str {
+        self.state.name()
+    }
+}
+
+impl fmt::Debug for SmtpUpstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmtpUpstream")
+            .field("state", &self.state.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every state may use: the way out.
+#[derive(Default)]
+struct Leg {
+    steps: VecDeque<UpstreamStep>,
+}
+
+impl Leg {
+    fn send(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) {
+        self.steps.push_back(UpstreamStep::Send(Bytes::from_owner(bytes)));
+    }
+}
+
+/// The states, named by what they wait for.
+enum State {
+    Greeting(AwaitGreeting),
+    Ehlo(AwaitEhlo),
+    StartTls(AwaitStartTls),
+    Handshake(AwaitHandshake),
+    Invitation(AwaitInvitation),
+    Answer(AwaitAnswer),
+    LoggedIn,
+    Failed,
+}
+
+impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Greeting(_) => "waiting for the upstream's greeting",
+            Self::Ehlo(_) => "waiting for the upstream's answer to EHLO",
+            Self::StartTls(_) => "waiting for the upstream's answer to STARTTLS",
+            Self::Handshake(_) => "waiting for the TLS handshake with the upstream",
+            Self::Invitation(_) => "waiting for the upstream's invitation to go on with AUTH",
+            Self::Answer(_) => "waiting for the upstream's answer to AUTH",
+            Self::LoggedIn => "logged in to the upstream",
+            Self::Failed => "the upstream login has failed",
+        }
+    }
+
+    fn takes_replies(&self) -> bool {
+        !matches!(self, Self::Handshake(_) | Self::LoggedIn | Self::Failed)
+    }
+
+    fn on_secured(self, leg: &mut Leg) -> Result<Self, Fault> {
+        match self {
+            Self::Handshake(waiting) => Ok(waiting.on_secured(leg)),
+            other => Ok(other),
+        }
+    }
+
+    fn on_reply(self, reply: &Reply, leg: &mut Leg) -> Result<Self, Fault> {
+        match self {
+            Self::Greeting(waiting) => waiting.on_reply(reply, leg),
+            Self::Ehlo(waiting) => waiting.on_reply(reply, leg),
+            Self::StartTls(waiting) => waiting.on_reply(reply, leg),
+            Self::Invitation(waiting) => waiting.on_reply(reply, leg),
+            Self::Answer(waiting) => waiting.on_reply(reply, leg),
+            Self::Handshake(_) | Self::LoggedIn | Self::Failed => Ok(self),
+        }
+    }
+
+    fn clean(&self, text: &[u8]) -> String {
+        match self {
+            Self::Invitation(waiting) => waiting.login.redaction.clean(text),
+            Self::Answer(waiting) => waiting.login.redaction.clean(text),
+            _ => Redaction::default().clean(text),
+        }
+    }
+}
+
+/// What the login is to be, until it has been put into words.
+struct Plan {
+    ready: UpstreamReady,
+    /// The proxy's, for EHLO.
+    name: String,
+}
+
+impl Plan {
+    fn say_ehlo(self, is_in_tls: bool, leg: &mut Leg) -> State {
+        leg.send(format!("EHLO {}\r\n", self.name).into_bytes());
+        let wants_tls = self.ready.security == UpstreamSecurity::StartTls && !is_in_tls;
+        State::Ehlo(AwaitEhlo { plan: self, wants_tls })
+    }
+}
+
+/// Waits for the greeting.
+struct AwaitGreeting {
+    plan: Plan,
+}
+
+impl AwaitGreeting {
+    fn on_reply(self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+        match reply.code {
+            SERVICE_READY => Ok(self.plan.say_ehlo(false, leg)),
+            _ => Err(unexpected(reply, &State::Greeting(self))),
+        }
+    }
+}
+
+/// Waits for the answer to EHLO.
+struct AwaitEhlo {
+    plan: Plan,
+    /// Whether the leg is still in clear and must not stay so: then nothing in the answer is believed.
+    wants_tls: bool,
+}
+
+impl AwaitEhlo {
+    fn on_reply(self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+        if reply.code != OK {
+            return Err(unexpected(reply, &State::Ehlo(self)));
+        }
+        if self.wants_tls {
+            leg.send(&b"STARTTLS\r\n"[..]);
+            return Ok(State::StartTls(AwaitStartTls { plan: self.plan }));
+        }
+        leg.steps.push_back(UpstreamStep::Learned(keywords(reply)));
+        let presentation = Presentation::compose(&self.plan.ready, &Offered::in_reply(reply))?;
+        leg.send(presentation.opening);
+        let login = Login {
+            mechanism: presentation.mechanism,
+            redaction: presentation.redaction,
+        };
+        Ok(login.await_next(presentation.rest))
+    }
+}
+
+/// Waits for the answer to STARTTLS.
+struct AwaitStartTls {
+    plan: Plan,
+}
+
+impl AwaitStartTls {
+    fn on_reply(self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+        if reply.code != SERVICE_READY {
+            let said = Redaction::default().clean(&reply.text());
+            let code = reply.full_code();
+            return Err(Fault::unavailable(format_args!(
+                "upstream refuses STARTTLS: {code} {said}"
+            )));
+        }
+        leg.steps.push_back(UpstreamStep::Secure);
+        Ok(State::Handshake(AwaitHandshake { plan: self.plan }))
+    }
+}
+
+/// Waits for the TLS handshake.
+struct AwaitHandshake {
+    plan: Plan,
+}
+
+impl AwaitHandshake {
+    /// RFC 3207 §4.2: what was learnt before TLS is to be discarded, so EHLO is said again.
+    fn on_secured(self, leg: &mut Leg) -> State {
+        self.plan.say_ehlo(true, leg)
+    }
+}
+
+/// A login that was begun.
+struct Login {
+    mechanism: Mechanism,
+    redaction: Redaction,
+}
+
+impl Login {
+    /// The state to be in while `rest` is still to be written, one line for each invitation.
+    fn await_next(self, rest: VecDeque<SecretBytes>) -> State {
+        match rest.is_empty() {
+            true => State::Answer(AwaitAnswer {
+                login: self,
+                challenges: 0,
+            }),
+            false => State::Invitation(AwaitInvitation { login: self, rest }),
+        }
+    }
+
+    fn refused(&self, reply: &Reply) -> Fault {
+        refusal(reply, &self.redaction, self.mechanism)
+    }
+}
+
+/// Waits for a `334`: for a SASL response that could not be sent at once.
+struct AwaitInvitation {
+    login: Login,
+    /// Never empty.
+    rest: VecDeque<SecretBytes>,
+}
+
+impl AwaitInvitation {
+    fn on_reply(mut self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+        match reply.code {
+            GO_ON => {
+                if let Some(line) = self.rest.pop_front() {
+                    leg.send(line);
+                }
+                Ok(self.login.await_next(self.rest))
+            }
+            400.. => Err(self.login.refused(reply)),
+            _ => Err(unexpected(reply, &State::Invitation(self))),
+        }
+    }
+}
+
+/// Waits for the answer to the whole credential, with a challenge before it at the most.
+struct AwaitAnswer {
+    login: Login,
+    challenges: u32,
+}
+
+impl AwaitAnswer {
+    fn on_reply(mut self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+        match reply.code {
+            LOGGED_IN => {
+                leg.steps.push_back(UpstreamStep::LoggedIn(UpstreamGreeted::default()));
+                Ok(State::LoggedIn)
+            }
+            GO_ON if self.challenges < CHALLENGES_MAX => {
+                self.answer_challenge(&reply.text(), leg);
+                Ok(State::Answer(self))
+            }
+            400.. => Err(self.login.refused(reply)),
+            _ => Err(unexpected(reply, &State::Answer(self))),
+        }
+    }
+
+    /// The upstream explains a refusal (RFC 7628 §3.2.2) and says `535` once that was acknowledged. A mechanism that knows no
+    /// such thing is cancelled (RFC 4954 §4).
+    fn answer_challenge(&mut self, challenge: &[u8], leg: &mut Leg) {
+        self.challenges += 1;
+        let explained = STANDARD.decode(challenge).unwrap_or_else(|_| challenge.to_vec());
+        let explained = self.login.redaction.clean(&explained);
+        leg.steps.push_back(UpstreamStep::Challenged(explained));
+        let answer = match self.login.mechanism {
+            Mechanism::XOAuth2 => XOAUTH2_CHALLENGE_ANSWER,
+            Mechanism::OAuthBearer => OAUTHBEARER_CHALLENGE_ANSWER,
+            Mechanism::Plain | Mechanism::Login => "*",
+        };
+        leg.send(format!("{answer}\r\n").into_bytes());
+    }
+}
+
+/// The extensions in a reply to EHLO: every line but the first, as far as it is printable and of a usual length.
+fn keywords(reply: &Reply) -> Vec<String> {
+    let keywords = reply.lines().iter().skip(1).filter(|keyword| {
+        (1..=KEYWORD_LINE_BYTES_MAX).contains(&keyword.len()) && keyword.iter().all(|byte| matches!(byte, b' '..=b'~'))
+    });
+    keywords
+        .map(|keyword| String::from_utf8_lossy(keyword).into_owned())
+        .collect()
+}
+
+/// The fault of a reply that the state has no use for.
+fn unexpected(reply: &Reply, state: &State) -> Fault {
+    let code = reply.full_code();
+    let said = state.clean(&reply.text());
+    Fault::unavailable(format_args!("upstream says {code} {said}, {}", state.name()))
+}
+
+/// The fault of what is no reply, or too much of one.
+fn unintelligible(error: &ReplyError, state: &State) -> Fault {
+    let place = state.name();
+    match error {
+        ReplyError::Malformed(line) => {
+            let said = state.clean(line);
+            Fault::unavailable(format_args!("{error}, {place}: {said}"))
+        }
+        _ => Fault::unavailable(format_args!("{error}, {place}")),
+    }
+}
+
+/// CVE-2011-0411's class, from the other side: what an attacker put behind the `220` would be taken for the upstream's word.
+fn injected() -> Fault {
+    Fault::unavailable("upstream sent data in clear behind its 220 to STARTTLS: a command injection, refused")
+}
+
+/// `220` (RFC 5321 §4.2.3), for the greeting and for STARTTLS (RFC 3207 §4).
+const SERVICE_READY: u16 = 220;
+
+/// `235` (RFC 4954 §6).
+const LOGGED_IN: u16 = 235;
+
+/// `250` (RFC 5321 §4.2.3).
+const OK: u16 = 250;
+
+/// `334` (RFC 4954 §4).
+const GO_ON: u16 = 334;
+
+/// One explains the refusal. More would keep a login going for nothing.
+const CHALLENGES_MAX: u32 = 1;
+
+/// RFC 5321 §4.5.3.1.5: a reply line has at most 512 octets, of which code, separator and CRLF take six.
+const KEYWORD_LINE_BYTES_MAX: usize = 506;
+
+#[cfg(test)]
+#[path = "upstream_tests.rs"]
+mod tests;
