@@ -43,6 +43,7 @@ pub struct Admin {
 pub struct Setup {
     text: String,
     protocols: Vec<Protocol>,
+    mechanism: Option<&'static str>,
 }
 
 /// Where the provider has its upstream of one protocol, on localhost.
@@ -79,6 +80,12 @@ impl Setup {
         self
     }
 
+    /// Has the provider that is added after this be logged in to by one mechanism alone, instead of OAUTHBEARER before XOAUTH2.
+    pub fn by(mut self, mechanism: &'static str) -> Self {
+        self.mechanism = Some(mechanism);
+        self
+    }
+
     /// Adds the testbed's OAuth2 provider with the mailboxes of `dovecot`, over implicit TLS.
     pub fn provider(self, provider: &Provider, dovecot: &Dovecot) -> Self {
         let imaps = Endpoint::new(Protocol::Imap, dovecot.imaps(), Security::Implicit);
@@ -95,6 +102,7 @@ impl Setup {
         } = oauth;
         let endpoints: String = endpoints.iter().map(Endpoint::to_toml).collect();
         let ca_file = ca_file.display();
+        let mechanisms = self.mechanism.map_or(vec!["OAUTHBEARER", "XOAUTH2"], |only| vec![only]);
         self.with(&format!(
             r#"
 [provider.{PROVIDER}]
@@ -102,7 +110,7 @@ token_url = "{token_url}"
 client_id = "{client_id}"
 client_secret = "{client_secret}"
 scopes = ["mail", "offline_access"]
-sasl = ["OAUTHBEARER", "XOAUTH2"]
+sasl = {mechanisms:?}
 ca_file = "{ca_file}"
 {endpoints}
 "#
