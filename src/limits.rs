@@ -39,6 +39,15 @@ pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
 pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);
 
+/// How long a submission waits for another of its account to end where the provider limits how many there may be at once:
+/// mail programs that send several messages open the next connection just as they close the last. Never longer than half of
+/// `login_timeout`, so that the login itself still fits.
+pub const SUBMISSION_SLOT_WAIT: Duration = Duration::from_secs(5);
+
+/// Submissions of one account that wait for a slot; one more is refused at once. Each holds a connection, and a mailbox that
+/// has this many waiting will not be through with them in [`SUBMISSION_SLOT_WAIT`].
+pub const SUBMISSION_WAITERS_MAX: usize = 64;
+
 // Token requests.
 
 /// Bytes of an answer of a token endpoint. Real ones are below 8 KiB (Microsoft's tokens are about 3 KiB).

@@ -13,8 +13,10 @@
 //! another from what is on disk.
 
 mod accounts;
+pub mod meaning;
 pub mod refresh;
 mod sessions;
+mod submissions;
 mod supervisor;
 mod target;
 mod writes;

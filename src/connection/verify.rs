@@ -115,9 +115,11 @@ impl Walk {
         {
             services
                 .accounts
-                .report_refused(&account.account, target.grant, refusal);
+                .report_refused(&account.account, target.grant, self.protocol, refusal);
         } else if login.is_ok() {
-            services.accounts.report_accepted(&account.account, target.grant);
+            services
+                .accounts
+                .report_accepted(&account.account, target.grant, self.protocol);
         }
         self.step("login", login.map_err(|fault| fault.to_string()), |()| {
             format!("logged in as {}", target.credential.user)
