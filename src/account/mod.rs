@@ -22,7 +22,7 @@ mod target;
 mod writes;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use accounts::Accounts;
 pub use sessions::{LiveSession, SessionId, SessionLease};

@@ -229,9 +229,10 @@ async fn verify(client: &Client, account: &str, globals: &Globals) -> Result<(),
     if globals.json {
         print(&report.raw)?;
     } else {
-        let mut table = table(&["STEP", "RESULT", "MESSAGE"]);
+        let mut table = table(&["PROTOCOL", "STEP", "RESULT", "MESSAGE"]);
         for step in &report.value.steps {
             table.add_row([
+                cell(step.protocol.map(Protocol::name)),
                 cell(Some(&step.name)),
                 result_cell(step.result),
                 cell(Some(&step.message)),

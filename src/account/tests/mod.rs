@@ -472,10 +472,11 @@ async fn a_refresh_does_not_hide_a_setting_of_the_upstreams() {
         .report_refused("ada", grant, Protocol::Imap, &not_connected);
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(status.last_error.unwrap().code, "imap_refused");
-    sleep(Duration::from_secs(3600)).await;
-    let asked = world.ask(None);
-    world.requests.recv().await.unwrap().succeed("a2", None, 3600);
-    assert_eq!(token(&asked.await.unwrap()).0, "a2");
+    let (live, _heard) = session(&world, 1).await;
+    let _lease = world.accounts.open_session("ada", live).await.unwrap();
+    world.request().await.succeed("a2", None, 3600);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(token_of(&world).await.0, "a2");
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(status.state, AccountState::Active);
     assert_eq!(status.last_error.unwrap().code, "imap_refused");
