@@ -134,11 +134,8 @@ async fn no_more_wait_than_can_be_served() {
 async fn a_limit_that_is_lifted_lets_all_in() {
     let world = world(1).await;
     let _first = world.submit(&submission(&world, 1).await).await.unwrap().unwrap();
-    let waiting = [2, 3].map(|token| {
-        let world = &world;
-        async move { world.submit(&submission(world, token).await) }
-    });
-    let waiting = futures_util::future::join_all(waiting).await;
+    let waiting = [submission(&world, 2).await, submission(&world, 3).await];
+    let waiting = waiting.map(|live| world.submit(&live));
     settle().await;
     world.config.send_replace(Arc::new(limited(None)));
     let begun = Instant::now();
