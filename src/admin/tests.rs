@@ -235,7 +235,7 @@ async fn a_refused_account_names_the_field() {
         ),
         (
             json!({"account": "a", "provider": "example", "pop3": {}}),
-            refused("pop3: give host, port and tls, a user alone, or all of them at line 1 column 25"),
+            refused("pop3: give host, port and tls, a user alone, or all of them at line 1 column 24"),
         ),
         (
             json!({"account": "a", "provider": "example", "smtp": {"user": "two\nlines"}}),

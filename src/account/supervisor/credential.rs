@@ -189,14 +189,12 @@ impl Supervised {
             return;
         }
         let meaning = meaning::of_refusal(protocol, refusal);
+        let message = told(protocol, refusal, meaning);
         match meaning.map(|meaning| meaning.trouble) {
-            Some(Trouble::Setting) => self.on_setting(protocol, &told(protocol, refusal, meaning), now),
             Some(Trouble::Load) => {}
-            Some(Trouble::Credential) | None => {
-                if refusal.blames_credential {
-                    self.on_credential_refused(&told(protocol, refusal, meaning), now);
-                }
-            }
+            Some(Trouble::Credential) | None if refusal.blames_credential => self.on_credential_refused(&message, now),
+            Some(Trouble::Setting | Trouble::Credential) => self.on_setting(protocol, &message, now),
+            None => {}
         }
     }
 
