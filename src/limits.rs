@@ -39,6 +39,15 @@ pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
 pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);
 
+/// How long a submission waits for another of its account to end where the provider limits how many there may be at once:
+/// mail programs that send several messages open the next connection just as they close the last. Never longer than half of
+/// `login_timeout`, so that the login itself still fits.
+pub const SUBMISSION_SLOT_WAIT: Duration = Duration::from_secs(5);
+
+/// Submissions of one account that wait for a slot; one more is refused at once. Each holds a connection, and a mailbox that
+/// has this many waiting will not be through with them in [`SUBMISSION_SLOT_WAIT`].
+pub const SUBMISSION_WAITERS_MAX: usize = 64;
+
 // Token requests.
 
 /// Bytes of an answer of a token endpoint. Real ones are below 8 KiB (Microsoft's tokens are about 3 KiB).
@@ -176,9 +185,10 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 128;
 /// How long a caller of the admin API may take to send a request's header.
 pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request to the admin API may take in all. The longest is `verify`: it waits for a name, a connection, TLS, a
-/// token and a login, each with its own limit.
-pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a request to the admin API may take in all. The longest is `verify`: for each of three
+/// protocols it waits for a name, a connection, TLS and a login, and once for a token, each with its own limit; with the
+/// defaults of these limits, 300 s in all.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long requests in progress may go on when the admin API stops.
 pub const ADMIN_STOP_GRACE: Duration = Duration::from_secs(2);

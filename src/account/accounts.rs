@@ -90,7 +90,8 @@ impl Accounts {
     }
 
     /// Registers a session that logs in. It is told through [`LiveSession::end`] when it must end; dropping the lease
-    /// unregisters it.
+    /// unregisters it. A submission beyond the provider's limit waits up to [`crate::limits::SUBMISSION_SLOT_WAIT`] for
+    /// another to end; dropping the future gives its place in that queue up.
     ///
     /// # Errors
     /// [`FaultKind::AccountLimit`], [`FaultKind::AccountDisabled`]; [`FaultKind::UnknownCredentials`] if the account or the
@@ -139,16 +140,22 @@ impl Accounts {
         self.ask_credential(account, protocol, Purpose::Verification).await
     }
 
-    /// The upstream accepted a credential; `grant` is [`UpstreamTarget::grant`].
-    pub fn report_accepted(&self, account: &str, grant: u64) {
-        self.tell(account, Message::UpstreamAccepted { grant });
+    /// The upstream accepted a credential at `protocol`; `grant` is [`UpstreamTarget::grant`].
+    pub fn report_accepted(&self, account: &str, grant: u64, protocol: Protocol) {
+        self.tell(account, Message::UpstreamAccepted { grant, protocol });
     }
 
-    /// The upstream refused a credential, and the client has been told so; `grant` is [`UpstreamTarget::grant`]. Nothing
-    /// comes of it unless the credential is to blame.
-    pub fn report_refused(&self, account: &str, grant: u64, refusal: &UpstreamRefusal) {
+    /// The upstream refused a credential at `protocol`, and the client has been told so; `grant` is
+    /// [`UpstreamTarget::grant`]. The account's state changes only if the credential is to blame; a setting at the provider
+    /// that is known to be the cause ([`super::meaning`]) becomes its last error.
+    pub fn report_refused(&self, account: &str, grant: u64, protocol: Protocol, refusal: &UpstreamRefusal) {
         let refusal = refusal.clone();
-        self.tell(account, Message::UpstreamRefused { grant, refusal });
+        let message = Message::UpstreamRefused {
+            grant,
+            protocol,
+            refusal,
+        };
+        self.tell(account, message);
     }
 
     /// Adds an account, durably.
@@ -399,7 +406,8 @@ impl Shared {
 }
 
 impl Slot {
-    fn supervisor(&self) -> Option<ActorRef<Message>> {
+    /// The supervisor, while it lives.
+    pub(super) fn supervisor(&self) -> Option<ActorRef<Message>> {
         match &*lock(&self.occupant) {
             Occupant::Supervisor(supervisor) if is_alive(supervisor) => Some(supervisor.clone()),
             _ => None,

@@ -13,14 +13,16 @@
 //! another from what is on disk.
 
 mod accounts;
+pub mod meaning;
 pub mod refresh;
 mod sessions;
+mod submissions;
 mod supervisor;
 mod target;
 mod writes;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use accounts::Accounts;
 pub use sessions::{LiveSession, SessionId, SessionLease};

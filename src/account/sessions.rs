@@ -7,10 +7,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ractor::{ActorRef, DerivedActorRef};
+use ractor::DerivedActorRef;
 
 use super::accounts::Slot;
 use super::supervisor::Message;
+use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
 use crate::store::TokenId;
 
@@ -23,6 +24,8 @@ pub struct SessionId(pub u64);
 pub struct LiveSession {
     /// Which.
     pub session: SessionId,
+    /// What it speaks: submissions have a limit of their own.
+    pub protocol: Protocol,
     /// The access token that it logged in with.
     pub token: TokenId,
     /// Where to say that it must end.
@@ -33,7 +36,7 @@ pub struct LiveSession {
 pub struct SessionLease {
     slot: Arc<Slot>,
     session: SessionId,
-    supervisor: ActorRef<Message>,
+    protocol: Protocol,
 }
 
 /// The live sessions of one account.
@@ -58,23 +61,18 @@ impl fmt::Display for SessionId {
 
 impl SessionLease {
     /// Takes a place for `session`, or gives it back if `limit` sessions are there already.
-    pub(super) fn take(
-        slot: &Arc<Slot>,
-        session: LiveSession,
-        limit: usize,
-        supervisor: ActorRef<Message>,
-    ) -> Result<Self, usize> {
+    pub(super) fn take(slot: &Arc<Slot>, session: LiveSession, limit: usize) -> Result<Self, usize> {
         let mut sessions = slot.register.lock();
         if sessions.len() >= limit {
             return Err(sessions.len());
         }
-        let id = session.session;
+        let (id, protocol) = (session.session, session.protocol);
         sessions.insert(id, session);
         drop(sessions);
         Ok(Self {
             slot: Arc::clone(slot),
             session: id,
-            supervisor,
+            protocol,
         })
     }
 }
@@ -89,9 +87,15 @@ impl Drop for SessionLease {
     fn drop(&mut self) {
         let mut sessions = self.slot.register.lock();
         sessions.remove(&self.session);
-        if sessions.is_empty() {
-            // A supervisor that is gone looks at the register itself when it starts anew.
-            let _ = self.supervisor.send_message(Message::LastSessionEnded);
+        let is_last = sessions.is_empty();
+        drop(sessions);
+        // IMPORTANT: the supervisor of now, not the one that gave the lease: somebody may wait there for this very slot. One
+        // that starts later looks at the register itself.
+        if (is_last || self.protocol == Protocol::Smtp)
+            && let Some(supervisor) = self.slot.supervisor()
+        {
+            // One that is just ending has nobody who waits.
+            let _ = supervisor.send_message(Message::SessionEnded);
         }
     }
 }
@@ -100,6 +104,15 @@ impl Register {
     /// Whether no session is live.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// How many of the sessions are submissions.
+    pub(super) fn submissions(&self) -> usize {
+        let sessions = self.lock();
+        sessions
+            .values()
+            .filter(|session| session.protocol == Protocol::Smtp)
+            .count()
     }
 
     /// Tells the sessions of one access token, or all of them, to end.

@@ -6,6 +6,7 @@
 
 mod credential;
 mod held;
+mod opening;
 mod orders;
 mod tasks;
 
@@ -19,11 +20,12 @@ use super::AccountStatus;
 use super::accounts::{Shared, Slot};
 use super::refresh::{Input, Refresher, TokenTimes};
 use super::sessions::{LiveSession, Register, SessionLease};
+use super::submissions::Submissions;
 use super::target::UpstreamTarget;
 use super::writes::{Order, Replacement, Writes};
 use crate::clock::{SteadyClock, Timestamp};
 use crate::config::Config;
-use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::fault::{Fault, UpstreamRefusal};
 use crate::limits::SUPERVISOR_IDLE;
 use crate::oauth::{TokenAnswer, TokenError};
 use crate::proto::Protocol;
@@ -49,14 +51,18 @@ pub(super) enum Message {
     Order(Order),
     /// Send nothing new, and answer when all that was sent has ended and is kept.
     Drain(RpcReplyPort<()>),
-    /// The register is empty again.
-    LastSessionEnded,
+    /// A session ended that was the last one, or a submission, for whose slot somebody may wait.
+    SessionEnded,
     /// The configuration was reloaded.
     ConfigChanged,
     /// An upstream accepted the credential.
-    UpstreamAccepted { grant: u64 },
+    UpstreamAccepted { grant: u64, protocol: Protocol },
     /// An upstream refused the credential for good.
-    UpstreamRefused { grant: u64, refusal: UpstreamRefusal },
+    UpstreamRefused {
+        grant: u64,
+        protocol: Protocol,
+        refusal: UpstreamRefusal,
+    },
     /// A refresh ended.
     Refreshed {
         grant: u64,
@@ -127,6 +133,8 @@ pub(super) struct Supervised {
     usable: Option<SecretString>,
     uncommitted: Option<Uncommitted>,
     writes: Writes,
+    /// The logins that wait for a submission slot.
+    submissions: Submissions<opening::Applicant>,
     /// The grants whose refresh is on its way: more than one if credentials were replaced meanwhile.
     in_flight: Vec<u64>,
     drains: Vec<RpcReplyPort<()>>,
@@ -186,6 +194,7 @@ impl Supervised {
             usable,
             uncommitted: None,
             writes: Writes::new(),
+            submissions: Submissions::new(),
             in_flight: Vec::new(),
             drains: Vec::new(),
             last_used: now,
@@ -216,10 +225,14 @@ impl Supervised {
                 self.writes.hurry();
                 self.decide(Input::Draining, now);
             }
-            Message::LastSessionEnded => {}
+            Message::SessionEnded => {}
             Message::ConfigChanged => self.decide(Input::AppChanged, now),
-            Message::UpstreamAccepted { grant } => self.on_accepted(grant),
-            Message::UpstreamRefused { grant, refusal } => self.on_refused(grant, &refusal, now),
+            Message::UpstreamAccepted { grant, protocol } => self.on_accepted(grant, protocol),
+            Message::UpstreamRefused {
+                grant,
+                protocol,
+                refusal,
+            } => self.on_refused(grant, protocol, &refusal, now),
             Message::Refreshed { grant, result } => self.on_refreshed(grant, result, now),
             Message::NotSent { grant } => self.on_not_sent(grant, now),
             Message::Saved(result) => self.on_saved(&result, now),
@@ -231,6 +244,7 @@ impl Supervised {
                 self.retire_if_idle(now);
             }
         }
+        self.admit_waiting(now);
         self.write(now);
         self.shared
             .note_unsaved(&self.held.record.account, self.writes.is_grant_refused());
@@ -238,36 +252,6 @@ impl Supervised {
             self.drains.drain(..).for_each(|reply| drop(reply.send(())));
         }
         self.arm(now);
-    }
-
-    fn on_open_session(
-        &mut self,
-        session: LiveSession,
-        reply: RpcReplyPort<Result<SessionLease, Fault>>,
-        now: Timestamp,
-    ) {
-        self.last_used = now;
-        let config = self.config();
-        let own_limit = config
-            .providers
-            .get(&self.held.record.provider)
-            .and_then(|provider| provider.sessions_per_account_max);
-        let limit = own_limit.unwrap_or(config.limits.sessions_per_account_max);
-        let opened = if self.held.record.state == AccountState::Disabled {
-            Err(Fault::new(FaultKind::AccountDisabled))
-        } else {
-            SessionLease::take(&self.slot, session, limit, self.myself.clone()).map_err(|live| {
-                Fault::with_detail(
-                    FaultKind::AccountLimit,
-                    format!("{live} sessions are live, {limit} are allowed"),
-                )
-            })
-        };
-        if opened.is_ok() {
-            self.decide(Input::SessionsLive, now);
-        }
-        // If nobody listens any more, the lease comes back with the error and is dropped, which ends it.
-        drop(reply.send(opened));
     }
 
     fn status(&self) -> AccountStatus {
@@ -299,7 +283,12 @@ impl Supervised {
             true => Some(self.last_used.after(SUPERVISOR_IDLE).max(now.after(IDLE_CHECK_MIN))),
             false => None,
         };
-        let due = [self.refresher.deadline(), self.writes.retry_at(), idle];
+        let due = [
+            self.refresher.deadline(),
+            self.writes.retry_at(),
+            self.submissions.deadline(),
+            idle,
+        ];
         let Some(due) = due.into_iter().flatten().min() else {
             return;
         };

@@ -42,17 +42,11 @@ impl Place {
             return Err(missing(format!("provider '{}' is not configured", record.provider)));
         };
         let own = own_endpoint(record, protocol);
-        let endpoint = match own {
-            Some(own) => Endpoint {
-                host: own.host.clone(),
-                port: own.port,
-                tls: own.tls,
-            },
-            None => provider
-                .endpoint(protocol)
-                .cloned()
-                .ok_or_else(|| missing(format!("provider '{}' has no {protocol} endpoint", provider.name)))?,
-        };
+        let endpoint = own
+            .and_then(|own| own.endpoint.as_ref())
+            .or_else(|| provider.endpoint(protocol))
+            .cloned()
+            .ok_or_else(|| missing(format!("provider '{}' has no {protocol} endpoint", provider.name)))?;
         Ok(Self {
             user: user(record, own, provider, protocol),
             provider: Arc::clone(provider),
@@ -104,9 +98,11 @@ mod tests {
 
     fn own(user: Option<&str>) -> EndpointOverride {
         EndpointOverride {
-            host: "own.example.com".to_owned(),
-            port: 1993,
-            tls: UpstreamTls::Starttls,
+            endpoint: Some(Endpoint {
+                host: "own.example.com".to_owned(),
+                port: 1993,
+                tls: UpstreamTls::Starttls,
+            }),
             user: user.map(str::to_owned),
         }
     }
@@ -125,6 +121,35 @@ mod tests {
         assert_eq!(named(&record), "shared@example.com");
         record.imap = Some(own(Some("imap-name")));
         assert_eq!(named(&record), "imap-name");
+    }
+
+    #[test]
+    fn a_name_for_one_protocol_leaves_the_providers_endpoint_and_the_other_protocols() {
+        let mut record = account("shared");
+        let mut config = config();
+        let provider = Provider {
+            smtp: Some(Endpoint {
+                host: "smtp.example.com".to_owned(),
+                port: 587,
+                tls: UpstreamTls::Starttls,
+            }),
+            ..Provider::clone(&config.providers["example"])
+        };
+        config.providers.insert("example".to_owned(), Arc::new(provider));
+        record.smtp = Some(EndpointOverride {
+            endpoint: None,
+            user: Some("delegate@example.com".to_owned()),
+        });
+        let place = |protocol| {
+            let place = Place::find(&record, &config, protocol).unwrap();
+            (place.user, place.endpoint.host)
+        };
+        let named = |user: &str, host: &str| (user.to_owned(), host.to_owned());
+        assert_eq!(place(Protocol::Smtp), named("delegate@example.com", "smtp.example.com"));
+        assert_eq!(place(Protocol::Imap), named("shared@example.com", "imap.example.com"));
+        record.pop3.clone_from(&record.smtp);
+        let fault = Place::find(&record, &config, Protocol::Pop3).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::ProtocolNotOffered);
     }
 
     #[test]

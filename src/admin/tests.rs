@@ -128,11 +128,13 @@ async fn an_account_is_added_read_changed_and_deleted() {
         assert_eq!(without_times(read), expected, "{name}");
     }
 
-    let change = json!({"name": null, "imap": null, "user": "shared@example.com"});
+    let change =
+        json!({"name": null, "imap": null, "user": "shared@example.com", "smtp": {"user": "delegate@example.com"}});
     let changed = daemon.done(Method::PUT, "/v1/account/example", Some(change)).await;
     let expected = json!({
         "account": "example", "email": "user@example.com", "name": null, "provider": "example",
-        "user": "shared@example.com", "state": "new", "created": "…", "updated": "…",
+        "user": "shared@example.com", "smtp": {"user": "delegate@example.com"},
+        "state": "new", "created": "…", "updated": "…",
     });
     assert_eq!(without_times(changed), expected);
     assert!(daemon.world.replaced_secrets.lock().unwrap().is_none());
@@ -226,6 +228,18 @@ async fn a_refused_account_names_the_field() {
         (
             json!({"account": "a", "provider": "example", "imap": {"host": "h", "port": 143, "tls": "off"}}),
             refused("imap.tls: off is for loopback hosts only; use implicit or starttls"),
+        ),
+        (
+            json!({"account": "a", "provider": "example", "smtp": {"host": "h", "user": "u"}}),
+            refused("smtp: give host, port and tls, a user alone, or all of them at line 1 column 67"),
+        ),
+        (
+            json!({"account": "a", "provider": "example", "pop3": {}}),
+            refused("pop3: give host, port and tls, a user alone, or all of them at line 1 column 24"),
+        ),
+        (
+            json!({"account": "a", "provider": "example", "smtp": {"user": "two\nlines"}}),
+            refused("smtp.user: must not contain control characters"),
         ),
         (
             json!({"account": "taken", "provider": "example"}),

@@ -38,11 +38,11 @@ pub struct NewAccount {
     /// A password, instead of a grant.
     #[serde(default, deserialize_with = "optional_secret")]
     pub password: Option<SecretString>,
-    /// Instead of the provider's IMAP endpoint.
+    /// Its own IMAP endpoint or login name, instead of the provider's.
     pub imap: Option<EndpointOverride>,
-    /// Instead of the provider's SMTP endpoint.
+    /// Its own SMTP endpoint or login name, instead of the provider's.
     pub smtp: Option<EndpointOverride>,
-    /// Instead of the provider's POP3 endpoint.
+    /// Its own POP3 endpoint or login name, instead of the provider's.
     pub pop3: Option<EndpointOverride>,
 }
 
@@ -85,13 +85,13 @@ pub struct AccountChange {
     /// A new password; ends `needs-authorization`.
     #[serde(deserialize_with = "secret")]
     pub password: Option<SecretString>,
-    /// Instead of the provider's IMAP endpoint.
+    /// Its own IMAP endpoint or login name, instead of the provider's.
     #[serde(deserialize_with = "given")]
     pub imap: Option<Option<EndpointOverride>>,
-    /// Instead of the provider's SMTP endpoint.
+    /// Its own SMTP endpoint or login name, instead of the provider's.
     #[serde(deserialize_with = "given")]
     pub smtp: Option<Option<EndpointOverride>>,
-    /// Instead of the provider's POP3 endpoint.
+    /// Its own POP3 endpoint or login name, instead of the provider's.
     #[serde(deserialize_with = "given")]
     pub pop3: Option<Option<EndpointOverride>>,
     /// Switches the account off (`true`) or on again (`false`).
@@ -122,13 +122,13 @@ pub struct AccountView {
     pub provider: String,
     /// The login name at the upstream, where it is not the e-mail.
     pub user: Option<String>,
-    /// Its own IMAP endpoint.
+    /// Its own IMAP endpoint or login name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imap: Option<EndpointOverride>,
-    /// Its own SMTP endpoint.
+    /// Its own SMTP endpoint or login name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smtp: Option<EndpointOverride>,
-    /// Its own POP3 endpoint.
+    /// Its own POP3 endpoint or login name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pop3: Option<EndpointOverride>,
     /// The state.

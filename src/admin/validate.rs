@@ -4,7 +4,7 @@ use super::error::ApiError;
 use super::types::{AccountChange, NewAccount, NewGrant, NewRestrictions, NewToken};
 use crate::access::{Scope, ScopeError};
 use crate::clock::Timestamp;
-use crate::config::{Config, Provider, UpstreamTls, address_range, is_loopback_host};
+use crate::config::{Config, Endpoint, Provider, UpstreamTls, address_range, is_loopback_host};
 use crate::limits::{
     ACCOUNT_ID_CHARS_MAX, CREDENTIAL_BYTES_MAX, HOST_BYTES_MAX, LABEL_CHARS_MAX, TOKEN_ADDRESSES_MAX,
     TOKEN_METADATA_BYTES_MAX, TOKEN_SCOPES_MAX,
@@ -277,9 +277,9 @@ fn check_record(record: &AccountRecord) -> Result<(), ApiError> {
     if let Some(user) = &record.user {
         check_login_name("user", user)?;
     }
-    for (field, endpoint) in [("imap", &record.imap), ("smtp", &record.smtp), ("pop3", &record.pop3)] {
-        if let Some(endpoint) = endpoint {
-            check_endpoint(field, endpoint)?;
+    for (field, own) in [("imap", &record.imap), ("smtp", &record.smtp), ("pop3", &record.pop3)] {
+        if let Some(own) = own {
+            check_override(field, own)?;
         }
     }
     Ok(())
@@ -297,7 +297,17 @@ fn check_email(email: &str) -> Result<(), ApiError> {
     }
 }
 
-fn check_endpoint(field: &str, endpoint: &EndpointOverride) -> Result<(), ApiError> {
+fn check_override(field: &str, own: &EndpointOverride) -> Result<(), ApiError> {
+    if let Some(endpoint) = &own.endpoint {
+        check_endpoint(field, endpoint)?;
+    }
+    match &own.user {
+        Some(user) => check_login_name(&format!("{field}.user"), user),
+        None => Ok(()),
+    }
+}
+
+fn check_endpoint(field: &str, endpoint: &Endpoint) -> Result<(), ApiError> {
     let host = &endpoint.host;
     if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.chars().all(|c| c.is_ascii_graphic()) {
         return Err(ApiError::field(
@@ -314,10 +324,7 @@ fn check_endpoint(field: &str, endpoint: &EndpointOverride) -> Result<(), ApiErr
             "off is for loopback hosts only; use implicit or starttls",
         ));
     }
-    match &endpoint.user {
-        Some(user) => check_login_name(&format!("{field}.user"), user),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// A login name goes into SASL messages, whose separators are control characters.
@@ -401,11 +408,10 @@ mod tests {
 
     #[test]
     fn an_endpoint_in_clear_is_for_loopback_only() {
-        let endpoint = |host: &str, tls| EndpointOverride {
+        let endpoint = |host: &str, tls| Endpoint {
             host: host.to_owned(),
             port: 993,
             tls,
-            user: None,
         };
         check_endpoint("imap", &endpoint("127.0.0.2", UpstreamTls::Off)).unwrap();
         check_endpoint("imap", &endpoint("localhost", UpstreamTls::Off)).unwrap();

@@ -10,7 +10,6 @@ use crate::admin::{AccountControl, SessionControl};
 use crate::clock;
 use crate::connection::{self, Services, Sessions, StepResult};
 use crate::net::tls::{AuthorityFacts, PrivateCa};
-use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
 use crate::store::{AccountRecord, AccountSecrets, Listing, Page, StoreError, TokenId};
 
@@ -68,7 +67,7 @@ impl AccountControl for AccountPort {
         let Ok(Some(record)) = self.services.store.account(account).await else {
             return Vec::new();
         };
-        let steps = connection::verify(&self.services, &record, Protocol::Imap).await;
+        let steps = connection::verify(&self.services, &record).await;
         steps.into_iter().map(view).collect()
     }
 

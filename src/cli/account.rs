@@ -15,6 +15,8 @@ use crate::admin::types::{
     AccountCreated, AccountView, AccountsPage, Deleted, ProviderView, StatusView, StepResult, VerifyReport,
 };
 use crate::metrics::names::state_label;
+use crate::proto::Protocol;
+use crate::store::EndpointOverride;
 
 /// `account`
 #[derive(Debug, clap::Args)]
@@ -110,6 +112,21 @@ pub struct Fields {
     /// Another IMAP endpoint than the provider's
     #[arg(long, value_name = "HOST:PORT[/implicit|starttls|off]")]
     pub imap: Option<String>,
+    /// Another SMTP endpoint than the provider's
+    #[arg(long, value_name = "HOST:PORT[/implicit|starttls|off]")]
+    pub smtp: Option<String>,
+    /// Another POP3 endpoint than the provider's
+    #[arg(long, value_name = "HOST:PORT[/implicit|starttls|off]")]
+    pub pop3: Option<String>,
+    /// Login name for IMAP alone, where it differs
+    #[arg(long, value_name = "USER")]
+    pub imap_user: Option<String>,
+    /// Login name for SMTP alone, where it differs (who sends for a shared mailbox)
+    #[arg(long, value_name = "USER")]
+    pub smtp_user: Option<String>,
+    /// Login name for POP3 alone, where it differs
+    #[arg(long, value_name = "USER")]
+    pub pop3_user: Option<String>,
 }
 
 /// Runs `account`.
@@ -147,7 +164,7 @@ async fn add(client: &Client, arguments: AddArgs, globals: &Globals) -> Result<(
     let account = clean(&created.value.account);
     print(&format!(
         "Added {account}.\n\nCheck it:             portreeve account verify {account}\n\
-         Let a program log in: portreeve token create --account {account} --scope imap-proxy"
+         Let a program log in: portreeve token create --account {account} --scope imap-proxy,smtp"
     ))
 }
 
@@ -160,6 +177,10 @@ async fn update(client: &Client, arguments: UpdateArgs, globals: &Globals) -> Re
         return Err(Failure::usage("nothing to change; see portreeve account update --help"));
     }
     let path = format!("/v1/account/{}", segment(&arguments.account));
+    if arguments.fields.is_partial() {
+        let account = answer(client.read::<AccountView>(&path, &[])).await?;
+        keep_overrides(&mut body, &account.value);
+    }
     let changed = answer(client.change::<AccountView>(&path, &body.into())).await?;
     if globals.json {
         return print(&changed.raw);
@@ -208,9 +229,10 @@ async fn verify(client: &Client, account: &str, globals: &Globals) -> Result<(),
     if globals.json {
         print(&report.raw)?;
     } else {
-        let mut table = table(&["STEP", "RESULT", "MESSAGE"]);
+        let mut table = table(&["PROTOCOL", "STEP", "RESULT", "MESSAGE"]);
         for step in &report.value.steps {
             table.add_row([
+                cell(step.protocol.map(Protocol::name)),
                 cell(Some(&step.name)),
                 result_cell(step.result),
                 cell(Some(&step.message)),
@@ -259,22 +281,72 @@ impl Fields {
         if let Some(path) = &self.password_file {
             body.insert("password".to_owned(), secret(path, "password")?.into());
         }
-        if let Some(endpoint) = &self.imap {
-            body.insert("imap".to_owned(), parse_endpoint(endpoint)?);
+        for (protocol, endpoint, user) in self.overrides() {
+            let mut own = match endpoint {
+                Some(endpoint) => parse_endpoint(protocol, endpoint)?,
+                None => Map::new(),
+            };
+            if let Some(user) = user {
+                own.insert("user".to_owned(), user.into());
+            }
+            if !own.is_empty() {
+                body.insert(protocol.name().to_owned(), own.into());
+            }
         }
         Ok(body)
+    }
+
+    /// What is given for one protocol alone: an endpoint, a login name, or both.
+    fn overrides(&self) -> [(Protocol, Option<&str>, Option<&str>); 3] {
+        [
+            (Protocol::Imap, self.imap.as_deref(), self.imap_user.as_deref()),
+            (Protocol::Smtp, self.smtp.as_deref(), self.smtp_user.as_deref()),
+            (Protocol::Pop3, self.pop3.as_deref(), self.pop3_user.as_deref()),
+        ]
+    }
+
+    /// Whether only a part of what an account may have for one protocol is given, so that the rest is to be kept.
+    fn is_partial(&self) -> bool {
+        let mut overrides = self.overrides().into_iter();
+        overrides.any(|(_, endpoint, user)| endpoint.is_some() != user.is_some())
+    }
+}
+
+/// Keeps what the account has for a protocol and `body` does not say: a change replaces it as a whole.
+fn keep_overrides(body: &mut Map<String, Value>, account: &AccountView) {
+    for (protocol, own) in [
+        (Protocol::Imap, &account.imap),
+        (Protocol::Smtp, &account.smtp),
+        (Protocol::Pop3, &account.pop3),
+    ] {
+        let (Some(Value::Object(given)), Some(Value::Object(kept))) =
+            (body.get_mut(protocol.name()), own.as_ref().map(|own| json!(own)))
+        else {
+            continue;
+        };
+        for (name, value) in kept {
+            given.entry(name).or_insert(value);
+        }
     }
 }
 
 /// Reads `HOST:PORT[/TLS]`.
-fn parse_endpoint(text: &str) -> Result<Value, Failure> {
+fn parse_endpoint(protocol: Protocol, text: &str) -> Result<Map<String, Value>, Failure> {
     let (address, tls) = text.split_once('/').unwrap_or((text, "implicit"));
     let (host, port) = address
         .rsplit_once(':')
         .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)))
-        .ok_or_else(|| Failure::usage(format!("--imap '{text}' is not HOST:PORT[/implicit|starttls|off]")))?;
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "--{protocol} '{text}' is not HOST:PORT[/implicit|starttls|off]"
+            ))
+        })?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    Ok(json!({"host": host, "port": port, "tls": tls}))
+    let fields = [("host", host.into()), ("port", port.into()), ("tls", tls.into())];
+    Ok(fields
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect())
 }
 
 /// The provider whose domains hold the address.
@@ -297,10 +369,14 @@ fn guess_provider<'a>(email: Option<&str>, providers: &'a [ProviderView]) -> Res
 
 fn print_account(account: &AccountView) -> Result<(), Failure> {
     let time = |time: Option<crate::clock::Timestamp>| time.map(|time| time.to_string());
-    let endpoint = |endpoint: &Option<crate::store::EndpointOverride>| {
-        endpoint
+    let endpoint = |own: &Option<EndpointOverride>| {
+        let own = own.as_ref()?;
+        let place = own
+            .endpoint
             .as_ref()
-            .map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port))
+            .map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port));
+        let user = own.user.as_ref().map(|user| format!("as {user}"));
+        Some(place.into_iter().chain(user).collect::<Vec<_>>().join(" "))
     };
     let error = account.last_error.as_ref();
     print_pairs(&[
@@ -368,12 +444,60 @@ mod tests {
             ("[::1]:143/starttls", "::1", 143, "starttls"),
         ] {
             assert_eq!(
-                parse_endpoint(text).unwrap(),
+                Value::from(parse_endpoint(Protocol::Imap, text).unwrap()),
                 json!({"host": host, "port": port, "tls": tls})
             );
         }
         for text in ["imap.example.com", "imap.example.com:70000", ""] {
-            assert_eq!(parse_endpoint(text).unwrap_err().exit, Exit::Usage, "{text}");
+            let failure = parse_endpoint(Protocol::Smtp, text).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{text}");
+            assert!(failure.message.starts_with("--smtp '"), "{}", failure.message);
         }
+    }
+
+    #[test]
+    fn a_login_name_for_one_protocol_needs_no_endpoint() {
+        let fields = Fields {
+            smtp_user: Some("delegate@example.com".to_owned()),
+            pop3: Some("pop.example.com:995".to_owned()),
+            pop3_user: Some("other".to_owned()),
+            ..Fields::default()
+        };
+        assert!(fields.is_partial());
+        assert_eq!(
+            Value::from(fields.body().unwrap()),
+            json!({
+                "smtp": {"user": "delegate@example.com"},
+                "pop3": {"host": "pop.example.com", "port": 995, "tls": "implicit", "user": "other"},
+            })
+        );
+        let whole = Fields {
+            smtp: fields.pop3.clone(),
+            ..fields
+        };
+        assert!(!whole.is_partial());
+    }
+
+    #[test]
+    fn what_a_change_does_not_say_of_a_protocol_is_kept() {
+        let account: AccountView = serde_json::from_value(json!({
+            "account": "shared", "provider": "example", "state": "active",
+            "created": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:00Z",
+            "imap": {"user": "imap-name"},
+            "smtp": {"host": "own.example.com", "port": 587, "tls": "starttls", "user": "old"},
+        }))
+        .unwrap();
+        let mut body = Map::from_iter([
+            ("smtp".to_owned(), json!({"user": "new"})),
+            ("pop3".to_owned(), json!({"user": "name"})),
+        ]);
+        keep_overrides(&mut body, &account);
+        assert_eq!(
+            Value::from(body),
+            json!({
+                "smtp": {"host": "own.example.com", "port": 587, "tls": "starttls", "user": "new"},
+                "pop3": {"user": "name"},
+            })
+        );
     }
 }

@@ -129,7 +129,7 @@ async fn list(client: &Client, parameters: &[(&str, String)], globals: &Globals)
     }
     let TokensPage { head, tokens } = listed.value;
     if tokens.is_empty() {
-        return print("No access tokens. Make one: portreeve token create --account ACCOUNT --scope imap-proxy");
+        return print("No access tokens. Make one: portreeve token create --account ACCOUNT --scope imap-proxy,smtp");
     }
     let mut table = table(&["ACCOUNT", "SCOPES", "DESCRIPTION", "LAST USE", "EXPIRES", "ID"]);
     for token in &tokens {
@@ -251,7 +251,8 @@ mod tests {
         let listeners = [
             listener(Protocol::Imap, "0.0.0.0:993", ListenerTls::Implicit),
             listener(Protocol::Imap, "127.0.0.1:2993", ListenerTls::Off),
-            listener(Protocol::Smtp, "127.0.0.1:2525", ListenerTls::Off),
+            listener(Protocol::Smtp, "127.0.0.1:2525", ListenerTls::Starttls),
+            listener(Protocol::Pop3, "[::1]:2995", ListenerTls::Off),
         ];
         let scopes = ["imap-proxy".to_owned(), "api".to_owned()];
         assert_eq!(
@@ -260,6 +261,16 @@ mod tests {
                 "\nIMAP\n  host       mail.example.com\n  port       993\n  security   SSL/TLS\n  user name  example\n  \
                  password   6cad",
                 "\nIMAP\n  host       127.0.0.1\n  port       2993\n  security   none\n  user name  example\n  \
+                 password   6cad",
+            ]
+        );
+        let scopes = ["smtp".to_owned(), "pop3".to_owned()];
+        assert_eq!(
+            settings(&scopes, &listeners, "mail.example.com", "example", "6cad"),
+            [
+                "\nSMTP\n  host       127.0.0.1\n  port       2525\n  security   STARTTLS\n  user name  example\n  \
+                 password   6cad",
+                "\nPOP3\n  host       ::1\n  port       2995\n  security   none\n  user name  example\n  \
                  password   6cad",
             ]
         );

@@ -28,6 +28,20 @@ pub(super) fn listeners(
         .collect()
 }
 
+/// The protocols that the listeners serve; all of them where none is given. One that does not exist is refused elsewhere.
+pub(super) fn served(file: &raw::File) -> Vec<Protocol> {
+    if file.listener.is_empty() {
+        return PROTOCOLS.into();
+    }
+    let given = file.listener.iter().map(|one| text(&one.get_ref().protocol));
+    let given: Vec<_> = given
+        .map(|protocol| protocol.unwrap_or(Protocol::Imap.name()))
+        .collect();
+    let mut protocols: Vec<_> = PROTOCOLS.into();
+    protocols.retain(|protocol| given.contains(&protocol.name()));
+    protocols
+}
+
 fn default_listener(protocol: Protocol) -> Listener {
     Listener {
         protocol,

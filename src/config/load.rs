@@ -78,7 +78,7 @@ fn check(
     if check.whole {
         listener::refuse_shared_addresses(&mut check, &raw, &admin.listen, metrics_listen);
     }
-    let providers = provider::providers(&mut check, &raw.provider);
+    let providers = provider::providers(&mut check, &raw.provider, &listener::served(&raw));
     let mut config = Config {
         source: source.map(Path::to_owned),
         warnings: Vec::new(),

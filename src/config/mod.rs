@@ -262,7 +262,7 @@ pub struct OAuthApp {
     pub client_secret: Option<SecretString>,
     /// How the app authenticates.
     pub client_auth: ClientAuth,
-    /// The scopes that mail needs, all protocols'.
+    /// The scopes that mail needs: as given, else the preset's for the protocols that listeners serve.
     pub scopes: Vec<String>,
     /// The scopes that a refresh names: of several resources a preset's provider would refuse it, or it needs none.
     pub refresh_scopes: Vec<String>,

@@ -16,14 +16,16 @@ use super::sections::SESSIONS;
 use super::{ClientAuth, OAuthApp, Provider, UserRule};
 use crate::proto::{Mechanism, Protocol};
 
-/// All providers: those of the file, and the presets that need no app of the administrator's.
+/// All providers: those of the file, and the presets that need no app of the administrator's. `served` is what listeners
+/// serve, which consent is asked for.
 pub(super) fn providers(
     check: &mut Check<'_>,
     raw: &BTreeMap<String, Spanned<raw::Provider>>,
+    served: &[Protocol],
 ) -> BTreeMap<String, Arc<Provider>> {
     let mut providers: BTreeMap<String, Provider> = BTreeMap::new();
     for (name, table) in raw {
-        if let Some(provider) = provider(check, name, table) {
+        if let Some(provider) = provider(check, name, table, served) {
             providers.insert(name.clone(), provider);
         }
     }
@@ -70,13 +72,19 @@ fn domain_owners(check: &mut Check<'_>, raw: &BTreeMap<String, Spanned<raw::Prov
 }
 
 /// One table; `None` where it makes no provider, which was then noted.
-fn provider(check: &mut Check<'_>, name: &str, table: &Spanned<raw::Provider>) -> Option<Provider> {
+fn provider(
+    check: &mut Check<'_>,
+    name: &str,
+    table: &Spanned<raw::Provider>,
+    served: &[Protocol],
+) -> Option<Provider> {
     let (at, raw) = (Some(table.span()), table.get_ref());
     let mut reader = Reader {
         check,
         section: format!("provider.{name}"),
         at: at.clone(),
         raw,
+        served,
     };
     let section = reader.section.clone();
     reader.check.require_name(&section, at.clone(), name);
@@ -134,6 +142,8 @@ struct Reader<'c, 'e, 'r> {
     section: String,
     at: Place,
     raw: &'r raw::Provider,
+    /// What listeners serve.
+    served: &'r [Protocol],
 }
 
 impl Reader<'_, '_, '_> {
@@ -231,7 +241,7 @@ impl Reader<'_, '_, '_> {
         let scopes = self.scopes(preset);
         let refresh_scopes = match preset {
             // What `config show` has printed reads back as the same.
-            Some(preset) if scopes == preset.scopes => owned(preset.refresh_scopes),
+            Some(preset) if scopes == preset.scopes(self.served) => preset.refresh_scopes(self.served),
             _ => scopes.clone(),
         };
         let allow_insecure = self.allows_insecure();
@@ -315,7 +325,7 @@ impl Reader<'_, '_, '_> {
     /// Scopes, each a `scope-token` of RFC 6749 §3.3.
     fn scopes(&mut self, preset: Option<&PresetOAuth>) -> Vec<String> {
         let Some(given) = &self.raw.scopes else {
-            return preset.map(|preset| owned(preset.scopes)).unwrap_or_default();
+            return preset.map(|preset| preset.scopes(self.served)).unwrap_or_default();
         };
         let usable = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
         for scope in given.get_ref() {
@@ -369,10 +379,6 @@ impl Reader<'_, '_, '_> {
         let key_name = format!("{}.{name}", self.section);
         Some(self.check.report.count(&key_name, key, *range.start(), range))
     }
-}
-
-fn owned(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 const OAUTH_MECHANISMS: [Mechanism; 2] = [Mechanism::OAuthBearer, Mechanism::XOAuth2];

@@ -536,11 +536,7 @@ fn a_refresh_names_the_scopes_of_the_table_or_what_the_preset_knows_to_work() {
     assert_eq!(consented, ["https://mail.google.com/"]);
     assert!(refreshed.is_empty());
     let (consented, refreshed) = scopes("[provider.microsoft]\nclient_id = \"x\"");
-    assert_eq!(consented.len(), 4);
-    assert_eq!(
-        refreshed,
-        ["https://outlook.office.com/IMAP.AccessAsUser.All", "offline_access"]
-    );
+    assert_eq!((consented.len(), &refreshed), (4, &consented));
     for table in [
         "google]",
         "own]\nimap = { host = \"imap.test\" }\ntoken_url = \"https://t.test/\"",
@@ -550,6 +546,38 @@ fn a_refresh_names_the_scopes_of_the_table_or_what_the_preset_knows_to_work() {
             (consented, refreshed),
             (vec!["mail".to_owned()], vec!["mail".to_owned()])
         );
+    }
+}
+
+#[test]
+fn consent_is_asked_for_what_listeners_serve() {
+    let scopes = |listeners: &[&str], given: &str| {
+        let mut text = format!("[provider.microsoft]\nclient_id = \"x\"\n{given}\n");
+        for (index, listener) in listeners.iter().enumerate() {
+            text.push_str(&format!(
+                "[[listener]]\naddress = \"127.0.0.1:{}\"\n{listener}\n",
+                3000 + index
+            ));
+        }
+        let config = read(&text).unwrap();
+        config.providers["microsoft"].oauth.clone().unwrap().scopes
+    };
+    let (imap, pop3, smtp) = ("IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send");
+    for (listeners, expected) in [
+        (&[][..], &[imap, pop3, smtp][..]),
+        // A listener without a protocol is one of IMAP.
+        (&[""], &[imap]),
+        (&["protocol = \"smtp\"", "protocol = \"imap\""], &[imap, smtp]),
+        (&["protocol = \"pop3\"", "protocol = \"pop3\""], &[pop3]),
+    ] {
+        let asked = scopes(listeners, "");
+        let mut expected: Vec<_> = expected
+            .iter()
+            .map(|scope| format!("https://outlook.office.com/{scope}"))
+            .collect();
+        expected.push("offline_access".to_owned());
+        assert_eq!(asked, expected, "{listeners:?}");
+        assert_eq!(scopes(listeners, "scopes = [\"own\"]"), ["own"]);
     }
 }
 

@@ -133,6 +133,7 @@ impl Check {
         let (account, token) = (admitted.account.account, admitted.token.id);
         let live = LiveSession {
             session,
+            protocol,
             token,
             end: actor.get_derived(),
         };

@@ -21,7 +21,7 @@ use super::actor::{Listener, Message};
 use super::attempt::{Attempt, Check, Outcome, Upstream};
 use super::open;
 use super::opening::Opening;
-use crate::account::{SessionId, SessionLease};
+use crate::account::{SessionId, SessionLease, meaning};
 use crate::clock;
 use crate::config::{Config, PlaintextAuth};
 use crate::fault::{Fault, FaultKind};
@@ -571,7 +571,9 @@ impl Login {
             ..
         }) = &self.attempt
         {
-            self.services.accounts.report_accepted(account, target.grant);
+            self.services
+                .accounts
+                .report_accepted(account, target.grant, self.facts.protocol);
         }
     }
 
@@ -583,7 +585,8 @@ impl Login {
             if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(grant)) =
                 (&attempt.account, &fault.kind, attempt.grant)
             {
-                self.services.accounts.report_refused(account, grant, refusal);
+                let protocol = self.facts.protocol;
+                self.services.accounts.report_refused(account, grant, protocol, refusal);
             }
             (account, token) = (attempt.account, attempt.token);
         }
@@ -595,11 +598,12 @@ impl Login {
             .denied(&self.facts, account.clone(), token, reason, clock::now());
         let (session, remote) = (self.session_id, self.remote);
         let user = account.or_else(|| user.and_then(|user| loggable(&user)));
+        let meaning = meaning::of_fault(self.facts.protocol, fault).map(|meaning| meaning.text);
         match fault.kind.log_level() {
-            Level::ERROR => error!(%session, user, %remote, %fault, "login refused"),
-            Level::WARN => warn!(%session, user, %remote, %fault, "login refused"),
-            Level::INFO => info!(%session, user, %remote, %fault, "login refused"),
-            _ => debug!(%session, user, %remote, %fault, "login refused"),
+            Level::ERROR => error!(%session, user, %remote, %fault, meaning, "login refused"),
+            Level::WARN => warn!(%session, user, %remote, %fault, meaning, "login refused"),
+            Level::INFO => info!(%session, user, %remote, %fault, meaning, "login refused"),
+            _ => debug!(%session, user, %remote, %fault, meaning, "login refused"),
         }
     }
 

@@ -8,9 +8,9 @@ use tokio::time::timeout;
 
 use super::Services;
 use super::open::{self, Leg};
-use crate::account::{Place, UpstreamTarget};
+use crate::account::{Place, UpstreamTarget, meaning};
 use crate::clock;
-use crate::config::UpstreamTls;
+use crate::config::{Config, UpstreamTls};
 use crate::fault::{Fault, FaultKind};
 use crate::net::dial::dial;
 use crate::net::stream::Stream;
@@ -44,32 +44,61 @@ pub enum StepResult {
     Skipped,
 }
 
-/// Walks DNS → TCP → TLS → token → login for `account`, as a session of `protocol` would.
+/// Walks DNS → TCP → TLS → token → login for `account`, as a session of each protocol would that a listener serves and the
+/// account's provider, or the account itself, has an endpoint for; IMAP in any case where no other is left.
 ///
-/// With STARTTLS the handshake is part of the login, so the step `tls` is skipped and says so.
-pub async fn verify(services: &Services, account: &AccountRecord, protocol: Protocol) -> Vec<Step> {
+/// A protocol that fails does not stop the next. The token, which concerns all, is a step of the first that gets so far. With
+/// STARTTLS the handshake is part of the login, so the step `tls` is skipped and says so.
+pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
     let mut walk = Walk {
-        protocol,
+        protocol: Protocol::Imap,
+        token: Token::NotTried,
         steps: Vec::new(),
         begun: clock::instant(),
     };
-    if walk.walk(services, account).await.is_none() {
-        for name in STEPS.iter().skip(walk.steps.len()) {
-            walk.note(name, StepResult::Skipped, "an earlier step failed".to_owned());
+    let protocols = protocols(&services.config(), account);
+    for (index, protocol) in protocols.iter().enumerate() {
+        walk.protocol = *protocol;
+        let first = walk.steps.len();
+        if walk.walk(services, account).await.is_none() {
+            walk.skip_rest(first, index + 1 == protocols.len());
         }
     }
     walk.steps
 }
 
+/// The protocols that are walked for `account`, in their order.
+fn protocols(config: &Config, account: &AccountRecord) -> Vec<Protocol> {
+    let is_served = |protocol| config.listeners.iter().any(|listener| listener.protocol == protocol);
+    let mut protocols = vec![Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
+    protocols.retain(|protocol| {
+        (*protocol == Protocol::Imap || is_served(*protocol)) && Place::find(account, config, *protocol).is_ok()
+    });
+    if protocols.is_empty() {
+        // Its failure says why there is nothing to walk.
+        protocols.push(Protocol::Imap);
+    }
+    protocols
+}
+
 /// A verification under way.
 struct Walk {
     protocol: Protocol,
+    token: Token,
     steps: Vec<Step>,
     begun: Instant,
 }
 
+/// How the step `token` went, which is taken once for all protocols.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    NotTried,
+    Good,
+    Failed,
+}
+
 impl Walk {
-    /// `None`: a step failed, and is the last one noted.
+    /// `None`: a step failed.
     async fn walk(&mut self, services: &Services, account: &AccountRecord) -> Option<()> {
         let limits = services.config().limits.clone();
         let place = match Place::find(account, &services.config(), self.protocol) {
@@ -94,18 +123,7 @@ impl Walk {
         let leg = self
             .secure(services, leg, &place, limits.upstream_connect_timeout)
             .await?;
-        let target = services
-            .accounts
-            .credential_to_verify(&account.account, self.protocol)
-            .await;
-        let target = self.step(
-            "token",
-            target.map_err(|fault| fault.to_string()),
-            |target| match target.credential.secret {
-                CredentialSecret::OAuth { .. } => "an OAuth token is there and good".to_owned(),
-                CredentialSecret::Password(_) => "a password is stored".to_owned(),
-            },
-        )?;
+        let target = self.token(services, account).await?;
         let login = timeout(limits.login_timeout, Box::pin(self.login(services, leg, &target))).await;
         let login = login.unwrap_or_else(|_| Err(Fault::unavailable("the upstream did not answer in time")));
         if let Err(Fault {
@@ -115,13 +133,52 @@ impl Walk {
         {
             services
                 .accounts
-                .report_refused(&account.account, target.grant, refusal);
+                .report_refused(&account.account, target.grant, self.protocol, refusal);
         } else if login.is_ok() {
-            services.accounts.report_accepted(&account.account, target.grant);
+            services
+                .accounts
+                .report_accepted(&account.account, target.grant, self.protocol);
         }
-        self.step("login", login.map_err(|fault| fault.to_string()), |()| {
-            format!("logged in as {}", target.credential.user)
-        })
+        let login = login.map_err(|fault| match meaning::of_fault(self.protocol, &fault) {
+            Some(meaning) => format!("{fault}; {}", meaning.text),
+            None => fault.to_string(),
+        });
+        self.step("login", login, |()| format!("logged in as {}", target.credential.user))
+    }
+
+    /// What to log in with. The step `token` is noted the first time; later it can only fail as a part of the login.
+    async fn token(&mut self, services: &Services, account: &AccountRecord) -> Option<UpstreamTarget> {
+        if self.token == Token::Failed {
+            return None;
+        }
+        let target = services
+            .accounts
+            .credential_to_verify(&account.account, self.protocol)
+            .await
+            .map_err(|fault| fault.to_string());
+        if self.token == Token::Good {
+            return match target {
+                Ok(target) => Some(target),
+                Err(message) => self.step("login", Err(message), |_| String::new()),
+            };
+        }
+        let target = self.step("token", target, |target| match target.credential.secret {
+            CredentialSecret::OAuth { .. } => "an OAuth token is there and good".to_owned(),
+            CredentialSecret::Password(_) => "a password is stored".to_owned(),
+        });
+        self.token = if target.is_some() { Token::Good } else { Token::Failed };
+        target
+    }
+
+    /// Notes the steps that a protocol did not get to, of which the steps from `first` on are. The token is left to the next
+    /// protocol, if there is one.
+    fn skip_rest(&mut self, first: usize, is_last: bool) {
+        let walked: Vec<_> = self.steps.iter().skip(first).map(|step| step.name).collect();
+        for name in STEPS.into_iter().filter(|name| !walked.contains(name)) {
+            if name != "token" || (is_last && self.token == Token::NotTried) {
+                self.note(name, StepResult::Skipped, "an earlier step failed".to_owned());
+            }
+        }
     }
 
     /// The step `tls`: the handshake where the endpoint begins with it.
@@ -224,3 +281,87 @@ async fn resolve(host: &str, port: u16, limit: Duration) -> Result<String, Strin
 
 /// The steps in their order.
 const STEPS: [&str; 5] = ["dns", "connect", "tls", "token", "login"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::tests::support::{account, config};
+    use crate::config::{Endpoint, Listener, ListenerTls, PlaintextAuth};
+    use crate::store::EndpointOverride;
+
+    /// A configuration whose listeners serve `served`; its provider has IMAP alone.
+    fn serving(served: &[Protocol]) -> Config {
+        let mut config = config();
+        let listener = |protocol: &Protocol| Listener {
+            protocol: *protocol,
+            addresses: vec![],
+            tls: ListenerTls::Off,
+            certificates: vec![],
+            plaintext_auth: PlaintextAuth::Loopback,
+            proxy_protocol_from: vec![],
+            provider: None,
+        };
+        config.listeners = served.iter().map(listener).collect();
+        config
+    }
+
+    #[test]
+    fn protocols_are_walked_that_are_offered_and_served() {
+        use Protocol::{Imap, Pop3, Smtp};
+        let mut record = account("ada");
+        let own = |user: Option<&str>| EndpointOverride {
+            endpoint: user.is_none().then(|| Endpoint {
+                host: "own.example.com".to_owned(),
+                port: 1,
+                tls: UpstreamTls::Implicit,
+            }),
+            user: user.map(str::to_owned),
+        };
+        record.smtp = Some(own(None));
+        // A name alone makes no endpoint where the provider has none.
+        record.pop3 = Some(own(Some("name")));
+        assert_eq!(protocols(&serving(&[Pop3, Smtp]), &record), [Imap, Smtp]);
+        assert_eq!(protocols(&serving(&[Imap]), &record), [Imap]);
+        record.pop3 = Some(own(None));
+        assert_eq!(protocols(&serving(&[Pop3, Smtp, Imap]), &record), [Imap, Smtp, Pop3]);
+        record.provider = "gone".to_owned();
+        assert_eq!(protocols(&serving(&[Imap, Smtp]), &record), [Imap]);
+    }
+
+    #[test]
+    fn a_protocol_that_fails_leaves_the_token_to_the_next() {
+        let mut walk = Walk {
+            protocol: Protocol::Imap,
+            token: Token::NotTried,
+            steps: Vec::new(),
+            begun: clock::instant(),
+        };
+        walk.note("dns", StepResult::Failed, String::new());
+        walk.skip_rest(0, false);
+        walk.protocol = Protocol::Smtp;
+        let first = walk.steps.len();
+        walk.note("dns", StepResult::Ok, String::new());
+        walk.note("connect", StepResult::Failed, String::new());
+        walk.skip_rest(first, true);
+        let names: Vec<_> = walk
+            .steps
+            .iter()
+            .map(|step| (step.protocol, step.name, step.result))
+            .collect();
+        let (imap, smtp) = (Some(Protocol::Imap), Some(Protocol::Smtp));
+        assert_eq!(
+            names,
+            [
+                (imap, "dns", StepResult::Failed),
+                (imap, "connect", StepResult::Skipped),
+                (imap, "tls", StepResult::Skipped),
+                (imap, "login", StepResult::Skipped),
+                (smtp, "dns", StepResult::Ok),
+                (smtp, "connect", StepResult::Failed),
+                (smtp, "tls", StepResult::Skipped),
+                (None, "token", StepResult::Skipped),
+                (smtp, "login", StepResult::Skipped),
+            ]
+        );
+    }
+}

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Timestamp;
+use crate::config::{Endpoint, UpstreamTls};
 use crate::proto::Protocol;
 use crate::secret::SecretString;
 
@@ -28,13 +29,13 @@ pub struct AccountRecord {
     /// The login name at the upstream, where it is neither the e-mail nor the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// What it has instead of the provider's IMAP endpoint.
+    /// What it has of its own for IMAP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imap: Option<EndpointOverride>,
-    /// What it has instead of the provider's SMTP endpoint.
+    /// What it has of its own for SMTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smtp: Option<EndpointOverride>,
-    /// What it has instead of the provider's POP3 endpoint.
+    /// What it has of its own for POP3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pop3: Option<EndpointOverride>,
     /// Its state.
@@ -48,19 +49,56 @@ pub struct AccountRecord {
     pub updated: Timestamp,
 }
 
-/// An account's own endpoint for one protocol.
+/// What an account has of its own for one protocol: an endpoint, a login name, or both, but not neither.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(try_from = "EndpointFields", into = "EndpointFields")]
 pub struct EndpointOverride {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// How it is protected.
-    pub tls: crate::config::UpstreamTls,
+    /// Where the mailbox is, instead of the provider's endpoint.
+    pub endpoint: Option<Endpoint>,
     /// The login name for this protocol, where it differs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+}
+
+/// An [`EndpointOverride`] as it is written: `host`, `port` and `tls` all or none.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct EndpointFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<UpstreamTls>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+}
+
+impl TryFrom<EndpointFields> for EndpointOverride {
+    type Error = &'static str;
+
+    fn try_from(fields: EndpointFields) -> Result<Self, Self::Error> {
+        let EndpointFields { host, port, tls, user } = fields;
+        let endpoint = match (host, port, tls) {
+            (Some(host), Some(port), Some(tls)) => Some(Endpoint { host, port, tls }),
+            (None, None, None) if user.is_some() => None,
+            _ => return Err("give host, port and tls, a user alone, or all of them"),
+        };
+        Ok(Self { endpoint, user })
+    }
+}
+
+impl From<EndpointOverride> for EndpointFields {
+    fn from(own: EndpointOverride) -> Self {
+        let (host, port, tls) = own.endpoint.map_or((None, None, None), |endpoint| {
+            (Some(endpoint.host), Some(endpoint.port), Some(endpoint.tls))
+        });
+        Self {
+            host,
+            port,
+            tls,
+            user: own.user,
+        }
+    }
 }
 
 /// The states of INTERFACE §4.

@@ -2,9 +2,10 @@
 
 use ractor::RpcReplyPort;
 
-use super::held::UPSTREAM_REFUSED;
+use super::held::{UPSTREAM_REFUSED, setting_code};
 use super::{Purpose, Supervised, Uncommitted, Waiter, tasks};
 use crate::account::UpstreamTarget;
+use crate::account::meaning::{self, Meaning, Trouble};
 use crate::account::refresh::{Action, Answer, Failure, Input, TokenTimes};
 use crate::account::target::Place;
 use crate::account::writes::Behind;
@@ -165,7 +166,7 @@ impl Supervised {
         tasks::refresh(self, grant);
     }
 
-    pub(super) fn on_accepted(&mut self, grant: u64) {
+    pub(super) fn on_accepted(&mut self, grant: u64, protocol: Protocol) {
         if grant != self.refresher.grant() {
             return;
         }
@@ -174,7 +175,8 @@ impl Supervised {
             // A token accepted upstream says nothing of a refresh that fails.
             AccountState::Failing => self.held.is_failing_upstream() || self.refresher.is_untroubled(),
             AccountState::NeedsAuthorization => !self.held.uses_oauth(),
-            AccountState::Active | AccountState::Disabled => false,
+            AccountState::Active => self.held.is_refused_by_setting(Some(protocol)),
+            AccountState::Disabled => false,
         };
         if is_over {
             let now = self.clock.now();
@@ -182,25 +184,43 @@ impl Supervised {
         }
     }
 
-    pub(super) fn on_refused(&mut self, grant: u64, refusal: &UpstreamRefusal, now: Timestamp) {
-        if grant != self.refresher.grant() || !refusal.blames_credential {
+    pub(super) fn on_refused(&mut self, grant: u64, protocol: Protocol, refusal: &UpstreamRefusal, now: Timestamp) {
+        if grant != self.refresher.grant() {
             return;
         }
-        let message = match &refusal.code {
-            Some(code) => format!("the upstream refuses the credential: [{code}] {}", refusal.text),
-            None => format!("the upstream refuses the credential: {}", refusal.text),
-        };
+        let meaning = meaning::of_refusal(protocol, refusal);
+        let message = told(protocol, refusal, meaning);
+        match meaning.map(|meaning| meaning.trouble) {
+            Some(Trouble::Load) => {}
+            Some(Trouble::Credential) | None if refusal.blames_credential => self.on_credential_refused(&message, now),
+            Some(Trouble::Setting | Trouble::Credential) => self.on_setting(protocol, &message, now),
+            None => {}
+        }
+    }
+
+    /// The upstream does not serve the mailbox over `protocol`. The credential is good, so that the state stays, and an
+    /// account that is in trouble besides keeps that trouble's error.
+    fn on_setting(&mut self, protocol: Protocol, message: &str, now: Timestamp) {
+        let state = self.held.record.state;
+        if matches!(state, AccountState::New | AccountState::Active) {
+            self.note(state, Some((setting_code(protocol), message)), now);
+        }
+    }
+
+    fn on_credential_refused(&mut self, message: &str, now: Timestamp) {
         let state = if self.held.uses_oauth() {
             AccountState::Failing
         } else {
             AccountState::NeedsAuthorization
         };
-        self.note(state, Some((UPSTREAM_REFUSED, &message)), now);
+        self.note(state, Some((UPSTREAM_REFUSED, message)), now);
     }
 
     fn note_refreshed(&mut self, now: Timestamp) {
-        // A refresh that succeeds does not heal a mailbox whose upstream refuses the fresh tokens.
-        if !self.held.is_failing_upstream() {
+        // A refresh that succeeds does not heal a mailbox whose upstream refuses the fresh tokens, nor change its settings.
+        let is_upstreams = self.held.is_failing_upstream()
+            || (self.held.record.state == AccountState::Active && self.held.is_refused_by_setting(None));
+        if !is_upstreams {
             self.note(AccountState::Active, None, now);
         }
     }
@@ -211,6 +231,22 @@ impl Supervised {
             self.writes.mark(Behind::State);
         }
     }
+}
+
+/// A refusal for the account's last error: the upstream's own words first, then what they mean.
+fn told(protocol: Protocol, refusal: &UpstreamRefusal, meaning: Option<&Meaning>) -> String {
+    let code = refusal.code.as_ref().map_or(String::new(), |code| format!("[{code}] "));
+    let what = match meaning.map(|meaning| meaning.trouble) {
+        Some(Trouble::Setting | Trouble::Load) => "login",
+        Some(Trouble::Credential) | None => "credential",
+    };
+    let at = match protocol {
+        Protocol::Imap => "",
+        Protocol::Smtp => " over smtp",
+        Protocol::Pop3 => " over pop3",
+    };
+    let told = format!("the upstream refuses the {what}{at}: {code}{}", refusal.text);
+    meaning.map_or(told.clone(), |meaning| format!("{told}; {}", meaning.text))
 }
 
 /// What is told of a token that was refused and cannot be replaced now. Who asks knows the upstream's own words.

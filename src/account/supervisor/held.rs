@@ -5,6 +5,7 @@ use crate::account::writes::{Credentials, Replacement};
 use crate::clock::Timestamp;
 use crate::limits::OAUTH_TOKEN_LIFE_DEFAULT;
 use crate::oauth::TokenAnswer;
+use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState};
 
@@ -17,6 +18,15 @@ pub(super) struct Held {
 
 /// The code of an error that an upstream, not the token endpoint, is the cause of.
 pub(super) const UPSTREAM_REFUSED: &str = "upstream_refused";
+
+/// The code of an error that is a setting of the upstream's for one protocol, while the credential itself is good.
+pub(super) fn setting_code(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Imap => "imap_refused",
+        Protocol::Smtp => "smtp_refused",
+        Protocol::Pop3 => "pop3_refused",
+    }
+}
 
 impl Held {
     pub(super) fn new(record: AccountRecord, secrets: AccountSecrets) -> Self {
@@ -133,6 +143,13 @@ impl Held {
     pub(super) fn is_failing_upstream(&self) -> bool {
         let code = self.record.last_error.as_ref().map(|error| error.code.as_str());
         self.record.state == AccountState::Failing && code == Some(UPSTREAM_REFUSED)
+    }
+
+    /// Whether the last error is a setting of the upstream's, for `protocol` or, where none is given, for any.
+    pub(super) fn is_refused_by_setting(&self, protocol: Option<Protocol>) -> bool {
+        let code = self.record.last_error.as_ref().map(|error| error.code.as_str());
+        let mut protocols = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3].into_iter();
+        protocols.any(|one| protocol.is_none_or(|wanted| wanted == one) && code == Some(setting_code(one)))
     }
 
     /// The last error, for the detail of a fault.

@@ -1,5 +1,6 @@
 //! Accounts as their callers see them, on a paused clock, over a store in memory and a provider that the test plays.
 
+mod submissions;
 pub(crate) mod support;
 
 use std::sync::Arc;
@@ -383,10 +384,10 @@ async fn a_refused_token_is_replaced_once_a_minute() {
     );
     let grant = asked.as_ref().unwrap().grant;
     // Another session still got in; that changes nothing for a token refused since.
-    world.accounts.report_accepted("ada", grant);
+    world.accounts.report_accepted("ada", grant, Protocol::Imap);
     assert!(is_still_refused(world.ask(Some(second)).await.unwrap()));
     assert!(world.requests.try_recv().is_err());
-    world.accounts.report_refused("ada", grant, &refusal());
+    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(status.state, AccountState::Failing);
     let message = status.last_error.unwrap().message;
@@ -403,7 +404,7 @@ async fn a_refused_token_is_replaced_once_a_minute() {
         AccountState::Failing,
         "a refresh does not heal what the upstream refuses"
     );
-    world.accounts.report_accepted("ada", grant);
+    world.accounts.report_accepted("ada", grant, Protocol::Imap);
     assert_eq!(world.state().await, AccountState::Active);
 }
 
@@ -413,7 +414,7 @@ async fn a_refused_token_that_cannot_be_refreshed_is_refused_and_the_account_say
     let asked = world.ask(None).await.unwrap();
     let (grant, generation) = (asked.as_ref().unwrap().grant, token(&asked).1);
     assert!(is_still_refused(world.ask(Some(generation)).await.unwrap()));
-    world.accounts.report_refused("ada", grant, &refusal());
+    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(
         (status.state, status.last_error.unwrap().code.as_str(), status.next_try),
@@ -428,8 +429,57 @@ async fn a_refusal_that_does_not_blame_the_credential_changes_nothing() {
         blames_credential: false,
         ..refusal()
     };
-    world.accounts.report_refused("ada", 0, &throttled);
+    world.accounts.report_refused("ada", 0, Protocol::Imap, &throttled);
     assert_eq!(world.state().await, AccountState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setting_of_the_upstreams_is_told_and_closes_no_other_protocol() {
+    let world = World::with(password("secret")).await;
+    let grant = world.ask(None).await.unwrap().unwrap().grant;
+    world.accounts.report_accepted("ada", grant, Protocol::Imap);
+    let disabled = UpstreamRefusal {
+        code: Some("535 5.7.139".to_owned()),
+        text: "Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox.".to_owned(),
+        blames_credential: true,
+    };
+    world.accounts.report_refused("ada", grant, Protocol::Smtp, &disabled);
+    // A mailbox that is read meanwhile says nothing of sending.
+    world.accounts.report_accepted("ada", grant, Protocol::Imap);
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(status.state, AccountState::Active);
+    let error = status.last_error.unwrap();
+    assert_eq!(error.code, "smtp_refused");
+    let words = "the upstream refuses the login over smtp: [535 5.7.139] Authentication unsuccessful, \
+                 SmtpClientAuthentication is disabled for the Mailbox.; SMTP AUTH is switched off for this mailbox";
+    assert!(error.message.starts_with(words), "{}", error.message);
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "secret");
+    world.accounts.report_accepted("ada", grant, Protocol::Smtp);
+    assert_eq!(world.accounts.status("ada").await.unwrap().last_error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_does_not_hide_a_setting_of_the_upstreams() {
+    let (mut world, _) = refreshed().await;
+    let grant = world.ask(None).await.unwrap().unwrap().grant;
+    let not_connected = UpstreamRefusal {
+        code: None,
+        text: "User is authenticated but not connected.".to_owned(),
+        blames_credential: true,
+    };
+    world
+        .accounts
+        .report_refused("ada", grant, Protocol::Imap, &not_connected);
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(status.last_error.unwrap().code, "imap_refused");
+    let (live, _heard) = session(&world, 1).await;
+    let _lease = world.accounts.open_session("ada", live).await.unwrap();
+    world.request().await.succeed("a2", None, 3600);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(token_of(&world).await.0, "a2");
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(status.state, AccountState::Active);
+    assert_eq!(status.last_error.unwrap().code, "imap_refused");
 }
 
 #[tokio::test(start_paused = true)]
@@ -479,7 +529,7 @@ async fn sessions_of_an_account_that_vanished_from_the_store_end() {
     world.store.kept.lock().unwrap().accounts.remove("ada");
     // Its next write finds out.
     let grant = world.ask(None).await.unwrap().unwrap().grant;
-    world.accounts.report_refused("ada", grant, &refusal());
+    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
     assert_eq!(heard.recv().await, Some(Goodbye::AccountDeleted));
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::UnknownCredentials);
 }
@@ -517,12 +567,12 @@ async fn a_password_is_handed_out_until_the_upstream_refuses_it() {
     let asked = world.ask(None).await.unwrap();
     assert_eq!(token(&asked).0, "pw");
     let grant = asked.as_ref().unwrap().grant;
-    world.accounts.report_accepted("ada", grant);
-    world.accounts.report_accepted("ada", grant);
+    world.accounts.report_accepted("ada", grant, Protocol::Imap);
+    world.accounts.report_accepted("ada", grant, Protocol::Imap);
     assert_eq!(world.state().await, AccountState::Active);
     assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw");
     assert_eq!(world.store.writes(), 1);
-    world.accounts.report_refused("ada", grant, &refusal());
+    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
     assert_eq!(world.state().await, AccountState::NeedsAuthorization);
     world
@@ -531,7 +581,7 @@ async fn a_password_is_handed_out_until_the_upstream_refuses_it() {
         .await
         .unwrap();
     // A session that tried the old one comes late with its bad news.
-    world.accounts.report_refused("ada", grant, &refusal());
+    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
     assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw2");
 }
 
@@ -539,12 +589,12 @@ async fn a_password_is_handed_out_until_the_upstream_refuses_it() {
 async fn a_verification_tries_a_refused_password_and_heals_the_account() {
     let world = World::with(password("pw")).await;
     let grant = world.ask(None).await.unwrap().unwrap().grant;
-    world.accounts.report_refused("ada", grant, &refusal());
+    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
     let asked = world.accounts.credential_to_verify("ada", Protocol::Imap).await;
     assert_eq!(token(&asked).0, "pw");
     assert_eq!(world.state().await, AccountState::NeedsAuthorization);
-    world.accounts.report_accepted("ada", grant);
+    world.accounts.report_accepted("ada", grant, Protocol::Imap);
     assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw");
     assert_eq!(world.state().await, AccountState::Active);
 }

@@ -10,13 +10,15 @@ use async_trait::async_trait;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::account::{Accounts, LiveSession, SessionId};
+use crate::account::{Accounts, LiveSession, SessionId, SessionLease};
 use crate::clock::{self, Timestamp};
 use crate::config::{
     Admin, ClientAuth, Config, Endpoint, Limits, Log, LogFormat, OAuthApp, Provider, SecretsSettings, Server,
     StoreSettings, UpstreamTls, UserRule,
 };
+use crate::fault::Fault;
 use crate::oauth::{TokenAnswer, TokenError, TokenSource};
+use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::{
@@ -187,6 +189,12 @@ impl World {
         tokio::spawn(async move { accounts.credential("ada", crate::proto::Protocol::Imap, refused).await })
     }
 
+    /// Opens a submission in a task of its own.
+    pub(crate) fn submit(&self, live: &LiveSession) -> tokio::task::JoinHandle<Result<SessionLease, Fault>> {
+        let (accounts, live) = (self.accounts.clone(), live.clone());
+        tokio::spawn(async move { accounts.open_session("ada", live).await })
+    }
+
     /// The next refresh request.
     pub(crate) async fn request(&mut self) -> TokenRequest {
         self.requests.recv().await.unwrap()
@@ -276,10 +284,20 @@ pub(crate) async fn session(world: &World, token: u8) -> (LiveSession, mpsc::Unb
     let (ear, _) = Actor::spawn(None, Ear, sender).await.unwrap();
     let live = LiveSession {
         session: SessionId::next(),
+        protocol: Protocol::Imap,
         token,
         end: ear.get_derived(),
     };
     (live, heard)
+}
+
+/// A submission, as [`session`] is one of IMAP.
+pub(crate) async fn submission(world: &World, token: u8) -> LiveSession {
+    let (live, _) = session(world, token).await;
+    LiveSession {
+        protocol: Protocol::Smtp,
+        ..live
+    }
 }
 
 /// A store in memory, as much of it as accounts need.

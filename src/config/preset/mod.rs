@@ -8,7 +8,7 @@ mod table;
 use url::Url;
 
 use super::{Endpoint, Provider, UpstreamTls, UserRule};
-use crate::proto::Mechanism;
+use crate::proto::{Mechanism, Protocol};
 
 /// What is known of a provider, in one of its clouds.
 #[derive(Debug, Clone, Copy)]
@@ -44,10 +44,30 @@ pub(super) struct PresetOAuth {
     token_url: &'static str,
     /// `None` where the device flow (RFC 8628) is closed to mail.
     device_url: Option<&'static str>,
-    /// The scopes that a mailbox's owner consents to: all protocols'.
-    pub(super) scopes: &'static [&'static str],
-    /// The scopes that a refresh names. Empty: the grant's own, which is the default of RFC 6749 §6.
-    pub(super) refresh_scopes: &'static [&'static str],
+    /// The scopes that a mailbox's owner consents to.
+    scopes: PresetScopes,
+    /// The scopes that a refresh names.
+    refresh: RefreshScopes,
+}
+
+/// The scopes of a preset: those of each protocol are asked for only where it is served, since an owner consents more
+/// readily, and an organization at all, to as little as is needed.
+#[derive(Debug, Clone, Copy)]
+struct PresetScopes {
+    imap: &'static str,
+    smtp: &'static str,
+    pop3: &'static str,
+    /// What every consent asks for besides.
+    common: &'static [&'static str],
+}
+
+/// Which scopes a refresh names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RefreshScopes {
+    /// None, which stands for the grant's own (RFC 6749 §6).
+    Unnamed,
+    /// Those of the consent. They must be of one resource: Microsoft refuses others (AADSTS28000).
+    Consented,
 }
 
 /// Where a preset's protocol is served.
@@ -120,6 +140,38 @@ impl PresetOAuth {
     }
 }
 
+impl PresetOAuth {
+    /// The scopes that a mailbox's owner consents to where `served` is what listeners serve; in one order, whatever theirs.
+    pub(super) fn scopes(&self, served: &[Protocol]) -> Vec<String> {
+        let PresetScopes {
+            imap,
+            smtp,
+            pop3,
+            common,
+        } = self.scopes;
+        let protocols = [(Protocol::Imap, imap), (Protocol::Pop3, pop3), (Protocol::Smtp, smtp)];
+        let wanted = protocols
+            .into_iter()
+            .filter(|(protocol, _)| served.contains(protocol))
+            .map(|(_, scope)| scope);
+        let mut scopes: Vec<String> = Vec::new();
+        for scope in wanted.chain(common.iter().copied()) {
+            if !scopes.iter().any(|known| known == scope) {
+                scopes.push(scope.to_owned());
+            }
+        }
+        scopes
+    }
+
+    /// The scopes that a refresh names, likewise.
+    pub(super) fn refresh_scopes(&self, served: &[Protocol]) -> Vec<String> {
+        match self.refresh {
+            RefreshScopes::Unnamed => Vec::new(),
+            RefreshScopes::Consented => self.scopes(served),
+        }
+    }
+}
+
 impl PresetEndpoint {
     fn endpoint(self) -> Endpoint {
         Endpoint {
@@ -172,14 +224,62 @@ mod tests {
         }
     }
 
+    /// What the preset `name` asks for in its cloud `cloud` where `served` is served, at consent and at a refresh.
+    fn scopes(name: &str, cloud: &str, served: &[Protocol]) -> (Vec<String>, Vec<String>) {
+        let mut presets = table::PRESETS.iter();
+        let preset = presets
+            .find(|preset| preset.name == name && preset.cloud == cloud)
+            .unwrap();
+        let oauth = preset.oauth.unwrap();
+        (oauth.scopes(served), oauth.refresh_scopes(served))
+    }
+
+    #[test]
+    fn google_has_one_scope_for_all_and_refreshes_without_a_word() {
+        for served in [&[Protocol::Imap][..], &[Protocol::Smtp, Protocol::Pop3, Protocol::Imap]] {
+            let (consented, refreshed) = scopes("google", "", served);
+            assert_eq!(consented, ["https://mail.google.com/"]);
+            assert!(refreshed.is_empty());
+        }
+    }
+
+    #[test]
+    fn microsoft_is_asked_for_what_is_served_in_each_of_its_clouds() {
+        use Protocol::{Imap, Pop3, Smtp};
+        for (cloud, resource) in [
+            ("global", "https://outlook.office.com"),
+            ("gcc-high", "https://outlook.office365.us"),
+            ("dod", "https://outlook.office365.us"),
+            ("china", "https://partner.outlook.cn"),
+        ] {
+            for (served, expected) in [
+                (&[Imap][..], &["IMAP.AccessAsUser.All"][..]),
+                (&[Smtp], &["SMTP.Send"]),
+                (&[Pop3], &["POP.AccessAsUser.All"]),
+                (&[Smtp, Imap, Smtp], &["IMAP.AccessAsUser.All", "SMTP.Send"]),
+                (
+                    &[Pop3, Smtp, Imap],
+                    &["IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send"],
+                ),
+            ] {
+                let mut expected: Vec<_> = expected.iter().map(|scope| format!("{resource}/{scope}")).collect();
+                expected.push("offline_access".to_owned());
+                let (consented, refreshed) = scopes("microsoft", cloud, served);
+                assert_eq!(consented, expected, "{cloud}");
+                assert_eq!(refreshed, expected, "{cloud}");
+            }
+        }
+    }
+
     #[test]
     fn a_refresh_asks_for_the_scopes_of_one_resource_only() {
         // Microsoft refuses a request that names scopes of several (AADSTS28000).
+        let all = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
         for oauth in table::PRESETS.iter().filter_map(|preset| preset.oauth) {
-            let urls = oauth.refresh_scopes.iter().filter_map(|scope| Url::parse(scope).ok());
+            let refreshed = oauth.refresh_scopes(&all);
+            let urls = refreshed.iter().filter_map(|scope| Url::parse(scope).ok());
             let resources: HashSet<_> = urls.filter_map(|url| url.host_str().map(str::to_owned)).collect();
             assert!(resources.len() <= 1, "{resources:?}");
-            assert!(oauth.refresh_scopes.iter().all(|scope| oauth.scopes.contains(scope)));
         }
     }
 }

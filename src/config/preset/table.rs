@@ -1,6 +1,6 @@
 //! The rows. Each is from its provider's own documentation; hosts and scopes change rarely, and then here.
 
-use super::{Preset, PresetEndpoint, PresetOAuth};
+use super::{Preset, PresetEndpoint, PresetOAuth, PresetScopes, RefreshScopes};
 use crate::config::{UpstreamTls, UserRule};
 use crate::proto::Mechanism;
 
@@ -23,8 +23,13 @@ const GOOGLE: Preset = Preset {
         authorize_url: "https://accounts.google.com/o/oauth2/v2/auth",
         token_url: "https://oauth2.googleapis.com/token",
         device_url: None,
-        scopes: &["https://mail.google.com/"],
-        refresh_scopes: &[],
+        scopes: PresetScopes {
+            imap: "https://mail.google.com/",
+            smtp: "https://mail.google.com/",
+            pop3: "https://mail.google.com/",
+            common: &[],
+        },
+        refresh: RefreshScopes::Unnamed,
     }),
     sasl: &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
     imap: Some(implicit("imap.gmail.com", 993)),
@@ -45,13 +50,13 @@ const MICROSOFT: Preset = Preset {
         authorize_url: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
         token_url: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
         device_url: Some("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/devicecode"),
-        scopes: &[
-            "https://outlook.office.com/IMAP.AccessAsUser.All",
-            "https://outlook.office.com/POP.AccessAsUser.All",
-            "https://outlook.office.com/SMTP.Send",
-            "offline_access",
-        ],
-        refresh_scopes: &["https://outlook.office.com/IMAP.AccessAsUser.All", "offline_access"],
+        scopes: PresetScopes {
+            imap: "https://outlook.office.com/IMAP.AccessAsUser.All",
+            smtp: "https://outlook.office.com/SMTP.Send",
+            pop3: "https://outlook.office.com/POP.AccessAsUser.All",
+            common: &["offline_access"],
+        },
+        refresh: RefreshScopes::Consented,
     }),
     sasl: &[Mechanism::XOAuth2],
     imap: Some(implicit("outlook.office365.com", 993)),
@@ -92,13 +97,13 @@ const MICROSOFT_CHINA: Preset = Preset {
         authorize_url: "https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/authorize",
         token_url: "https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/token",
         device_url: Some("https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/devicecode"),
-        scopes: &[
-            "https://partner.outlook.cn/IMAP.AccessAsUser.All",
-            "https://partner.outlook.cn/POP.AccessAsUser.All",
-            "https://partner.outlook.cn/SMTP.Send",
-            "offline_access",
-        ],
-        refresh_scopes: &["https://partner.outlook.cn/IMAP.AccessAsUser.All", "offline_access"],
+        scopes: PresetScopes {
+            imap: "https://partner.outlook.cn/IMAP.AccessAsUser.All",
+            smtp: "https://partner.outlook.cn/SMTP.Send",
+            pop3: "https://partner.outlook.cn/POP.AccessAsUser.All",
+            common: &["offline_access"],
+        },
+        refresh: RefreshScopes::Consented,
     }),
     imap: Some(implicit("partner.outlook.cn", 993)),
     smtp: Some(starttls("partner.outlook.cn", 587)),
@@ -111,13 +116,13 @@ const US_GOVERNMENT: PresetOAuth = PresetOAuth {
     authorize_url: "https://login.microsoftonline.us/{tenant}/oauth2/v2.0/authorize",
     token_url: "https://login.microsoftonline.us/{tenant}/oauth2/v2.0/token",
     device_url: Some("https://login.microsoftonline.us/{tenant}/oauth2/v2.0/devicecode"),
-    scopes: &[
-        "https://outlook.office365.us/IMAP.AccessAsUser.All",
-        "https://outlook.office365.us/POP.AccessAsUser.All",
-        "https://outlook.office365.us/SMTP.Send",
-        "offline_access",
-    ],
-    refresh_scopes: &["https://outlook.office365.us/IMAP.AccessAsUser.All", "offline_access"],
+    scopes: PresetScopes {
+        imap: "https://outlook.office365.us/IMAP.AccessAsUser.All",
+        smtp: "https://outlook.office365.us/SMTP.Send",
+        pop3: "https://outlook.office365.us/POP.AccessAsUser.All",
+        common: &["offline_access"],
+    },
+    refresh: RefreshScopes::Consented,
 };
 
 /// iCloud Mail (support.apple.com/102525): app-specific passwords only, no POP3, and for IMAP the name without the domain.
