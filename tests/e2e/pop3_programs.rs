@@ -95,7 +95,7 @@ struct Mailbox {
 
 impl Mailbox {
     async fn start(mechanism: &'static str) -> Mailbox {
-        let setup = Setup::default().by(mechanism);
+        let setup = Setup::default().with_provider(&format!("sasl = [{mechanism:?}]"));
         let bed = Bed::start_whole_on(setup, ProviderOptions::default(), &[(USER, PASSWORD)]).await;
         let messages = messages();
         bed.dovecot.fill(USER, messages.iter().map(Vec::as_slice));

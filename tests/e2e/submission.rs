@@ -97,7 +97,7 @@ struct Sent {
 
 impl Post {
     async fn start(mechanism: &'static str) -> Post {
-        let setup = Setup::default().by(mechanism);
+        let setup = Setup::default().with_provider(&format!("sasl = [{mechanism:?}]"));
         let bed = Bed::start_whole_on(setup, ProviderOptions::default(), &[(SENDER, PASSWORD)]).await;
         let token = bed.account(SENDER).await;
         // From here on the proxy knows what it may promise.

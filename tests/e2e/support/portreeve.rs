@@ -43,7 +43,7 @@ pub struct Admin {
 pub struct Setup {
     text: String,
     protocols: Vec<Protocol>,
-    mechanism: Option<&'static str>,
+    provider_text: String,
 }
 
 /// Where the provider has its upstream of one protocol, on localhost.
@@ -80,9 +80,10 @@ impl Setup {
         self
     }
 
-    /// Has the provider that is added after this be logged in to by one mechanism alone, instead of OAUTHBEARER before XOAUTH2.
-    pub fn by(mut self, mechanism: &'static str) -> Self {
-        self.mechanism = Some(mechanism);
+    /// Adds TOML to the table of the provider that is added after this.
+    pub fn with_provider(mut self, toml: &str) -> Self {
+        self.provider_text.push_str(toml);
+        self.provider_text.push('\n');
         self
     }
 
@@ -102,7 +103,7 @@ impl Setup {
         } = oauth;
         let endpoints: String = endpoints.iter().map(Endpoint::to_toml).collect();
         let ca_file = ca_file.display();
-        let mechanisms = self.mechanism.map_or(vec!["OAUTHBEARER", "XOAUTH2"], |only| vec![only]);
+        let more = self.provider_text.clone();
         self.with(&format!(
             r#"
 [provider.{PROVIDER}]
@@ -110,9 +111,8 @@ token_url = "{token_url}"
 client_id = "{client_id}"
 client_secret = "{client_secret}"
 scopes = ["mail", "offline_access"]
-sasl = {mechanisms:?}
 ca_file = "{ca_file}"
-{endpoints}
+{endpoints}{more}
 "#
         ))
     }
