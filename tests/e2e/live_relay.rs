@@ -106,8 +106,8 @@ async fn a_submission_beyond_the_limit_waits_for_another_to_end() {
     let pending = async { second.auth_plain(ALICE, &relay.token).await.reply };
     let ending = async {
         until(PATIENCE, "the second waits", async || {
-            let opening = relay.bed.metric("portreeve_sessions", "phase=\"connecting\"").await;
-            (opening == 1.0).then_some(())
+            let log = relay.bed.portreeve.log();
+            log.contains("a submission waits for another to end").then_some(())
         })
         .await;
         assert_eq!(first.command("QUIT").await.code, 221);
