@@ -100,7 +100,7 @@ async fn a_deleted_token_ends_a_submission_with_a_word_except_within_a_message()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_submission_beyond_the_limit_waits_for_another_to_end() {
     let relay = Relay::start(Setup::default().with_provider("submissions_max = 1")).await;
-    let mut first = relay.logged_in().await;
+    let first = relay.logged_in().await;
     let mut second = relay.connect().await;
     second.ehlo().await;
     let pending = async { second.auth_plain(ALICE, &relay.token).await.reply };
@@ -110,7 +110,7 @@ async fn a_submission_beyond_the_limit_waits_for_another_to_end() {
             log.contains("a submission waits for another to end").then_some(())
         })
         .await;
-        assert_eq!(first.command("QUIT").await.code, 221);
+        quit(first).await;
     };
     let (reply, ()) = tokio::join!(pending, ending);
     assert_eq!(reply.code, 235, "{reply:?}\n{}", relay.bed.log());
@@ -124,7 +124,7 @@ async fn a_submission_beyond_the_limit_waits_for_another_to_end() {
     assert!(began.elapsed().as_secs() >= 4, "it did not wait for the second to end");
     assert_eq!(second.command("NOOP").await.code, 250);
     // The client may try again on the connection that it has.
-    assert_eq!(second.command("QUIT").await.code, 221);
+    quit(second).await;
     relay.authenticate(&mut third).await;
 }
 
@@ -169,6 +169,11 @@ impl Relay {
         assert_eq!(smtp.auth_plain(ALICE, PASSWORD).await.reply.code, 235);
         smtp
     }
+}
+
+async fn quit(mut smtp: Smtp) {
+    assert_eq!(smtp.command("QUIT").await.code, 221);
+    smtp.expect_end().await;
 }
 
 const ALICE: &str = "alice@example.com";
