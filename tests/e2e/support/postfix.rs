@@ -1,11 +1,11 @@
 //! Postfix 3.7 as the upstream of submission: logins are checked by a Dovecot, whose mailboxes get
 //! what is sent; nothing leaves the machine.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -59,7 +59,7 @@ impl Postfix {
                 ("SMTPS_PORT", &smtps.port().to_string()),
             ],
         );
-        fs::write(base.join("main.cf"), main).expect("the configuration can be written");
+        write_of_old(&base.join("main.cf"), &main);
         fs::write(base.join("master.cf"), services).expect("the services can be written");
         // Made by us, it is ours to read.
         fs::write(base.join("postfix.log"), "").expect("the log can be begun");
@@ -135,6 +135,14 @@ fn as_root(base: &Path) -> Command {
     };
     command.arg(base);
     command
+}
+
+/// Writes a file that was last changed long ago. A younger configuration Postfix would read again and again for two seconds,
+/// until it is sure that nobody still writes it.
+fn write_of_old(path: &Path, text: &str) {
+    fs::write(path, text).expect("the configuration can be written");
+    let file = File::options().write(true).open(path).expect("it was just written");
+    file.set_modified(SystemTime::UNIX_EPOCH).expect("it is ours");
 }
 
 const POLL: Duration = Duration::from_millis(10);
