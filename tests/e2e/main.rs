@@ -22,6 +22,7 @@ mod faults;
 mod haproxy;
 mod hostile;
 mod lifecycle;
+mod live_relay;
 mod mutt;
 mod pop3_programs;
 mod proxy_protocol;
