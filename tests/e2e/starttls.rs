@@ -5,6 +5,7 @@
 //! no credential may be said to him. What clients and upstreams say without an attacker is in the transcripts.
 
 mod clients;
+mod conversation;
 mod upstreams;
 
 use crate::support::protocol::Protocol;

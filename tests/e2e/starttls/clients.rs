@@ -90,6 +90,7 @@ async fn nothing_injected_counts(dialect: &Dialect, attacks: &[&str]) {
     .await;
     let usage = bed.portreeve.read("/v1/usage").await;
     assert_eq!(usage["total"], 0, "nobody logged in, or tried to: {usage}");
+    bed.expect_no_tls_before_the_command().await;
     bed.expect_service().await;
 }
 
@@ -205,6 +206,18 @@ impl<'a> Bed<'a> {
             heard.lines().count() == 1 && (is_refusal || heard.starts_with(self.dialect.accepted)),
             "{heard:?}"
         );
+    }
+
+    /// TLS that begins with the connection is not this port's, and the log says so.
+    async fn expect_no_tls_before_the_command(&self) {
+        let client = Wire::connect(self.portreeve.door(self.dialect.protocol, Security::StartTls)).await;
+        let secured = client.try_secured(self.portreeve.authority().client_config()).await;
+        assert!(secured.is_err());
+        until(PATIENCE, "the misunderstanding is logged", async || {
+            let log = self.portreeve.log();
+            log.contains("a client began TLS on a port without it").then_some(())
+        })
+        .await;
     }
 
     /// A client that nobody meddles with is served, with an upstream of its own.
