@@ -26,7 +26,10 @@ const REFUSED_IN_IMAP: &[Said] = &[
     Answer("P2 OK [CAPABILITY IMAP4rev1] logged in\r\n{tag} OK go on\r\n"),
     Answer("+ go on\r\n{tag} OK go on\r\n"),
     Answer("{tag} PREAUTH go on\r\n"),
-    // Behind the OK: responses inside TLS, had they come later.
+];
+
+/// What an attacker says behind the word that TLS may begin: inside it, had it come later.
+const INJECTED_INTO_IMAP: &[Said] = &[
     Answer("{tag} OK go on\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\n"),
     Answer("{tag} OK go on\r\n* OK [ALERT] evil\r\n"),
     Answer("{tag} OK go on\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nP2 OK done\r\nP3 OK logged in\r\n"),
@@ -51,7 +54,9 @@ const REFUSED_IN_SMTP: &[Said] = &[
     Answer("235 2.7.0 logged in\r\n"),
     Answer("250 go on\r\n"),
     Answer("334 go on\r\n"),
-    // Behind the 220: replies inside TLS, had they come later.
+];
+
+const INJECTED_INTO_SMTP: &[Said] = &[
     Answer("220 go on\r\n250-upstream.example.com\r\n250 AUTH PLAIN\r\n"),
     Answer("220 go on\r\n250 AUTH PLAIN\r\n235 2.7.0 logged in\r\n"),
     Answer("220-go\r\n220 on\r\n250 AUTH PLAIN\r\n"),
@@ -67,7 +72,9 @@ const REFUSED_IN_POP3: &[Said] = &[
     Answer("-ERR [AUTH] evil\r\n"),
     Answer("+ go on\r\n"),
     Answer("OK go on\r\n"),
-    // Behind the +OK: replies inside TLS, had they come later.
+];
+
+const INJECTED_INTO_POP3: &[Said] = &[
     Answer("+OK go on\r\n+OK\r\nSASL PLAIN\r\n.\r\n"),
     Answer("+OK go on\r\n+OK\r\nSASL PLAIN\r\n.\r\n+ \r\n+OK logged in\r\n"),
     Answer("+OK go on\r\n+"),
@@ -102,27 +109,32 @@ const IGNORED_IN_POP3: &[Said] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_credential_is_said_to_an_imap_upstream_that_is_not_trusted() {
-    nothing_is_said_outside_tls(&IMAP, REFUSED_IN_IMAP, IGNORED_IN_IMAP).await;
+    nothing_is_said_outside_tls(&IMAP, REFUSED_IN_IMAP, INJECTED_INTO_IMAP, IGNORED_IN_IMAP).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_credential_is_said_to_an_smtp_upstream_that_is_not_trusted() {
-    nothing_is_said_outside_tls(&SMTP, REFUSED_IN_SMTP, IGNORED_IN_SMTP).await;
+    nothing_is_said_outside_tls(&SMTP, REFUSED_IN_SMTP, INJECTED_INTO_SMTP, IGNORED_IN_SMTP).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_credential_is_said_to_a_pop3_upstream_that_is_not_trusted() {
-    nothing_is_said_outside_tls(&POP3, REFUSED_IN_POP3, IGNORED_IN_POP3).await;
+    nothing_is_said_outside_tls(&POP3, REFUSED_IN_POP3, INJECTED_INTO_POP3, IGNORED_IN_POP3).await;
 }
 
-async fn nothing_is_said_outside_tls(dialect: &Dialect, refused: &[Said], ignored: &[Said]) {
+async fn nothing_is_said_outside_tls(dialect: &Dialect, refused: &[Said], injected: &[Said], ignored: &[Said]) {
     let bed = Bed::start(dialect, "").await;
     let conversation = || Conversation::honest(dialect.protocol);
-    for said in refused {
-        bed.expect_refused(conversation().with(said).then(Then::Listen)).await;
-    }
     let names = ["localhost", "127.0.0.1"];
     let authority = bed.upstream.authority();
+    for said in injected {
+        // TLS could go on behind it, with a certificate that is as it should be.
+        let then = Then::Tls(authority.issue(&names).acceptor());
+        bed.expect_refused(conversation().with(said).then(then)).await;
+    }
+    for said in refused.iter().chain(injected) {
+        bed.expect_refused(conversation().with(said).then(Then::Listen)).await;
+    }
     for certificate in [
         Authority::new().issue(&names),
         authority.issue(&["upstream.example.com"]),
