@@ -81,7 +81,7 @@ fn take_steps(dialogue: &mut ImapUpstream, outcome: &mut Outcome) {
                 outcome.surplus = greeted.surplus.to_vec();
             }
             UpstreamStep::Failed(fault) => outcome.last = Some(fault.to_string()),
-            UpstreamStep::Send(_) | UpstreamStep::Challenged(_) => {}
+            UpstreamStep::Send(_) | UpstreamStep::Challenged(_) | UpstreamStep::Learned(_) => {}
         }
     }
 }

@@ -14,8 +14,8 @@ use portreeve::limits::PIPELINED_BYTES_MAX;
 use portreeve::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
 use portreeve::proto::imap::client::ImapClient;
 use portreeve::proto::session::{
-    Action, Admission, ClientSecurity, Goodbye, Input, Phase, Report, Session, SessionContext, SessionLimits, Transition,
-    UpstreamReady, UpstreamSecurity,
+    Action, Admission, ClientSecurity, Goodbye, Input, Phase, Report, Session, SessionContext, SessionLimits,
+    Transition, UpstreamReady, UpstreamSecurity,
 };
 use portreeve::proto::{Credential, CredentialSecret, Dialogues, Mechanism, Protocol};
 use portreeve::secret::ExposeSecret;

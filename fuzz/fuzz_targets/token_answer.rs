@@ -13,7 +13,11 @@ fuzz_target!(|input: (u16, Option<&str>, &[u8])| {
         retry_after,
         body,
     };
-    match read(&response, Timestamp::from_millis(1_700_000_000_000), &["s3cr3t-refresh-token"]) {
+    match read(
+        &response,
+        Timestamp::from_millis(1_700_000_000_000),
+        &["s3cr3t-refresh-token"],
+    ) {
         Ok(answer) => assert!((1..=366 * 24 * 3600).contains(&answer.expires_in.as_secs())),
         Err(error) => {
             assert!(!error.message.contains("s3cr3t-refresh-token"));

@@ -238,7 +238,12 @@ impl Login {
                         .inspect_err(|error| debug!(%session, %remote, %error, "no TLS with the client"))
                         .ok()
                 }
-                _ => None,
+                Err(_) => {
+                    debug!(%session, %remote, "pre_auth_timeout passed while waiting for the TLS handshake with the client");
+                    None
+                }
+                // The client is gone.
+                Ok(_) => None,
             }
         };
         let client = tokio::select! {

@@ -78,6 +78,94 @@ transcripts! { imap:
     user_is_not_connected
 }
 
+transcripts! { smtp:
+    account_disabled_or_without_smtp
+    account_limit
+    address_limit
+    address_not_allowed
+    bad_commands
+    before_login
+    client_speaks_first
+    ehlo_learning
+    end_of_stream
+    goodbye
+    goodbye_at_a_boundary
+    goodbye_when_idle
+    goodbye_when_stopping
+    grant_gone
+    limits_before_login
+    login_by_email
+    login_in_clear_refused
+    login_timeout
+    main_job
+    oauth_app_refused
+    one_byte_at_a_time
+    own_user
+    pipelining
+    pre_auth_timeout
+    provider_trouble
+    proxy_limit
+    sasl_login
+    sasl_oauthbearer
+    sasl_plain
+    sasl_xoauth2
+    scope_missing
+    starttls
+    submissions_limit
+    third_failure
+    token_expired
+    token_of_another_account
+    unknown_credentials
+    upstream_auth_steps
+    upstream_refuses_the_password
+    upstream_refuses_the_token
+    upstream_starttls
+    upstream_trouble
+    upstream_unreachable
+}
+
+transcripts! { pop3:
+    account_disabled_or_without_pop3
+    account_limit
+    address_limit
+    address_not_allowed
+    bad_commands
+    before_login
+    client_speaks_first
+    end_of_stream
+    goodbye
+    goodbye_when_idle
+    goodbye_when_stopping
+    grant_gone
+    limits_before_login
+    login_by_email
+    login_in_clear_refused
+    login_timeout
+    main_job
+    oauth_app_refused
+    one_byte_at_a_time
+    pipelining
+    pre_auth_timeout
+    provider_trouble
+    proxy_limit
+    sasl_login
+    sasl_oauthbearer
+    sasl_plain
+    sasl_xoauth2
+    scope_missing
+    starttls
+    third_failure
+    token_expired
+    token_of_another_account
+    unknown_credentials
+    upstream_auth_steps
+    upstream_refuses_the_password
+    upstream_refuses_the_token
+    upstream_starttls
+    upstream_trouble
+    upstream_unreachable
+}
+
 async fn play(protocol: &str, name: &str, text: &str) {
     let protocol = Protocol::by_name(protocol).expect("a folder's name is a protocol's");
     transcript::play(protocol, name, text).await;

@@ -39,11 +39,17 @@ impl Authority {
 
     /// A server certificate for the given host names and addresses.
     pub fn issue(&self, names: &[&str]) -> Leaf {
+        self.issue_until(names, 4096)
+    }
+
+    /// The same, which ends with the begin of a year.
+    pub fn issue_until(&self, names: &[&str], year: i32) -> Leaf {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).expect("the names are valid");
         params.distinguished_name.push(DnType::CommonName, "portreeve testbed");
         // Without it, Apple's and some other TLS stacks refuse a certificate of a private authority.
         params.use_authority_key_identifier_extension = true;
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("the CA can sign");
         Leaf {
@@ -54,17 +60,7 @@ impl Authority {
 
     /// A TLS server on this machine, with a certificate of this authority.
     pub fn acceptor(&self) -> TlsAcceptor {
-        let Leaf {
-            certificate_pem,
-            key_pem,
-        } = self.issue_for_loopback();
-        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).expect("it was just issued");
-        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).expect("it was just made");
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .expect("the key is the certificate's");
-        TlsAcceptor::from(Arc::new(config))
+        self.issue_for_loopback().acceptor()
     }
 
     /// A TLS client that trusts this authority and no other.
@@ -92,4 +88,17 @@ pub struct Leaf {
     pub certificate_pem: String,
     /// Its private key, PKCS#8 PEM.
     pub key_pem: String,
+}
+
+impl Leaf {
+    /// A TLS server with this certificate.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let certificate = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes()).expect("it was just issued");
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("it was just made");
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("the key is the certificate's");
+        TlsAcceptor::from(Arc::new(config))
+    }
 }

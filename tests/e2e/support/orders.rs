@@ -3,15 +3,16 @@
 //!
 //! ```text
 //! oauth                                   a real OAuth2 provider         ┐ before
-//! upstream off|starttls|implicit|closed   how the upstream is reached    │ anything
+//! upstream off|starttls|implicit|closed   how, and at the port {upstream} │ anything
 //! port NAME                               a free port for the config     ┘ else
-//! account NAME password=P|grant=refresh|grant=fresh [email=E] [provider=P]
+//! account NAME password=P|grant=refresh|grant=fresh [email=E] [provider=P] [smtp.user=U]
 //! token ACCOUNT [as=NAME] [scopes=A,B] [addresses=A,B] [expires=TIME]
 //! client [from=ADDRESS] [to=PORT] [starttls|tls] [bytewise]    the scene's clients, before they connect
 //! delete token NAME · delete account NAME · disable account NAME · close sessions · stop
 //! fault KIND · refuse                     what the provider does from here on
 //! state ACCOUNT STATE · refreshes NUMBER · log TEXT   what must be so, soon
 //! upstream lets in                        the upstream's side of a login that succeeds
+//! greeted [2|3]                           the client reads its greeting, and says EHLO where that is due
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
@@ -141,7 +142,9 @@ impl Bed {
             ["upstream", "closed"] => self.upstream_is_closed = true,
             ["upstream", security] => {
                 let security = Security::by_name(security).expect("off, starttls, implicit or closed");
-                self.upstream = Some(Upstream::listen(security).await);
+                let upstream = Upstream::listen(security).await;
+                self.words.set("upstream", upstream.address().port().to_string());
+                self.upstream = Some(upstream);
             }
             ["client", settings @ ..] => self.order_client(settings),
             words => {
@@ -216,7 +219,10 @@ impl Bed {
                         body["oauth2"]["expires"] = json!("2099-01-01T00:00:00Z");
                     }
                 }
-                (setting, value) => body[setting] = json!(value),
+                (setting, value) => match setting.split_once('.') {
+                    Some((protocol, setting)) => body[protocol][setting] = json!(value),
+                    None => body[setting] = json!(value),
+                },
             }
         }
         let answer = self.proxy().post("/v1/account", &body).await;

@@ -405,6 +405,16 @@ tls = "implicit"
             .await
             .expect("metrics are text")
     }
+
+    /// The sum of a metric's samples whose labels contain `labels`.
+    pub async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let text = self.metrics().await;
+        let samples = text.lines().filter_map(|line| line.strip_prefix(name));
+        let values = samples
+            .filter(|sample| sample.starts_with(['{', ' ']) && sample.contains(labels))
+            .map(|sample| sample.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()));
+        values.map(|value| value.expect("a sample ends in a number")).sum()
+    }
 }
 
 impl Endpoint {

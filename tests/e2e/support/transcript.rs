@@ -79,6 +79,9 @@ impl Stage {
                 self.bed.forget_client();
             }
             Line::Order("upstream lets in") => self.let_in().await,
+            Line::Order("greeted") => self.greet(1).await,
+            Line::Order("greeted 2") => self.greet(2).await,
+            Line::Order("greeted 3") => self.greet(3).await,
             Line::Order(order) => self.bed.obey(order).await,
             Line::FromClient(client, said) => self.play_client(client, said).await,
             Line::ToClient(client, said) => {
@@ -161,6 +164,18 @@ impl Stage {
         for line in letting_in(self.bed.protocol()) {
             let line = Line::parse(line).expect("it is one of the kinds");
             Box::pin(self.play(line)).await;
+        }
+    }
+
+    /// What a client does before anything else, where it is not what a scene is about: it reads the greeting, and submission
+    /// has its EHLO answered.
+    async fn greet(&mut self, number: u32) {
+        let protocol = self.bed.protocol();
+        let client = self.client(number).await;
+        client.line().await;
+        if protocol == Protocol::Smtp {
+            client.send_line("EHLO client.example.com").await;
+            while client.line().await.starts_with("250-") {}
         }
     }
 
@@ -293,13 +308,13 @@ impl Words {
         for (name, value) in &self.0 {
             filled = filled.replace(&format!("{{{name}}}"), value);
         }
-        while let Some((before, argument, after)) = function(&filled, "{base64 ") {
-            filled = format!("{before}{}{after}", BASE64.encode(argument));
-        }
         while let Some((before, argument, after)) = function(&filled, "{repeat ") {
             let (times, what) = argument.split_once(' ').expect("{repeat TIMES WHAT}");
             let times = times.parse().expect("a number of times");
             filled = format!("{before}{}{after}", what.repeat(times));
+        }
+        while let Some((before, argument, after)) = function(&filled, "{base64 ") {
+            filled = format!("{before}{}{after}", BASE64.encode(argument));
         }
         filled
     }
@@ -348,6 +363,7 @@ mod tests {
         words.set("token", "abc");
         assert_eq!(words.fill("A LOGIN {5} {token}⏎"), "A LOGIN {5} abc\r\n");
         assert_eq!(words.fill("{base64 ␀u␀{token}} {repeat 3 x}"), "AHUAYWJj xxx");
+        assert_eq!(words.fill("{base64 {repeat 3 x}}"), "eHh4");
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! One connection and its lines, whatever protocol they speak: as they were sent, and all of them in
 //! the message when a test fails. Either side of a conversation may be played on it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::PATIENCE;
 use super::certs::Authority;
@@ -56,26 +57,56 @@ impl Wire {
     /// Goes on inside TLS, as a client that trusts what `client` says; what was said stays in the transcript.
     pub async fn secured(mut self, client: Arc<ClientConfig>) -> Wire {
         assert_eq!(self.buffer, b"", "plaintext before the handshake");
+        let transcript = std::mem::take(&mut self.transcript);
+        match self.try_secured(client).await {
+            Ok(wire) => Wire { transcript, ..wire },
+            Err(error) => panic!("TLS handshake: {error}\n{}", tail(&transcript)),
+        }
+    }
+
+    /// The same where it may not come to that; whatever came in clear before is taken for the other side's TLS.
+    ///
+    /// # Errors
+    ///
+    /// Those of the handshake.
+    pub async fn try_secured(self, client: Arc<ClientConfig>) -> io::Result<Wire> {
         let name = ServerName::try_from("localhost").expect("a valid name");
         let handshake = TlsConnector::from(client).connect(name, self.stream);
-        match tokio::time::timeout(PATIENCE, handshake).await {
-            Ok(Ok(stream)) => self.stream = Box::new(stream),
-            Ok(Err(error)) => panic!("TLS handshake: {error}\n{}", tail(&self.transcript)),
-            Err(_) => panic!("no TLS handshake in time\n{}", tail(&self.transcript)),
-        }
-        self
+        let stream = tokio::time::timeout(PATIENCE, handshake).await;
+        stream.expect("the other side shakes hands or not").map(Wire::on)
+    }
+
+    /// Goes on inside TLS, calling for `name`, and says which certificate it is shown.
+    pub async fn certificate_shown_to(self, name: &str, client: Arc<ClientConfig>) -> CertificateDer<'static> {
+        assert_eq!(self.buffer, b"", "plaintext before the handshake");
+        let name = ServerName::try_from(name.to_owned()).expect("a valid name");
+        let handshake = TlsConnector::from(client).connect(name, self.stream);
+        let stream = tokio::time::timeout(PATIENCE, handshake).await;
+        let stream = stream
+            .expect("the other side shakes hands")
+            .expect("its certificate is good");
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        shown.expect("a certificate was shown").clone()
     }
 
     /// Goes on inside TLS, as the upstream, with what `authority` issues.
     pub async fn secured_as_upstream(mut self, authority: &Authority) -> Wire {
-        assert_eq!(self.buffer, b"", "plaintext before the handshake");
-        let handshake = authority.acceptor().accept(self.stream);
-        match tokio::time::timeout(PATIENCE, handshake).await {
-            Ok(Ok(stream)) => self.stream = Box::new(stream),
-            Ok(Err(error)) => panic!("TLS handshake: {error}\n{}", tail(&self.transcript)),
-            Err(_) => panic!("no TLS handshake in time\n{}", tail(&self.transcript)),
+        let transcript = std::mem::take(&mut self.transcript);
+        match self.try_secured_as_upstream(&authority.acceptor()).await {
+            Ok(wire) => Wire { transcript, ..wire },
+            Err(error) => panic!("TLS handshake: {error}\n{}", tail(&transcript)),
         }
-        self
+    }
+
+    /// The same with any certificate.
+    ///
+    /// # Errors
+    ///
+    /// Those of the handshake: the other side does not want the certificate.
+    pub async fn try_secured_as_upstream(self, acceptor: &TlsAcceptor) -> io::Result<Wire> {
+        assert_eq!(self.buffer, b"", "plaintext before the handshake");
+        let stream = tokio::time::timeout(PATIENCE, acceptor.accept(self.stream)).await;
+        stream.expect("the other side shakes hands or not").map(Wire::on)
     }
 
     /// What was said so far, `C:` (sent) and `S:` (received), for the message of an assertion.
@@ -176,6 +207,12 @@ impl Wire {
             assert!(more, "closed within a literal\n{}", tail(&self.transcript));
         }
         self.buffer.drain(..octets).collect()
+    }
+
+    /// All that still comes before the end of the stream, TLS records too.
+    pub async fn rest(mut self) -> Vec<u8> {
+        while self.receive().await {}
+        self.buffer
     }
 
     /// Waits for the end of the stream; panics if anything but that comes.
