@@ -23,6 +23,7 @@ mod haproxy;
 mod hostile;
 mod lifecycle;
 mod listeners;
+mod live_relay;
 mod mutt;
 mod pop3_programs;
 mod proxy_protocol;

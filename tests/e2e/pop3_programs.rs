@@ -1,5 +1,5 @@
 //! Mail programs that read by POP3, as people use them: what they have read is byte for byte what
-//! lies in the mailbox, whichever door they came by.
+//! lies in the mailbox, past the proxy and through each of its doors.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,42 +8,46 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use crate::support::dovecot::Dovecot;
+use crate::support::bed::Bed;
 use crate::support::open_directory;
+use crate::support::portreeve::Setup;
 use crate::support::programs::{Door, python, run};
-use crate::support::provider::{Provider, ProviderOptions};
+use crate::support::protocol::Protocol;
+use crate::support::provider::ProviderOptions;
 use crate::support::upstream::Security;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curl_reads() {
-    let bed = Bed::start().await;
-    for door in bed.doors() {
-        for (number, message) in (1..).zip(&bed.messages) {
+    let mailbox = Mailbox::start(XOAUTH2).await;
+    for door in mailbox.doors() {
+        for (number, message) in (1..).zip(&mailbox.messages) {
             let folder = open_directory();
             let file = folder.path().join("message");
             let mut command = door.curl();
             command.arg("--output").arg(&file);
-            bed.run(command.arg(format!("{}/{number}", door.url("pop3")))).await;
+            mailbox.run(command.arg(format!("{}/{number}", door.url("pop3")))).await;
             let read = fs::read(file).expect("curl has written it");
             assert!(read == *message, "message {number} differs, {door:?}");
         }
     }
+    mailbox.assert_mechanism().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poplib_reads() {
-    let bed = Bed::start().await;
-    let expected: Vec<String> = bed.messages.iter().map(|message| digest(message)).collect();
-    for door in bed.doors() {
-        let read = bed.run(&mut python("pop.py", &door.order())).await;
+    let mailbox = Mailbox::start(OAUTHBEARER).await;
+    let expected: Vec<String> = mailbox.messages.iter().map(|message| digest(message)).collect();
+    for door in mailbox.doors() {
+        let read = mailbox.run(&mut python("pop.py", &door.order())).await;
         assert_eq!(read.lines().collect::<Vec<_>>(), expected, "{door:?}");
     }
+    mailbox.assert_mechanism().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fetchmail_reads() {
-    let bed = Bed::start().await;
-    for door in bed.doors() {
+    let mailbox = Mailbox::start(XOAUTH2).await;
+    for door in mailbox.doors() {
         let folder = open_directory();
         let file = folder.path().join("fetchmailrc");
         fs::write(&file, fetchmailrc(&door, folder.path())).expect("fetchmail's orders can be written");
@@ -54,64 +58,83 @@ async fn fetchmail_reads() {
             .env("FETCHMAILHOME", folder.path())
             .arg("--fetchmailrc")
             .arg(&file);
-        bed.run(&mut command).await;
-        assert_same(read_folder(&folder.path().join("read")), bed.with_lf(), &door);
+        mailbox.run(&mut command).await;
+        assert_same(read_folder(&folder.path().join("read")), mailbox.with_lf(), &door);
     }
+    mailbox.assert_mechanism().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn getmail_reads() {
-    let bed = Bed::start().await;
+    let mailbox = Mailbox::start(OAUTHBEARER).await;
     // It has no STLS.
-    for door in bed.doors().into_iter().filter(|door| door.tls != Security::StartTls) {
+    for door in mailbox
+        .doors()
+        .into_iter()
+        .filter(|door| door.tls != Security::StartTls)
+    {
         let folder = open_directory();
         let orders = getmailrc(&door, folder.path());
         fs::write(folder.path().join("getmailrc"), orders).expect("getmail's orders can be written");
         let mut command = Command::new("getmail");
         command.arg("--getmaildir").arg(folder.path()).arg("--quiet");
-        bed.run(&mut command).await;
-        assert_same(read_folder(&folder.path().join("read")), bed.with_lf(), &door);
+        mailbox.run(&mut command).await;
+        assert_same(read_folder(&folder.path().join("read")), mailbox.with_lf(), &door);
     }
+    mailbox.assert_mechanism().await;
 }
 
 /// A mailbox, and the doors to it.
-struct Bed {
-    dovecot: Dovecot,
-    /// Dovecot asks it about every token.
-    _provider: Provider,
+struct Mailbox {
+    bed: Bed,
+    /// By which the proxy logs in upstream.
+    mechanism: &'static str,
+    token: String,
     messages: Vec<Vec<u8>>,
 }
 
-impl Bed {
-    async fn start() -> Bed {
-        let provider = Provider::start(ProviderOptions::default()).await;
-        let dovecot = Dovecot::start_with_passwords(&provider, &[(MAILBOX, PASSWORD)]).await;
+impl Mailbox {
+    async fn start(mechanism: &'static str) -> Mailbox {
+        let setup = Setup::default().with_provider(&format!("sasl = [{mechanism:?}]"));
+        let bed = Bed::start_whole_on(setup, ProviderOptions::default(), &[(USER, PASSWORD)]).await;
         let messages = messages();
-        dovecot.fill(MAILBOX, messages.iter().map(Vec::as_slice));
-        Bed {
-            dovecot,
-            _provider: provider,
+        bed.dovecot.fill(USER, messages.iter().map(Vec::as_slice));
+        Mailbox {
+            token: bed.account(USER).await,
+            bed,
+            mechanism,
             messages,
         }
     }
 
+    /// First the way past the proxy.
     fn doors(&self) -> Vec<Door> {
-        let direct = |address, tls| Door {
-            address,
-            tls,
-            ca_file: self.dovecot.ca_file(),
-            user: MAILBOX.to_owned(),
+        let past_the_proxy = Door {
+            address: self.bed.dovecot.pop3s(),
+            tls: Security::Implicit,
+            ca_file: self.bed.dovecot.ca_file(),
+            user: USER.to_owned(),
             password: PASSWORD.to_owned(),
         };
-        vec![
-            direct(self.dovecot.pop3(), Security::Off),
-            direct(self.dovecot.pop3(), Security::StartTls),
-            direct(self.dovecot.pop3s(), Security::Implicit),
-        ]
+        let mut doors = vec![past_the_proxy];
+        doors.extend(self.bed.doors(Protocol::Pop3, USER, &self.token));
+        doors
     }
 
+    /// Runs a mail program.
     async fn run(&self, command: &mut Command) -> String {
-        run("the mail program", command, || self.dovecot.log()).await
+        run("the mail program", command, || self.bed.log()).await
+    }
+
+    /// The proxy has logged in by its mechanism, and by no other.
+    async fn assert_mechanism(&self) {
+        let dovecot = &self.bed.dovecot;
+        dovecot.logged(&format!("method={}, ", self.mechanism)).await;
+        let other = [XOAUTH2, OAUTHBEARER]
+            .into_iter()
+            .find(|other| *other != self.mechanism);
+        let other = format!("method={}, ", other.expect("there are two"));
+        assert!(!dovecot.log().contains(&other), "{}", dovecot.log());
     }
 
     /// The messages as programs write them into files.
@@ -226,5 +249,7 @@ fn digest(message: &[u8]) -> String {
     format!("{} {hex}", message.len())
 }
 
-const MAILBOX: &str = "alice@example.com";
+const USER: &str = "alice@example.com";
 const PASSWORD: &str = "past-the-proxy";
+const XOAUTH2: &str = "XOAUTH2";
+const OAUTHBEARER: &str = "OAUTHBEARER";

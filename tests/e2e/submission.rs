@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::bed::until;
-use crate::support::dovecot::Dovecot;
-use crate::support::postfix::{Postfix, UTF8_DOMAIN};
+use crate::support::bed::{Bed, until};
+use crate::support::portreeve::Setup;
+use crate::support::postfix::UTF8_DOMAIN;
 use crate::support::programs::{Door, node, python, reading, run};
-use crate::support::provider::{Provider, ProviderOptions};
+use crate::support::protocol::Protocol;
+use crate::support::provider::ProviderOptions;
+use crate::support::smtp::Smtp;
 use crate::support::upstream::Security;
 use crate::support::{PATIENCE, open_directory};
 
@@ -25,13 +27,13 @@ async fn msmtp_sends() {
         Letter::reported(),
         Letter::large(),
     ];
-    assert_sends(msmtp, &letters).await;
+    assert_sends(msmtp, XOAUTH2, &letters).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swaks_sends_pipelined() {
     let letters = [Letter::plain(), Letter::eight_bit(), Letter::large()];
-    assert_sends(swaks, &letters).await;
+    assert_sends(swaks, OAUTHBEARER, &letters).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,23 +44,24 @@ async fn curl_sends() {
         Letter::beyond_ascii(),
         Letter::large(),
     ];
-    assert_sends(curl, &letters).await;
+    assert_sends(curl, XOAUTH2, &letters).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn smtplib_sends() {
-    assert_sends(smtplib, &Letter::all()).await;
+    assert_sends(smtplib, OAUTHBEARER, &Letter::all()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodemailer_sends() {
-    assert_sends(nodemailer, &Letter::all()).await;
+    assert_sends(nodemailer, XOAUTH2, &Letter::all()).await;
 }
 
-/// Has a program send the letters through every door.
-async fn assert_sends(program: fn(&Door, &Letter, &Draft) -> Command, letters: &[Letter]) {
-    let post = Post::start().await;
-    let [reference, doors @ ..] = post.doors();
+/// Has a program send the letters straight to the upstream, and through every door of a proxy that logs in there by a mechanism.
+async fn assert_sends(program: fn(&Door, &Letter, &Draft) -> Command, mechanism: &'static str, letters: &[Letter]) {
+    let post = Post::start(mechanism).await;
+    let reference = post.past_the_proxy();
+    let doors = post.bed.doors(Protocol::Smtp, SENDER, &post.token);
     for letter in letters {
         let directly = post.send(program, &reference, letter).await;
         assert!(directly.message == letter.delivered(), "{}", excerpt(&directly.message));
@@ -71,15 +74,15 @@ async fn assert_sends(program: fn(&Door, &Letter, &Draft) -> Command, letters: &
             assert_eq!(sent.report, directly.report, "{door:?}");
         }
     }
+    let login = format!("sasl_method={mechanism}, sasl_username={SENDER}");
+    let logins = post.bed.postfix().log().matches(&login).count();
+    assert_eq!(logins, doors.len() * letters.len(), "{}", post.bed.log());
 }
 
-/// The upstreams, and the doors to them.
+/// A whole bed and what letters need.
 struct Post {
-    // Before what it asks about logins, because it ends first.
-    postfix: Postfix,
-    dovecot: Dovecot,
-    /// Dovecot asks it about every token.
-    _provider: Provider,
+    bed: Bed,
+    token: String,
     folder: TempDir,
     drafts: AtomicUsize,
 }
@@ -93,32 +96,31 @@ struct Sent {
 }
 
 impl Post {
-    async fn start() -> Post {
-        let provider = Provider::start(ProviderOptions::default()).await;
-        let dovecot = Dovecot::start_with_passwords(&provider, &[(SENDER, PASSWORD)]).await;
-        let postfix = Postfix::start(&dovecot).await;
+    async fn start(mechanism: &'static str) -> Post {
+        let setup = Setup::default().with_provider(&format!("sasl = [{mechanism:?}]"));
+        let bed = Bed::start_whole_on(setup, ProviderOptions::default(), &[(SENDER, PASSWORD)]).await;
+        let token = bed.account(SENDER).await;
+        // From here on the proxy knows what it may promise.
+        let mut first = Smtp::connect(bed.portreeve.door(Protocol::Smtp, Security::Off)).await;
+        first.ehlo().await;
+        let login = first.auth_plain(SENDER, &token).await;
+        assert_eq!(login.reply.code, 235, "{}\n{}", first.transcript(), bed.log());
         Post {
-            postfix,
-            dovecot,
-            _provider: provider,
+            bed,
+            token,
             folder: open_directory(),
             drafts: AtomicUsize::new(0),
         }
     }
 
-    /// First the way past the proxy.
-    fn doors(&self) -> [Door; 2] {
-        let direct = |address, tls| Door {
-            address,
-            tls,
-            ca_file: self.dovecot.ca_file(),
+    fn past_the_proxy(&self) -> Door {
+        Door {
+            address: self.bed.postfix().submission(),
+            tls: Security::StartTls,
+            ca_file: self.bed.dovecot.ca_file(),
             user: SENDER.to_owned(),
             password: PASSWORD.to_owned(),
-        };
-        [
-            direct(self.postfix.submission(), Security::StartTls),
-            direct(self.postfix.smtps(), Security::Implicit),
-        ]
+        }
     }
 
     /// Has a program send a letter, and takes it out of the mailbox.
@@ -130,10 +132,8 @@ impl Post {
         };
         fs::write(&draft.message, &letter.message).expect("the message can be written");
         fs::write(&draft.passwords, &door.password).expect("the password can be written");
-        run("the mail program", &mut program(door, letter, &draft), || {
-            self.postfix.log()
-        })
-        .await;
+        let mut command = program(door, letter, &draft);
+        run("the mail program", &mut command, || self.bed.log()).await;
         let message = self.take(letter.mailbox).await;
         let report = match letter.is_reported {
             true => Some(facts_of(&self.take(SENDER).await)),
@@ -148,7 +148,7 @@ impl Post {
     /// The only message of a mailbox, once it is there; the mailbox is empty then.
     async fn take(&self, mailbox: &str) -> Vec<u8> {
         let mut messages = until(PATIENCE, "what was sent is delivered", async || {
-            let messages = self.dovecot.take(mailbox);
+            let messages = self.bed.dovecot.take(mailbox);
             (!messages.is_empty()).then_some(messages)
         })
         .await;
@@ -391,6 +391,8 @@ fn excerpt(message: &[u8]) -> String {
 const SENDER: &str = "alice@example.com";
 const RECIPIENT: &str = "bob@example.com";
 const PASSWORD: &str = "past-the-proxy";
+const XOAUTH2: &str = "XOAUTH2";
+const OAUTHBEARER: &str = "OAUTHBEARER";
 const LARGE_OCTETS: usize = 20 << 20;
 const TRACE: [&str; 4] = ["Received:", "Return-Path:", "Delivered-To:", "X-Original-To:"];
 const FACTS: [&str; 6] = [

@@ -35,7 +35,10 @@ impl Supervised {
         let login_timeout = self.config().limits.login_timeout;
         if let Err(applicant) = self.submissions.wait(applicant, login_timeout, now) {
             let detail = format!("{SUBMISSION_WAITERS_MAX} submissions wait for a slot already");
-            applicant.answer(Err(Fault::with_detail(FaultKind::AccountLimit, detail)));
+            return applicant.answer(Err(Fault::with_detail(FaultKind::AccountLimit, detail)));
+        }
+        if self.door() == Door::Full {
+            tracing::debug!(account = %self.held.record.account, "a submission waits for another to end");
         }
     }
 

@@ -9,6 +9,8 @@ use super::PATIENCE;
 use super::dovecot::Dovecot;
 use super::portreeve::{Endpoint, PROVIDER, Portreeve, Setup};
 use super::postfix::Postfix;
+use super::process::tail;
+use super::programs::Door;
 use super::protocol::Protocol;
 use super::provider::{Provider, ProviderOptions};
 use super::upstream::Security;
@@ -46,6 +48,11 @@ impl Bed {
     /// Starts them for all three protocols: submission to Postfix by STARTTLS as is its way, the others by implicit TLS, and
     /// listeners of SMTP and POP3 of every kind. The users with passwords are those who may go past the proxy.
     pub async fn start_whole(options: ProviderOptions, toml: &str, users: &[(&str, &str)]) -> Bed {
+        Bed::start_whole_on(Setup::default().with(toml), options, users).await
+    }
+
+    /// The same with more of the proxy's setup chosen.
+    pub async fn start_whole_on(setup: Setup, options: ProviderOptions, users: &[(&str, &str)]) -> Bed {
         let provider = Provider::start(options).await;
         let dovecot = Dovecot::start_with_passwords(&provider, users).await;
         let postfix = Postfix::start(&dovecot).await;
@@ -54,8 +61,7 @@ impl Bed {
             Endpoint::new(Protocol::Smtp, postfix.submission(), Security::StartTls),
             Endpoint::new(Protocol::Pop3, dovecot.pop3s(), Security::Implicit),
         ];
-        let portreeve = Setup::default()
-            .with(toml)
+        let portreeve = setup
             .listening(Protocol::Smtp)
             .listening(Protocol::Pop3)
             .provider_at(provider.endpoints(), &endpoints, &dovecot.ca_file())
@@ -98,6 +104,33 @@ impl Bed {
         let path = format!("/v1/account/{user}");
         let (status, answer) = self.portreeve.ask(Method::PUT, &path, Some(&body)).await;
         assert_eq!(status, 200, "{answer}");
+    }
+
+    /// The listeners of a protocol, in clear, with STARTTLS and with implicit TLS, for mail programs.
+    pub fn doors(&self, protocol: Protocol, user: &str, token: &str) -> [Door; 3] {
+        [Security::Off, Security::StartTls, Security::Implicit].map(|tls| Door {
+            address: self.portreeve.door(protocol, tls),
+            tls,
+            ca_file: self.portreeve.ca_file(),
+            user: user.to_owned(),
+            password: token.to_owned(),
+        })
+    }
+
+    /// The upstream of submission, which a whole bed has.
+    pub fn postfix(&self) -> &Postfix {
+        self.postfix.as_ref().expect("the bed is whole")
+    }
+
+    /// What the proxy and the upstreams have logged, for the message of a failure.
+    pub fn log(&self) -> String {
+        let postfix = self.postfix.as_ref().map(Postfix::log).unwrap_or_default();
+        let logs = [
+            ("portreeve", self.portreeve.log()),
+            ("dovecot", self.dovecot.log()),
+            ("postfix", postfix),
+        ];
+        logs.map(|(name, log)| format!("--- {name}\n{}\n", tail(&log))).concat()
     }
 
     /// The tagged answer to a login on a connection of its own, which then ends.

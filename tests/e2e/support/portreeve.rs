@@ -43,6 +43,7 @@ pub struct Admin {
 pub struct Setup {
     text: String,
     protocols: Vec<Protocol>,
+    provider_text: String,
 }
 
 /// Where the provider has its upstream of one protocol, on localhost.
@@ -79,6 +80,13 @@ impl Setup {
         self
     }
 
+    /// Adds TOML to the table of the provider that is added after this.
+    pub fn with_provider(mut self, toml: &str) -> Self {
+        self.provider_text.push_str(toml);
+        self.provider_text.push('\n');
+        self
+    }
+
     /// Adds the testbed's OAuth2 provider with the mailboxes of `dovecot`, over implicit TLS.
     pub fn provider(self, provider: &Provider, dovecot: &Dovecot) -> Self {
         let imaps = Endpoint::new(Protocol::Imap, dovecot.imaps(), Security::Implicit);
@@ -95,6 +103,7 @@ impl Setup {
         } = oauth;
         let endpoints: String = endpoints.iter().map(Endpoint::to_toml).collect();
         let ca_file = ca_file.display();
+        let more = self.provider_text.clone();
         self.with(&format!(
             r#"
 [provider.{PROVIDER}]
@@ -102,9 +111,8 @@ token_url = "{token_url}"
 client_id = "{client_id}"
 client_secret = "{client_secret}"
 scopes = ["mail", "offline_access"]
-sasl = ["OAUTHBEARER", "XOAUTH2"]
 ca_file = "{ca_file}"
-{endpoints}
+{endpoints}{more}
 "#
         ))
     }

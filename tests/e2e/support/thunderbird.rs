@@ -155,7 +155,7 @@ impl Marionette {
         };
         let greeting = marionette.receive().await;
         assert_eq!(greeting["marionetteProtocol"], 3, "{greeting}");
-        let milliseconds = u64::try_from(PATIENCE.as_millis()).expect("it is short");
+        let milliseconds = u64::try_from((2 * PATIENCE).as_millis()).expect("it is short");
         for (name, parameters) in [
             ("WebDriver:NewSession", json!({ "capabilities": {} })),
             ("Marionette:SetContext", json!({ "value": "chrome" })),
@@ -177,7 +177,7 @@ impl Marionette {
             .await;
         sent.map_err(|error| format!("{name}: {error}"))?;
         // Longer than a script may take, so that Thunderbird itself says what took too long.
-        let answer = tokio::time::timeout(2 * PATIENCE, self.receive()).await;
+        let answer = tokio::time::timeout(3 * PATIENCE, self.receive()).await;
         let answer = answer.map_err(|_| format!("{name}: no answer"))?;
         assert_eq!(answer[1], self.last_id, "another command's answer: {answer}");
         match &answer[2] {

@@ -14,6 +14,14 @@ const [action, order, answer] = arguments;
 const { MailServices } = ChromeUtils.importESModule("resource:///modules/MailServices.sys.mjs");
 const { setTimeout } = ChromeUtils.importESModule("resource://gre/modules/Timer.sys.mjs");
 
+// In milliseconds: how long reading is tried in all, less than tests/e2e/support/thunderbird.rs waits;
+// how long one attempt may take; and the pause after it.
+const PATIENCE = 45_000;
+const ATTEMPT = 8_000;
+const POLL = 50;
+// The module of an nsresult that stems from TLS.
+const SECURITY_MODULE = 0x5a;
+
 const actions = {
   async trust({ authority }) {
     const database = Cc["@mozilla.org/security/x509certdb;1"].getService(Ci.nsIX509CertDB);
@@ -28,19 +36,22 @@ const actions = {
     }
   },
 
-  async read({ count }) {
-    const folder = await inbox();
-    // An update that meets another one ends at once with nothing new.
-    while ([...folder.messages].length < count) {
-      await untilDone((listener) => folder.updateFolderWithListener(null, listener));
-      await pause();
-    }
-    const headers = [...folder.messages].sort((one, other) => one.messageKey - other.messageKey);
-    const messages = [];
-    for (const header of headers) {
-      messages.push(await source(folder.getUriForMsg(header)));
-    }
-    return messages;
+  read({ count }) {
+    return insist(async () => {
+      const folder = await inbox();
+      if ([...folder.messages].length < count) {
+        await untilDone((listener) => folder.updateFolderWithListener(null, listener));
+      }
+      const headers = [...folder.messages].sort((one, other) => one.messageKey - other.messageKey);
+      if (headers.length < count) {
+        throw new Error(`${headers.length} messages are there`);
+      }
+      const messages = [];
+      for (const header of headers) {
+        messages.push(await source(folder.getUriForMsg(header)));
+      }
+      return messages;
+    });
   },
 
   async send({ from, to, subject, body }) {
@@ -72,15 +83,32 @@ async function inbox() {
   if (!known()) {
     await untilDone((listener) => MailServices.imap.discoverAllFolders(root, listener, null));
   }
-  // Folders are made after the end of the listing has been told.
-  while (!known()) {
-    await pause();
+  if (!known()) {
+    throw new Error("no inbox is known"); // Folders are made after the end of the listing has been told.
   }
   return known().QueryInterface(Ci.nsIMsgImapMailFolder);
 }
 
-function pause() {
-  return new Promise((resolve) => setTimeout(resolve, 20));
+// Reads until it succeeds. As its window opens, Thunderbird lists the folders and updates the inbox by
+// itself, and makes the folders anew: whatever of ours meets that fails, or is never told its end.
+// Only what TLS refuses is not tried again.
+async function insist(attempt) {
+  const deadline = Date.now() + PATIENCE;
+  while (true) {
+    try {
+      const tooLong = pause(ATTEMPT).then(() => Promise.reject(new Error("an attempt takes too long")));
+      return await Promise.race([attempt(), tooLong]);
+    } catch (error) {
+      if (error.isOfTls || Date.now() > deadline) {
+        throw error;
+      }
+    }
+    await pause(POLL);
+  }
+}
+
+function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 // Waits for the end of the IMAP command that `begin` starts.
@@ -113,7 +141,9 @@ function source(uri) {
 }
 
 function failure(what, status) {
-  return new Error(`${what}: 0x${(status >>> 0).toString(16)}`);
+  const error = new Error(`${what}: 0x${(status >>> 0).toString(16)}`);
+  error.isOfTls = ((status >>> 16) & 0x7fff) === SECURITY_MODULE;
+  return error;
 }
 
 actions[action](order).then(
