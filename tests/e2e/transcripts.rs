@@ -95,6 +95,7 @@ transcripts! { smtp:
     grant_gone
     limits_before_login
     login_by_email
+    login_forms
     login_in_clear_refused
     login_timeout
     main_job
@@ -139,6 +140,7 @@ transcripts! { pop3:
     grant_gone
     limits_before_login
     login_by_email
+    login_forms
     login_in_clear_refused
     login_timeout
     main_job

@@ -43,6 +43,8 @@ pub struct Bed {
     upstream_is_closed: bool,
     portreeve: Option<Portreeve>,
     words: Words,
+    /// What no log may hold.
+    secrets: Vec<String>,
     client: Client,
 }
 
@@ -65,6 +67,7 @@ impl Bed {
             upstream_is_closed: false,
             portreeve: None,
             words: Words::default(),
+            secrets: Vec::new(),
             client: Client::default(),
         }
     }
@@ -102,6 +105,13 @@ impl Bed {
             .as_ref()
             .map(|proxy| tail(&proxy.log()))
             .unwrap_or_default()
+    }
+
+    /// Fails if the proxy has logged a token or password of these accounts.
+    pub fn expect_no_secrets_logged(&self) {
+        let log = self.portreeve.as_ref().map(Portreeve::log).unwrap_or_default();
+        let logged = self.secrets.iter().find(|secret| log.contains(secret.as_str()));
+        assert_eq!(logged, None, "a secret in the log\n{log}");
     }
 
     /// Whether clients send a byte at a time.
@@ -213,6 +223,8 @@ impl Bed {
                 ("grant", kind) => {
                     let grant = self.provider().mint(MAILBOX).await;
                     self.words.set("access", grant.access_token.clone());
+                    self.secrets
+                        .extend([grant.access_token.clone(), grant.refresh_token.clone()]);
                     body["oauth2"] = json!({ "refreshToken": grant.refresh_token });
                     if kind == "fresh" {
                         body["oauth2"]["accessToken"] = json!(grant.access_token);
@@ -242,6 +254,7 @@ impl Bed {
             }
         }
         let token = self.proxy().create_token(&body).await;
+        self.secrets.push(token.clone());
         self.words.set(name, token);
     }
 

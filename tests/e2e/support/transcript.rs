@@ -45,6 +45,7 @@ pub async fn play(protocol: Protocol, name: &str, text: &str) {
         stage.play(line).await;
         drop(place);
     }
+    stage.bed.expect_no_secrets_logged();
 }
 
 /// Says where a transcript was when a line of it failed.
