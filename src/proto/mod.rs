@@ -43,6 +43,7 @@ pub fn dialogues(context: &session::SessionContext) -> Dialogues {
             client: Box::new(smtp::client::SmtpClient::new(context)),
             upstream: Box::new(smtp::upstream::DialSmtp {
                 hostname: context.hostname.clone(),
+                promised: context.extensions.clone(),
             }),
         },
         Protocol::Pop3 => Dialogues {

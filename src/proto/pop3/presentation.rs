@@ -7,17 +7,15 @@
 
 use std::collections::VecDeque;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::response::Offered;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::redaction::Redaction;
-use crate::proto::sasl::upstream::{Unsendable, message};
+use crate::proto::sasl::upstream::{Unsendable, login as sasl_login, message};
 use crate::proto::session::UpstreamReady;
 use crate::proto::{CredentialSecret, Mechanism};
-use crate::secret::{ExposeSecret, SecretString};
+use crate::secret::ExposeSecret;
 
 /// Bytes that hold a secret and wipe themselves.
 pub(super) type SecretBytes = Zeroizing<Vec<u8>>;
@@ -138,22 +136,15 @@ fn sasl(mechanism: Mechanism, ready: &UpstreamReady) -> Result<Presentation, Uns
 
 /// `AUTH LOGIN`: the name and the password, each for a prompt (draft-murchison-sasl-login-00).
 fn login(ready: &UpstreamReady) -> Result<Presentation, Unsendable> {
-    let user = &ready.credential.user;
     let password = ready.credential.secret.exposable();
-    if user.is_empty() || user.contains(char::is_control) {
-        return Err(Unsendable::User);
-    }
-    if password.expose_secret().is_empty() {
-        return Err(Unsendable::Password);
-    }
-    let encoded = encoded(password);
+    let [user, encoded] = sasl_login(&ready.credential.user, password)?;
     let mut redaction = Redaction::default();
     redaction.add(encoded.as_bytes());
     redaction.add(password.expose_secret().as_bytes());
     Ok(Presentation {
         way: Way::Sasl(Mechanism::Login),
         opening: line(&["AUTH ", Mechanism::Login.name()]),
-        rest: VecDeque::from([line(&[&STANDARD.encode(user)]), line(&[&encoded])]),
+        rest: VecDeque::from([line(&[&user]), line(&[&encoded])]),
         redaction,
     })
 }
@@ -183,15 +174,7 @@ fn is_line(text: &str) -> bool {
     !text.is_empty() && !text.contains(['\0', '\r', '\n'])
 }
 
-/// In base64, in a buffer that has its room from the start: one that grew would leave parts of the secret behind.
-fn encoded(secret: &SecretString) -> Zeroizing<String> {
-    let bytes = secret.expose_secret().as_bytes();
-    let mut text = Zeroizing::new(String::with_capacity(bytes.len().div_ceil(3) * 4));
-    STANDARD.encode_string(bytes, &mut text);
-    text
-}
-
-/// Joins without growing, for the same reason, and ends the line.
+/// Joins without growing, so that no copy of a secret is left behind, and ends the line.
 fn line(parts: &[&str]) -> SecretBytes {
     let end = std::iter::once(&"\r\n");
     let parts: Vec<&[u8]> = parts.iter().chain(end).map(|part| part.as_bytes()).collect();

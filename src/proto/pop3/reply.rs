@@ -64,9 +64,7 @@ pub fn capabilities(offer: Offer) -> String {
         ""
     };
     let stls = if offer.stls { "STLS\r\n" } else { "" };
-    format!(
-        "+OK Capabilities follow\r\n{login}{stls}RESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nIMPLEMENTATION portreeve\r\n.\r\n"
-    )
+    format!("+OK Capabilities follow\r\n{login}{stls}RESP-CODES\r\nAUTH-RESP-CODE\r\nIMPLEMENTATION portreeve\r\n.\r\n")
 }
 
 /// The mechanisms that a bare AUTH asks for: those of [`capabilities`].
@@ -201,7 +199,7 @@ mod tests {
         let told = |stls, login| capabilities(Offer { stls, login });
         let (before, after) = (
             "+OK Capabilities follow\r\n",
-            "RESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nIMPLEMENTATION portreeve\r\n.\r\n",
+            "RESP-CODES\r\nAUTH-RESP-CODE\r\nIMPLEMENTATION portreeve\r\n.\r\n",
         );
         for (stls, login, between) in [
             (false, true, "USER\r\nSASL PLAIN LOGIN\r\n"),

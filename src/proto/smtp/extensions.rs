@@ -110,6 +110,14 @@ impl Extensions {
     }
 }
 
+/// Whether a client that was promised `promised` may not be let through to an upstream that says `learned`. A missing BDAT is
+/// more than a broken promise: the upstream would take the octets of a message, which may be a stranger's, for commands. All
+/// else that is missing the upstream refuses in its own words.
+pub fn is_chunking_broken(promised: &[String], learned: &[String]) -> bool {
+    let has_chunking = |lines: &[String]| Extensions::parse(lines).0.contains_key(&Keyword::Chunking);
+    has_chunking(promised) && !has_chunking(learned)
+}
+
 /// Whether a line of an EHLO response names an extension that may be promised, so that telling it breaks nothing.
 pub fn may_be_promised(line: &str) -> bool {
     read(line).is_some()
@@ -221,6 +229,16 @@ mod tests {
     fn shared(upstreams: &[&[&str]]) -> Vec<String> {
         let upstreams: Vec<Extensions> = upstreams.iter().map(|lines| Extensions::parse(lines)).collect();
         Extensions::shared(&upstreams).lines()
+    }
+
+    #[test]
+    fn a_promised_bdat_must_be_there() {
+        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+        let (with, without) = (lines(&["SIZE 10", "chunking"]), lines(&["SIZE 10"]));
+        assert!(is_chunking_broken(&with, &without));
+        assert!(!is_chunking_broken(&with, &with));
+        assert!(!is_chunking_broken(&without, &without));
+        assert!(!is_chunking_broken(&[], &with));
     }
 
     #[test]

@@ -30,6 +30,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
+use super::extensions;
 use super::presentation::{Offered, Presentation, SecretBytes, ehlo_name};
 use super::refusal::refusal;
 use super::response::{Reply, ReplyError, ReplyFramer};
@@ -45,12 +46,14 @@ use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 pub struct DialSmtp {
     /// The proxy's own name, for EHLO.
     pub hostname: Arc<str>,
+    /// What the client was promised of its upstream ([`SessionContext::extensions`](crate::proto::session::SessionContext)).
+    pub promised: Arc<[String]>,
 }
 
 impl DialUpstream for DialSmtp {
     /// SMTP has no word for who the client is: `identity` is not used.
     fn dialogue(&self, ready: UpstreamReady, _identity: Option<ClientIdentity>) -> Box<dyn UpstreamDialogue> {
-        Box::new(SmtpUpstream::new(ready, &self.hostname))
+        Box::new(SmtpUpstream::for_client(ready, &self.hostname, self.promised.clone()))
     }
 }
 
@@ -64,12 +67,18 @@ pub struct SmtpUpstream {
 impl SmtpUpstream {
     /// A login with what `ready` holds, by a proxy whose own name is `hostname`.
     pub fn new(ready: UpstreamReady, hostname: &str) -> Self {
+        Self::for_client(ready, hostname, Arc::default())
+    }
+
+    /// The same for a client that was promised something of its upstream.
+    fn for_client(ready: UpstreamReady, hostname: &str, promised: Arc<[String]>) -> Self {
         Self {
             replies: ReplyFramer::default(),
             state: State::Greeting(AwaitGreeting {
                 plan: Plan {
                     ready,
                     name: ehlo_name(hostname),
+                    promised,
                 },
             }),
             leg: Leg::default(),
@@ -226,6 +235,7 @@ struct Plan {
     ready: UpstreamReady,
     /// The proxy's, for EHLO.
     name: String,
+    promised: Arc<[String]>,
 }
 
 impl Plan {
@@ -266,7 +276,15 @@ impl AwaitEhlo {
             leg.send(&b"STARTTLS\r\n"[..]);
             return Ok(State::StartTls(AwaitStartTls { plan: self.plan }));
         }
-        leg.steps.push_back(UpstreamStep::Learned(keywords(reply)));
+        let learned = keywords(reply);
+        let is_chunking_broken = extensions::is_chunking_broken(&self.plan.promised, &learned);
+        leg.steps.push_back(UpstreamStep::Learned(learned));
+        if is_chunking_broken {
+            return Err(Fault::unavailable(
+                "the client was promised CHUNKING, which this upstream lacks; its next session is told what the provider has \
+                 (for an account with an smtp endpoint of its own, give its provider a listener of its own)",
+            ));
+        }
         let presentation = Presentation::compose(&self.plan.ready, &Offered::in_reply(reply))?;
         leg.send(presentation.opening);
         let login = Login {

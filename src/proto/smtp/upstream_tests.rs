@@ -694,3 +694,26 @@ fn ready_again(ready: &UpstreamReady) -> UpstreamReady {
         ..*ready
     }
 }
+
+#[test]
+fn a_client_that_was_promised_chunking_is_not_let_through_to_an_upstream_without() {
+    let dial = DialSmtp {
+        hostname: "proxy.example.com".into(),
+        promised: Arc::new(["CHUNKING".to_owned()]),
+    };
+    for (ehlo, logs_in) in [
+        (&b"220 hi\r\n250-up\r\n250-CHUNKING\r\n250 AUTH XOAUTH2\r\n"[..], true),
+        (b"220 hi\r\n250-up\r\n250 AUTH XOAUTH2\r\n", false),
+    ] {
+        let mut dialogue = dial.dialogue(oauth(UpstreamSecurity::Secured), None);
+        dialogue.handle_bytes(ehlo);
+        let steps: Vec<String> = std::iter::from_fn(|| dialogue.poll_step())
+            .map(|step| format!("{step:?}"))
+            .collect();
+        assert!(steps.iter().any(|step| step.starts_with("Learned")), "{steps:?}");
+        let has_failed = steps.iter().any(|step| step.contains("promised CHUNKING"));
+        assert_eq!(has_failed, !logs_in, "{steps:?}");
+        // Behind the failure nothing goes out, so that the credential stays here.
+        assert_eq!(steps.last().unwrap().starts_with("Send"), logs_in, "{steps:?}");
+    }
+}

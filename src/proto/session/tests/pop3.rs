@@ -57,7 +57,6 @@ fn commands_before_login_are_answered_in_order() {
          S: SASL PLAIN LOGIN
          S: RESP-CODES
          S: AUTH-RESP-CODE
-         S: PIPELINING
          S: IMPLEMENTATION portreeve
          S: .
          S: +OK
@@ -196,7 +195,6 @@ fn a_login_in_clear_is_refused_before_the_password_is_given() {
          S: +OK Capabilities follow
          S: RESP-CODES
          S: AUTH-RESP-CODE
-         S: PIPELINING
          S: IMPLEMENTATION portreeve
          S: .
          S: +OK Mechanisms follow
@@ -226,7 +224,6 @@ fn a_login_follows_stls_and_what_was_said_in_clear_is_forgotten() {
          S: STLS
          S: RESP-CODES
          S: AUTH-RESP-CODE
-         S: PIPELINING
          S: IMPLEMENTATION portreeve
          S: .
          C: USER clear⏎STLS
@@ -254,7 +251,6 @@ fn a_login_follows_stls_and_what_was_said_in_clear_is_forgotten() {
          S: SASL PLAIN LOGIN
          S: RESP-CODES
          S: AUTH-RESP-CODE
-         S: PIPELINING
          S: IMPLEMENTATION portreeve
          S: .",
     );
