@@ -45,7 +45,10 @@ pub enum StepResult {
 }
 
 /// Walks DNS → TCP → TLS → token → login for `account`, as a session of each protocol would that a listener serves and the
-/// account's provider, or the account itself, has an endpoint for; IMAP in any case where no other is left.
+/// account's provider, or the account itself, has an endpoint for; of every protocol with an endpoint where no listener
+/// serves any of them.
+///
+/// What is found out counts as it does for a session: the account's state follows the upstreams' answers. A protocol that nobody can log in with is left alone, for a provider grants it no token.
 ///
 /// A protocol that fails does not stop the next. The token, which concerns all, is a step of the first that gets so far. With
 /// STARTTLS the handshake is part of the login, so the step `tls` is skipped and says so.
@@ -69,16 +72,17 @@ pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
 
 /// The protocols that are walked for `account`, in their order.
 fn protocols(config: &Config, account: &AccountRecord) -> Vec<Protocol> {
-    let is_served = |protocol| config.listeners.iter().any(|listener| listener.protocol == protocol);
-    let mut protocols = vec![Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
-    protocols.retain(|protocol| {
-        (*protocol == Protocol::Imap || is_served(*protocol)) && Place::find(account, config, *protocol).is_ok()
-    });
-    if protocols.is_empty() {
-        // Its failure says why there is nothing to walk.
-        protocols.push(Protocol::Imap);
+    let is_served = |protocol: &Protocol| config.listeners.iter().any(|listener| listener.protocol == *protocol);
+    let mut offered = vec![Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
+    offered.retain(|protocol| Place::find(account, config, *protocol).is_ok());
+    if offered.iter().any(is_served) {
+        offered.retain(is_served);
     }
-    protocols
+    if offered.is_empty() {
+        // Its failure says why there is nothing to walk.
+        offered.push(Protocol::Imap);
+    }
+    offered
 }
 
 /// A verification under way.
@@ -320,12 +324,14 @@ mod tests {
         record.smtp = Some(own(None));
         // A name alone makes no endpoint where the provider has none.
         record.pop3 = Some(own(Some("name")));
-        assert_eq!(protocols(&serving(&[Pop3, Smtp]), &record), [Imap, Smtp]);
+        assert_eq!(protocols(&serving(&[Pop3, Smtp]), &record), [Smtp]);
         assert_eq!(protocols(&serving(&[Imap]), &record), [Imap]);
         record.pop3 = Some(own(None));
         assert_eq!(protocols(&serving(&[Pop3, Smtp, Imap]), &record), [Imap, Smtp, Pop3]);
+        assert_eq!(protocols(&serving(&[Pop3]), &record), [Pop3]);
+        assert_eq!(protocols(&serving(&[]), &record), [Imap, Smtp, Pop3], "none is served");
         record.provider = "gone".to_owned();
-        assert_eq!(protocols(&serving(&[Imap, Smtp]), &record), [Imap]);
+        assert_eq!(protocols(&serving(&[Imap, Smtp]), &record), [Imap], "its failure tells");
     }
 
     #[test]
