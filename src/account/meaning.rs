@@ -1,11 +1,13 @@
 //! What the refusals of the large providers mean: cause and remedy in words, for the log and for the account's last error.
-//! Pure. The client hears the upstream's own words and nothing of this.
+//! Pure. The client hears the upstream's own words and nothing of this. Who must act, and when to try again, is not decided
+//! here: for an upstream's refusal by the account's supervisor, for a token endpoint's in [`crate::oauth`].
 //!
 //! Providers refuse a login for settings of the mailbox or the tenant with the very codes of a wrong password. Such a row says
 //! that the credential is good all the same, so that an account whose other protocols work is not sent to its owner for a
 //! new consent that would change nothing.
 
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::oauth::TokenError;
 use crate::proto::Protocol;
 
 /// What a refusal means.
@@ -43,6 +45,13 @@ pub fn of_fault(protocol: Protocol, fault: &Fault) -> Option<&'static Meaning> {
         FaultKind::Unavailable => find(protocol, &fault.detail),
         _ => None,
     }
+}
+
+/// What a token endpoint's refusal of a refresh means, where that is known and its own words do not say what to do.
+pub fn of_token_error(error: &TokenError) -> Option<&'static str> {
+    let words = error.to_string().to_ascii_lowercase();
+    let row = TOKEN_ROWS.iter().find(|(phrase, _)| words.contains(phrase));
+    row.map(|(_, text)| *text)
 }
 
 fn find(protocol: Protocol, words: &str) -> Option<&'static Meaning> {
@@ -190,9 +199,28 @@ static ROWS: &[Row] = &[
     ),
 ];
 
+/// A phrase, in lower case, in a token endpoint's code and message, and what it means; the first that fits counts.
+///
+/// Microsoft's consent is for each scope (AADSTS65001), and a refresh that names one more is refused as a whole, so that the
+/// mailbox is lost for the protocols that were consented to as well. Others refuse it as RFC 6749 §6 and §5.2 have it.
+static TOKEN_ROWS: &[(&str, &str)] = &[
+    ("aadsts65001:", NOT_CONSENTED),
+    ("consent_required", NOT_CONSENTED),
+    (
+        "invalid_scope",
+        "the refresh asks for a scope that the provider does not know or that was not consented to: correct the provider's \
+         scopes and send SIGHUP, or authorize the account again for all of them",
+    ),
+];
+
+const NOT_CONSENTED: &str = "consent is missing for a scope that the refresh asks for: authorize the account again, for every \
+     protocol that the listeners serve, or set the provider's scopes to what was consented to, send SIGHUP and give the account \
+     its refresh token again";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oauth::TokenErrorKind;
 
     fn refusal(code: &str, text: &str) -> UpstreamRefusal {
         UpstreamRefusal {
@@ -335,15 +363,53 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_that_was_not_consented_to_is_told_with_both_remedies() {
+        let not_consented = "AADSTS65001: The user or administrator has not consented to use the application with ID \
+                             '00000000-0000-0000-0000-000000000000' named 'portreeve'. Send an interactive authorization \
+                             request for this user and resource.";
+        for (code, message, words) in [
+            (
+                "invalid_grant",
+                not_consented,
+                &["authorize the account again", "set the provider's scopes"][..],
+            ),
+            (
+                "invalid_grant",
+                "consent_required: no",
+                &["authorize the account again", "set the provider's scopes"],
+            ),
+            ("consent_required", "no", &["consent is missing"]),
+            (
+                "invalid_scope",
+                "AADSTS70011: The scope is not valid.",
+                &["correct the provider's scopes"],
+            ),
+            ("invalid_scope", not_consented, &["consent is missing"]),
+            ("invalid_grant", "AADSTS70043: The refresh token has expired.", &[]),
+            ("invalid_grant", "AADSTS650011: no such number", &[]),
+            ("invalid_grant", "Token has been expired or revoked.", &[]),
+        ] {
+            let error = TokenError {
+                kind: TokenErrorKind::Grant,
+                code: code.to_owned(),
+                message: message.to_owned(),
+            };
+            let meaning = of_token_error(&error);
+            assert_eq!(meaning.is_some(), !words.is_empty(), "{error}");
+            let text = meaning.unwrap_or_default();
+            assert!(words.iter().all(|word| text.contains(word)), "{error}: {text}");
+        }
+    }
+
+    #[test]
     fn phrases_are_in_lower_case_and_meanings_in_one_line() {
-        for row in ROWS {
-            assert!(!row.phrases.is_empty());
-            assert!(row.phrases.iter().all(|phrase| phrase.to_ascii_lowercase() == **phrase));
-            assert!(
-                !row.meaning.text.contains('\n') && !row.meaning.text.contains("  "),
-                "{}",
-                row.meaning.text
-            );
+        let of_tokens = TOKEN_ROWS
+            .iter()
+            .map(|(phrase, text)| (std::slice::from_ref(phrase), *text));
+        for (phrases, text) in ROWS.iter().map(|row| (row.phrases, row.meaning.text)).chain(of_tokens) {
+            assert!(!phrases.is_empty());
+            assert!(phrases.iter().all(|phrase| phrase.to_ascii_lowercase() == **phrase));
+            assert!(!text.contains('\n') && !text.contains("  "), "{text}");
         }
     }
 }

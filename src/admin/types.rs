@@ -443,6 +443,8 @@ pub struct ProviderView {
     pub domains: Vec<String>,
     /// Whether it takes OAuth2 grants; passwords are taken in any case.
     pub oauth2: bool,
+    /// What it has endpoints for.
+    pub protocols: Vec<Protocol>,
 }
 
 /// How many accounts there are.

@@ -11,8 +11,12 @@ use crate::secret::{ExposeSecret, SecretString};
 impl App {
     /// Reads the configuration and the certificates again. A bad configuration is refused and the old one stays.
     pub(super) async fn reload(&mut self) {
-        let source = self.services.config().source.clone();
-        let read = tokio::task::spawn_blocking(move || config::load(source.as_deref(), &ProcessEnvironment)).await;
+        let old = self.services.config();
+        let running = old.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            config::reload(running.source.as_deref(), &ProcessEnvironment, &running.listeners)
+        });
+        let read = read.await;
         let new = match read {
             Ok(Ok(new)) => new,
             Ok(Err(refused)) => return error!("the new configuration is refused, the old one stays:\n{refused}"),
@@ -21,7 +25,6 @@ impl App {
         for warning in &new.warnings {
             warn!("{warning}");
         }
-        let old = self.services.config();
         let kept = keep_what_needs_a_restart(&old, &new);
         for key in what_differs(&kept, &new) {
             warn!("{key} has changed; it takes effect at the next start");
@@ -138,5 +141,32 @@ mod tests {
                 "server.state_dir"
             ]
         );
+    }
+
+    #[test]
+    fn scopes_follow_the_listeners_that_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        let write = |client_id: &str, protocols: &[&str]| {
+            let mut text = format!("[provider.microsoft]\nclient_id = \"{client_id}\"\n");
+            for protocol in protocols {
+                text += &format!("[[listener]]\nprotocol = \"{protocol}\"\n");
+            }
+            std::fs::write(&path, text).unwrap();
+        };
+        let app = |config: &Config| {
+            let app = config.providers["microsoft"].oauth.clone().unwrap();
+            (app.client_id, app.scopes, app.refresh_scopes)
+        };
+        write("old", &["imap"]);
+        let old = config::load(Some(&path), &ProcessEnvironment).unwrap();
+        let (_, for_imap, _) = app(&old);
+        write("new", &["imap", "smtp"]);
+        let new = config::reload(Some(&path), &ProcessEnvironment, &old.listeners).unwrap();
+        let kept = keep_what_needs_a_restart(&old, &new);
+        assert_eq!(app(&kept), ("new".to_owned(), for_imap.clone(), for_imap.clone()));
+        assert_eq!(what_differs(&kept, &new), ["listener"]);
+        let (_, after_restart, _) = app(&config::load(Some(&path), &ProcessEnvironment).unwrap());
+        assert!(after_restart.len() > for_imap.len(), "{after_restart:?}");
     }
 }

@@ -10,6 +10,7 @@ use super::daemon::{answer, client};
 use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, state_cell, table};
 use super::value::{PageArgs, secret};
 use super::{Exit, Failure, Globals};
+use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
     AccountCreated, AccountView, AccountsPage, Deleted, ProviderView, StatusView, StepResult, VerifyReport,
@@ -150,11 +151,13 @@ async fn add(client: &Client, arguments: AddArgs, globals: &Globals) -> Result<(
     if fields.email.is_none() && account.contains('@') {
         fields.email = Some(account.clone());
     }
-    if fields.provider.is_none() {
-        let status = answer(client.read::<StatusView>("/v1/status", &[])).await?;
-        let provider = guess_provider(fields.email.as_deref(), &status.value.providers)?;
-        fields.provider = Some(provider.to_owned());
-    }
+    let status = answer(client.read::<StatusView>("/v1/status", &[])).await?.value;
+    let provider = match fields.provider.take() {
+        Some(provider) => provider,
+        None => guess_provider(fields.email.as_deref(), &status.providers)?.to_owned(),
+    };
+    let scopes = useful_scopes(&provider, &fields, &status);
+    fields.provider = Some(provider);
     let mut body = fields.body()?;
     body.insert("account".to_owned(), account.into());
     let created = answer(client.create::<AccountCreated>("/v1/account", &body.into())).await?;
@@ -164,7 +167,7 @@ async fn add(client: &Client, arguments: AddArgs, globals: &Globals) -> Result<(
     let account = clean(&created.value.account);
     print(&format!(
         "Added {account}.\n\nCheck it:             portreeve account verify {account}\n\
-         Let a program log in: portreeve token create --account {account} --scope imap-proxy,smtp"
+         Let a program log in: portreeve token create --account {account} --scope {scopes}"
     ))
 }
 
@@ -367,6 +370,24 @@ fn guess_provider<'a>(email: Option<&str>, providers: &'a [ProviderView]) -> Res
     )))
 }
 
+/// The scopes of what a program can log in to, as `token create` takes them: what the provider, or the account with an
+/// endpoint of its own, offers and listeners serve; all that is offered where they serve none of it.
+fn useful_scopes(provider: &str, fields: &Fields, status: &StatusView) -> String {
+    let known = status.providers.iter().find(|known| known.name == provider);
+    let own = fields.overrides().into_iter();
+    let offered: Vec<Protocol> = own
+        .filter(|(protocol, endpoint, _)| {
+            endpoint.is_some() || known.is_some_and(|known| known.protocols.contains(protocol))
+        })
+        .map(|(protocol, ..)| protocol)
+        .collect();
+    let is_served = |protocol: &Protocol| status.listeners.iter().any(|listener| listener.protocol == *protocol);
+    let is_any_served = offered.iter().any(is_served);
+    let useful = offered.iter().filter(|protocol| !is_any_served || is_served(protocol));
+    let scopes: Vec<&str> = useful.map(|protocol| Scope::of(*protocol).name()).collect();
+    scopes.join(",")
+}
+
 fn print_account(account: &AccountView) -> Result<(), Failure> {
     let time = |time: Option<crate::clock::Timestamp>| time.map(|time| time.to_string());
     let endpoint = |own: &Option<EndpointOverride>| {
@@ -418,6 +439,7 @@ mod tests {
             name: name.to_owned(),
             domains: vec![domain.to_owned()],
             oauth2: true,
+            protocols: vec![Protocol::Imap],
         };
         let providers = [provider("example", "example.com"), provider("other", "example.org")];
         assert_eq!(guess_provider(Some("a@EXAMPLE.org"), &providers).unwrap(), "other");
@@ -433,6 +455,48 @@ mod tests {
         ] {
             let failure = guess_provider(email, &providers).unwrap_err();
             assert_eq!((failure.exit, failure.message.as_str()), (Exit::Usage, message));
+        }
+    }
+
+    #[test]
+    fn a_new_accounts_hint_names_the_scopes_of_what_is_offered_and_served() {
+        use Protocol::{Imap, Pop3, Smtp};
+        let status = |offered: &[Protocol], served: &[Protocol]| -> StatusView {
+            let listeners: Vec<_> = served
+                .iter()
+                .map(|protocol| json!({"protocol": protocol, "address": "127.0.0.1:1", "tls": "off"}))
+                .collect();
+            serde_json::from_value(json!({
+                "status": "ok", "version": "1", "hostname": "mail.example.com",
+                "started": "2026-01-01T00:00:00Z", "uptimeSeconds": 1, "listeners": listeners,
+                "providers": [{"name": "example", "domains": [], "oauth2": true, "protocols": offered}],
+                "accounts": {
+                    "total": 0, "new": 0, "active": 0, "needs-authorization": 0, "failing": 0, "disabled": 0,
+                },
+                "attention": [], "tokens": 0, "sessions": 0,
+            }))
+            .unwrap()
+        };
+        let own_pop3 = Fields {
+            pop3: Some("pop.example.com:995".to_owned()),
+            smtp_user: Some("delegate@example.com".to_owned()),
+            ..Fields::default()
+        };
+        let none = Fields::default();
+        for (offered, served, fields, expected) in [
+            (
+                &[Imap, Smtp, Pop3][..],
+                &[Pop3, Imap, Smtp][..],
+                &none,
+                "imap-proxy,smtp,pop3",
+            ),
+            (&[Imap, Smtp], &[Imap, Smtp, Pop3], &none, "imap-proxy,smtp"),
+            (&[Smtp], &[Imap, Smtp, Pop3], &none, "smtp"),
+            (&[Imap, Smtp], &[Smtp], &none, "smtp"),
+            (&[Imap], &[Imap, Smtp, Pop3], &own_pop3, "imap-proxy,pop3"),
+            (&[Imap, Smtp], &[Pop3], &none, "imap-proxy,smtp"),
+        ] {
+            assert_eq!(useful_scopes("example", fields, &status(offered, served)), expected);
         }
     }
 

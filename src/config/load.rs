@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::report::{ConfigError, Place, Problem, Report, text};
-use super::{Config, document, listener, locate, provider, secret, sections};
+use super::{Config, Listener, document, listener, locate, provider, secret, sections};
+use crate::proto::Protocol;
 
 /// Finds and reads the configuration: the file named by `explicit`, else by `PORTREEVE_CONFIG`, else the user's, else the
 /// system's, else none and the defaults (INTERFACE §3). Blocks while it reads files.
@@ -12,8 +13,30 @@ use super::{Config, document, listener, locate, provider, secret, sections};
 /// # Errors
 /// [`ConfigError::Unreadable`] for the file itself, [`ConfigError::Invalid`] with all that is wrong in it.
 pub fn load(explicit: Option<&Path>, environment: &dyn Environment) -> Result<Config, ConfigError> {
+    read(explicit, environment, None)
+}
+
+/// As [`load`], for a program that goes on with `listeners` whatever the file says of them now: presets ask for the scopes of
+/// what those serve. A grant for less would be refused, for the sake of a protocol that nobody can use before the next start.
+///
+/// # Errors
+/// As [`load`].
+pub fn reload(
+    explicit: Option<&Path>,
+    environment: &dyn Environment,
+    listeners: &[Listener],
+) -> Result<Config, ConfigError> {
+    let served: Vec<_> = listeners.iter().map(|listener| listener.protocol).collect();
+    read(explicit, environment, Some(&served))
+}
+
+fn read(
+    explicit: Option<&Path>,
+    environment: &dyn Environment,
+    served: Option<&[Protocol]>,
+) -> Result<Config, ConfigError> {
     let Some((path, content)) = locate::config_file(explicit, environment)? else {
-        return parse(None, "", environment);
+        return check(None, None, "", environment, served);
     };
     let text = match std::str::from_utf8(&content.bytes) {
         Ok(text) => text,
@@ -30,7 +53,7 @@ pub fn load(explicit: Option<&Path>, environment: &dyn Environment) -> Result<Co
             return Err(ConfigError::Invalid(vec![problem]));
         }
     };
-    check(Some(&path), Some(content.mode), text, environment)
+    check(Some(&path), Some(content.mode), text, environment, served)
 }
 
 /// Reads `text` as a configuration that came from `source`.
@@ -38,7 +61,7 @@ pub fn load(explicit: Option<&Path>, environment: &dyn Environment) -> Result<Co
 /// # Errors
 /// [`ConfigError::Invalid`] with all that is wrong in it.
 pub fn parse(source: Option<&Path>, text: &str, environment: &dyn Environment) -> Result<Config, ConfigError> {
-    check(source, None, text, environment)
+    check(source, None, text, environment, None)
 }
 
 /// Where a command finds the daemon if nobody says: at the configuration's own `admin.socket`, else at its default.
@@ -63,11 +86,13 @@ pub fn client_socket(environment: &dyn Environment) -> PathBuf {
     locate::admin_socket(environment, &state_dir.unwrap_or_default())
 }
 
+/// `served`: the protocols whose scopes presets ask for, where they are not those of the listeners in `text`.
 fn check(
     source: Option<&Path>,
     mode: Option<u32>,
     text: &str,
     environment: &dyn Environment,
+    served: Option<&[Protocol]>,
 ) -> Result<Config, ConfigError> {
     let mut check = Check::new(Report::new(source, text), source, environment);
     let raw = document::read(text, &mut check.report);
@@ -78,7 +103,8 @@ fn check(
     if check.whole {
         listener::refuse_shared_addresses(&mut check, &raw, &admin.listen, metrics_listen);
     }
-    let providers = provider::providers(&mut check, &raw.provider, &listener::served(&raw));
+    let served = served.map_or_else(|| listener::served(&raw), <[Protocol]>::to_vec);
+    let providers = provider::providers(&mut check, &raw.provider, &served);
     let mut config = Config {
         source: source.map(Path::to_owned),
         warnings: Vec::new(),

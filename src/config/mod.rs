@@ -28,7 +28,7 @@ mod tests;
 pub use endpoint::is_loopback_host;
 pub use environment::{Environment, FileContent, ProcessEnvironment};
 pub use listener::address_range;
-pub use load::{client_socket, load, parse};
+pub use load::{client_socket, load, parse, reload};
 pub use report::{ConfigError, Problem};
 
 pub use crate::telemetry::LogFormat;

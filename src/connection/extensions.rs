@@ -1,11 +1,13 @@
 //! What upstreams said they can do, remembered for the clients who come next (SMTP; see [`crate::proto::smtp::extensions`]).
 //!
 //! A client asks what it may do before anybody knows which account it will log in to. So it is told what the listener's
-//! provider honours, or what all providers share that it could be led to. Each login on a provider's own endpoint brings that
-//! provider's set up to date; an account's own endpoint is nobody else's, teaches nothing and is not counted.
+//! provider honours, or what all providers share that it could be led to. Each login on a provider's own endpoint, a client's
+//! or that of `account verify`, brings that provider's set up to date; an account's own endpoint is nobody else's, teaches
+//! nothing and is not counted.
 //!
 //! Of a provider that was not contacted since the start, or since its endpoint was changed, nothing is promised: whatever
-//! EHLO line one could think of, there are servers that do not honour it. A provider that is always there (icloud) counts from its first contact on, since it would silence all others where nobody uses it.
+//! EHLO line one could think of, there are servers that do not honour it. A provider that is always there (icloud) counts from
+//! its first contact on, since it would silence all others where nobody uses it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

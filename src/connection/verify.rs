@@ -45,7 +45,11 @@ pub enum StepResult {
 }
 
 /// Walks DNS → TCP → TLS → token → login for `account`, as a session of each protocol would that a listener serves and the
-/// account's provider, or the account itself, has an endpoint for; IMAP in any case where no other is left.
+/// account's provider, or the account itself, has an endpoint for; of every protocol with an endpoint where no listener
+/// serves any of them.
+///
+/// What is found out counts as it does for a session: the account's state follows the upstreams' answers, and what they say
+/// at EHLO is promised to clients. A protocol that nobody can log in with is left alone, for a provider grants it no token.
 ///
 /// A protocol that fails does not stop the next. The token, which concerns all, is a step of the first that gets so far. With
 /// STARTTLS the handshake is part of the login, so the step `tls` is skipped and says so.
@@ -69,16 +73,17 @@ pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
 
 /// The protocols that are walked for `account`, in their order.
 fn protocols(config: &Config, account: &AccountRecord) -> Vec<Protocol> {
-    let is_served = |protocol| config.listeners.iter().any(|listener| listener.protocol == protocol);
-    let mut protocols = vec![Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
-    protocols.retain(|protocol| {
-        (*protocol == Protocol::Imap || is_served(*protocol)) && Place::find(account, config, *protocol).is_ok()
-    });
-    if protocols.is_empty() {
-        // Its failure says why there is nothing to walk.
-        protocols.push(Protocol::Imap);
+    let is_served = |protocol: &Protocol| config.listeners.iter().any(|listener| listener.protocol == *protocol);
+    let mut offered = vec![Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
+    offered.retain(|protocol| Place::find(account, config, *protocol).is_ok());
+    if offered.iter().any(is_served) {
+        offered.retain(is_served);
     }
-    protocols
+    if offered.is_empty() {
+        // Its failure says why there is nothing to walk.
+        offered.push(Protocol::Imap);
+    }
+    offered
 }
 
 /// A verification under way.
@@ -218,7 +223,7 @@ impl Walk {
                     UpstreamStep::Challenged(challenge) => {
                         tracing::debug!(%challenge, "the upstream explained its refusal")
                     }
-                    UpstreamStep::Learned(_) => {}
+                    UpstreamStep::Learned(extensions) => services.extensions.learn(target, &extensions),
                     UpstreamStep::LoggedIn(_) => return Ok(()),
                     UpstreamStep::Failed(fault) => return Err(fault),
                 }
@@ -284,10 +289,18 @@ const STEPS: [&str; 5] = ["dns", "connect", "tls", "token", "login"];
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+
     use super::*;
-    use crate::account::tests::support::{account, config};
-    use crate::config::{Endpoint, Listener, ListenerTls, PlaintextAuth};
-    use crate::store::EndpointOverride;
+    use crate::account::tests::support::{World, account, config, password};
+    use crate::config::{Endpoint, Listener, ListenerTls, PlaintextAuth, Provider};
+    use crate::connection::Trust;
+    use crate::net::tls::SystemRoots;
+    use crate::store::{AccountState, EndpointOverride};
+    use crate::usage::UsageLog;
 
     /// A configuration whose listeners serve `served`; its provider has IMAP alone.
     fn serving(served: &[Protocol]) -> Config {
@@ -320,12 +333,14 @@ mod tests {
         record.smtp = Some(own(None));
         // A name alone makes no endpoint where the provider has none.
         record.pop3 = Some(own(Some("name")));
-        assert_eq!(protocols(&serving(&[Pop3, Smtp]), &record), [Imap, Smtp]);
+        assert_eq!(protocols(&serving(&[Pop3, Smtp]), &record), [Smtp]);
         assert_eq!(protocols(&serving(&[Imap]), &record), [Imap]);
         record.pop3 = Some(own(None));
         assert_eq!(protocols(&serving(&[Pop3, Smtp, Imap]), &record), [Imap, Smtp, Pop3]);
+        assert_eq!(protocols(&serving(&[Pop3]), &record), [Pop3]);
+        assert_eq!(protocols(&serving(&[]), &record), [Imap, Smtp, Pop3], "none is served");
         record.provider = "gone".to_owned();
-        assert_eq!(protocols(&serving(&[Imap, Smtp]), &record), [Imap]);
+        assert_eq!(protocols(&serving(&[Imap, Smtp]), &record), [Imap], "its failure tells");
     }
 
     #[test]
@@ -363,5 +378,70 @@ mod tests {
                 (smtp, "login", StepResult::Skipped),
             ]
         );
+    }
+
+    /// An upstream in clear for one submission, which has `8BITMIME` and takes every password.
+    async fn submission_upstream() -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let (reading, mut writing) = tcp.split();
+            let mut lines = BufReader::new(reading).lines();
+            writing.write_all(b"220 up.example.com ESMTP\r\n").await.unwrap();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let reply = match line.split(' ').next().unwrap() {
+                    "EHLO" => "250-up.example.com\r\n250-8BITMIME\r\n250 AUTH PLAIN\r\n",
+                    "AUTH" => "235 2.7.0 welcome\r\n",
+                    _ => "502 5.5.1 what\r\n",
+                };
+                writing.write_all(reply.as_bytes()).await.unwrap();
+            }
+        });
+        Endpoint {
+            host: "127.0.0.1".to_owned(),
+            port,
+            tls: UpstreamTls::Off,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_served_alone_is_walked_and_what_its_upstream_can_do_is_learned() {
+        let world = World::with(password("5ecret")).await;
+        let mut config = serving(&[Protocol::Smtp]);
+        let provider = Provider {
+            smtp: Some(submission_upstream().await),
+            ..Provider::clone(&config.providers["example"])
+        };
+        config.providers.insert("example".to_owned(), Arc::new(provider));
+        world.config.send_replace(Arc::new(config));
+        let services = Services::new(
+            world.store.clone(),
+            world.accounts.clone(),
+            UsageLog::new(world.store.clone()),
+            world.config.subscribe(),
+            Trust::new(SystemRoots::load()),
+        );
+        let promised = || services.extensions.promised(&services.config(), Some("example"));
+        assert!(promised().is_empty());
+        let steps = verify(&services, &account("ada")).await;
+        let walked: Vec<_> = steps
+            .iter()
+            .map(|step| (step.name, step.protocol, step.result))
+            .collect();
+        let smtp = Some(Protocol::Smtp);
+        assert_eq!(
+            walked,
+            [
+                ("dns", smtp, StepResult::Ok),
+                ("connect", smtp, StepResult::Ok),
+                ("tls", smtp, StepResult::Skipped),
+                ("token", None, StepResult::Ok),
+                ("login", smtp, StepResult::Ok),
+            ],
+            "{steps:?}"
+        );
+        assert_eq!(world.state().await, AccountState::Active);
+        assert_eq!(*promised(), ["8BITMIME"]);
     }
 }

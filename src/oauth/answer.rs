@@ -83,6 +83,13 @@ impl TokenError {
         }
     }
 
+    /// Whether the endpoint refused because a scope that was named has not been consented to: Microsoft's AADSTS65001, which
+    /// refuses the request as a whole.
+    pub fn is_for_want_of_consent(&self) -> bool {
+        self.code == "consent_required"
+            || classify::aadsts_numbers(&self.message).any(|number| number == CONSENT_REQUIRED)
+    }
+
     /// The value of the metric label `outcome`.
     pub fn label(&self) -> &'static str {
         match self.kind {
@@ -322,6 +329,9 @@ const CODE_CHARS_MAX: usize = 64;
 /// Bounds on what `expires_in` may claim. Nothing lives shorter than a second; Yandex's tokens live a year.
 const TOKEN_LIFE_MIN: Duration = Duration::from_secs(1);
 const TOKEN_LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// AADSTS65001: the user or an administrator has not consented.
+const CONSENT_REQUIRED: u64 = 65001;
 
 #[cfg(test)]
 mod tests {

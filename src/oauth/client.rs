@@ -2,7 +2,8 @@
 //! crate names `reqwest`.
 //!
 //! Redirects are not followed (a token endpoint that redirects would be handed the refresh token elsewhere) and nothing is
-//! sent twice (a rotating refresh token may be used once). A request over the network goes through the proxy that
+//! sent twice (a rotating refresh token may be used once), but for a refresh that named a scope without consent: it is asked
+//! again for the grant's own scopes. A request over the network goes through the proxy that
 //! `HTTPS_PROXY` and `NO_PROXY` name; one to a loopback host never does.
 
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ use reqwest::header::RETRY_AFTER;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::answer::{self, Response, TokenAnswer, TokenError};
+use super::answer::{self, Response, TokenAnswer, TokenError, TokenErrorKind};
 use super::request::TokenRequest;
 use super::{TokenSource, discovery, is_loopback, is_url_allowed, request};
 use crate::clock;
@@ -108,6 +109,29 @@ impl TokenClient {
         Ok(token_url)
     }
 
+    /// Asks `url` for a refresh, for `scopes` or the grant's own.
+    async fn ask(
+        &self,
+        provider: &Provider,
+        app: &OAuthApp,
+        url: &Url,
+        refresh_token: &SecretString,
+        scopes: &[String],
+        timeout: Duration,
+    ) -> Result<TokenAnswer, TokenError> {
+        let TokenRequest { http } =
+            request::refresh(app, url, refresh_token, scopes).map_err(|message| TokenError::app("bad_app", message))?;
+        let client = self.client(provider, url).await?;
+        if timeout.is_zero() {
+            return Err(timed_out(timeout));
+        }
+        let (head, body) = http.into_parts();
+        let received = receive(client.post(url.clone()).headers(head.headers).body(body), timeout).await?;
+        let mut secrets = vec![refresh_token.expose_secret()];
+        secrets.extend(app.client_secret.as_ref().map(ExposeSecret::expose_secret));
+        answer::read(&received.response(), clock::now(), &secrets)
+    }
+
     /// The HTTP client for a provider's trust anchors, made on first use.
     async fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, TokenError> {
         let trust = Trust {
@@ -145,19 +169,24 @@ impl TokenSource for TokenClient {
         let begun = clock::instant();
         let url = self.endpoint(app, provider, timeout).await?;
         check(&url, app)?;
-        let TokenRequest { http } =
-            request::refresh(app, &url, refresh_token).map_err(|message| TokenError::app("bad_app", message))?;
-        let client = self.client(provider, &url).await?;
-        let (head, body) = http.into_parts();
         // What finding the endpoint took is not to be had again: whoever stops waits for one `timeout`.
-        let left = timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
-        if left.is_zero() {
-            return Err(timed_out(timeout));
+        let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
+        let scopes = app.refresh_scopes.as_slice();
+        let answer = self.ask(provider, app, &url, refresh_token, scopes, left()).await;
+        match answer {
+            // A grant that was given for less than is served now: its own scopes still open what they opened before. Nothing
+            // was rotated, since the endpoint refused.
+            Err(error) if !scopes.is_empty() && error.is_for_want_of_consent() && !left().is_zero() => {
+                tracing::info!(provider = %provider.name, %error, "refreshing for the scopes that the grant has");
+                let own = self.ask(provider, app, &url, refresh_token, &[], left()).await;
+                // The first refusal says what is missing, and is not made better by a second.
+                own.map_err(|second| match second.kind {
+                    TokenErrorKind::Temporary { .. } => second,
+                    TokenErrorKind::Grant | TokenErrorKind::App => error,
+                })
+            }
+            answer => answer,
         }
-        let received = receive(client.post(url).headers(head.headers).body(body), left).await?;
-        let mut secrets = vec![refresh_token.expose_secret()];
-        secrets.extend(app.client_secret.as_ref().map(ExposeSecret::expose_secret));
-        answer::read(&received.response(), clock::now(), &secrets)
     }
 
     fn reload(&self) {
@@ -280,7 +309,6 @@ mod tests {
 
     use super::*;
     use crate::config::{ClientAuth, UserRule};
-    use crate::oauth::TokenErrorKind;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -351,6 +379,46 @@ mod tests {
             bodies.recv().await.unwrap(),
             "grant_type=refresh_token&refresh_token=r1&client_id=app&client_secret=s3cr3t"
         );
+    }
+
+    #[tokio::test]
+    async fn a_grant_for_less_than_is_served_is_refreshed_for_what_it_has() {
+        let (seen, mut bodies) = mpsc::unbounded_channel();
+        let answer = async |State(seen): State<mpsc::UnboundedSender<String>>, body: String| {
+            seen.send(body.clone()).unwrap();
+            if body.contains("scope=") {
+                let refusal =
+                    r#"{"error":"invalid_grant","error_description":"AADSTS65001: The user has not consented."}"#;
+                return (StatusCode::BAD_REQUEST, refusal);
+            }
+            (StatusCode::OK, r#"{"access_token":"a2","expires_in":3600}"#)
+        };
+        let base = serve(Router::new().route("/token", post(answer)).with_state(seen)).await;
+        let mut provider = provider(base.join("token").ok(), None);
+        let app = provider.oauth.as_mut().unwrap();
+        app.refresh_scopes = vec!["imap".to_owned(), "smtp".to_owned()];
+        let answer = refresh(&provider, TIMEOUT).await.unwrap();
+        assert_eq!(answer.access_token.expose_secret(), "a2");
+        assert!(bodies.recv().await.unwrap().contains("&scope=imap+smtp&"));
+        assert!(!bodies.recv().await.unwrap().contains("scope="));
+        assert!(bodies.try_recv().is_err(), "a third request");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_the_grants_own_scopes_keeps_the_first_words() {
+        let answer = async |body: String| {
+            let refusal = if body.contains("scope=") {
+                r#"{"error":"invalid_grant","error_description":"AADSTS65001: The user has not consented."}"#
+            } else {
+                r#"{"error":"invalid_grant","error_description":"AADSTS70000: no."}"#
+            };
+            (StatusCode::BAD_REQUEST, refusal)
+        };
+        let base = serve(Router::new().route("/token", post(answer))).await;
+        let mut provider = provider(base.join("token").ok(), None);
+        provider.oauth.as_mut().unwrap().refresh_scopes = vec!["imap".to_owned()];
+        let error = refresh(&provider, TIMEOUT).await.unwrap_err();
+        assert!(error.is_for_want_of_consent(), "{error}");
     }
 
     #[tokio::test]

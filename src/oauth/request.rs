@@ -22,11 +22,16 @@ pub struct TokenRequest {
     pub http: HttpRequest,
 }
 
-/// The request that refreshes a grant (RFC 6749 §6).
+/// The request that refreshes a grant (RFC 6749 §6) for `scopes`; none of them stands for the grant's own.
 ///
 /// # Errors
 /// A message, if the app's values cannot be put into a request.
-pub fn refresh(app: &OAuthApp, token_url: &Url, refresh_token: &SecretString) -> Result<TokenRequest, String> {
+pub fn refresh(
+    app: &OAuthApp,
+    token_url: &Url,
+    refresh_token: &SecretString,
+    scopes: &[String],
+) -> Result<TokenRequest, String> {
     let mut client = BasicClient::new(ClientId::new(app.client_id.clone()))
         .set_token_uri(TokenUrl::from_url(token_url.clone()))
         .set_auth_type(match app.client_auth {
@@ -40,7 +45,7 @@ pub fn refresh(app: &OAuthApp, token_url: &Url, refresh_token: &SecretString) ->
     let token = RefreshToken::new(refresh_token.expose_secret().to_owned());
     let outcome = client
         .exchange_refresh_token(&token)
-        .add_scopes(app.refresh_scopes.iter().cloned().map(Scope::new))
+        .add_scopes(scopes.iter().cloned().map(Scope::new))
         .request(&HandBack);
     match outcome {
         Err(RequestTokenError::Request(request)) => Ok(request),
@@ -94,7 +99,7 @@ mod tests {
 
     fn built(app: &OAuthApp) -> (String, Option<String>) {
         let url = Url::parse("https://id.example.com/token?tenant=1").unwrap();
-        let request = refresh(app, &url, &"r/1+&=".into()).unwrap();
+        let request = refresh(app, &url, &"r/1+&=".into(), &app.refresh_scopes).unwrap();
         assert_eq!(request.http.uri(), "https://id.example.com/token?tenant=1");
         assert_eq!(request.http.method(), "POST");
         assert_eq!(
@@ -137,7 +142,7 @@ mod tests {
     #[test]
     fn debug_output_shows_nothing_of_a_request() {
         let url = Url::parse("https://id.example.com/token").unwrap();
-        let request = refresh(&app(ClientAuth::Basic, Some("hunter2"), &[]), &url, &"r1".into()).unwrap();
+        let request = refresh(&app(ClientAuth::Basic, Some("hunter2"), &[]), &url, &"r1".into(), &[]).unwrap();
         assert_eq!(
             format!("{request:?} {request}"),
             "TokenRequest([REDACTED]) the request, not sent"

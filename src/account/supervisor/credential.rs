@@ -148,7 +148,10 @@ impl Supervised {
                     }
                 };
                 // IMPORTANT: before the waiters are answered, for their faults carry the error.
-                self.note(state, Some((&error.code, &error.message)), now);
+                let meaning = meaning::of_token_error(&error);
+                let message = meaning.map(|meaning| format!("{}; {meaning}", error.message));
+                let message = message.as_deref().unwrap_or(&error.message);
+                self.note(state, Some((&error.code, message)), now);
                 self.decide(Input::Failed { grant, failure }, now);
             }
         }

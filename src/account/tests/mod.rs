@@ -140,6 +140,24 @@ async fn what_the_disk_refuses_is_used_from_memory_and_written_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_missing_consent_is_told_with_its_remedy_behind_the_providers_own_words() {
+    let mut world = World::with(refresh_token("r1")).await;
+    let asked = world.ask(None);
+    let refused = TokenError {
+        message: "AADSTS65001: not consented to.".to_owned(),
+        ..trouble(TokenErrorKind::Grant, "invalid_grant")
+    };
+    world.request().await.fail(refused);
+    assert_eq!(kind(asked.await.unwrap()), FaultKind::AuthorizationGone);
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(status.state, AccountState::NeedsAuthorization);
+    let error = status.last_error.unwrap();
+    assert_eq!(error.code, "invalid_grant");
+    let words = "AADSTS65001: not consented to.; consent is missing for a scope";
+    assert!(error.message.starts_with(words), "{}", error.message);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_grant_that_is_gone_needs_a_person_and_a_put_heals_it_at_once() {
     let mut world = World::with(refresh_token("r1")).await;
     let asked = world.ask(None);

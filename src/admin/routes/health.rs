@@ -14,6 +14,7 @@ use crate::clock;
 use crate::limits::{PAGE_SIZE_MAX, STATUS_ATTENTION_MAX};
 use crate::metrics::names;
 use crate::metrics::render::CONTENT_TYPE;
+use crate::proto::Protocol;
 use crate::store::{AccountState, Page, StoreError};
 
 pub(super) async fn alive() -> Json<serde_json::Value> {
@@ -57,10 +58,15 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
     let config = state.config.borrow().clone();
     let accounts = account_counts(&state).await?;
     let (health, problem) = health(&state);
+    let protocols = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
     let providers = config.providers.values().map(|provider| ProviderView {
         name: provider.name.clone(),
         domains: provider.domains.clone(),
         oauth2: provider.oauth.is_some(),
+        protocols: protocols
+            .into_iter()
+            .filter(|protocol| provider.endpoint(*protocol).is_some())
+            .collect(),
     });
     Ok(Json(StatusView {
         status: health,
