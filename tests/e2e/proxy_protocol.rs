@@ -5,9 +5,10 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -111,8 +112,13 @@ async fn a_balancer_that_does_not_say_whom_it_speaks_for_is_closed_and_counted()
     bed.until_logged("sent no complete PROXY protocol header within 5 s")
         .await;
 
-    // A health check that only connects is refused nothing.
+    // A health check that only connects is refused nothing, whether it closes or resets.
     drop(bed.dial(BALANCER, b"").await);
+    let resetting = bed.dial(BALANCER, b"").await;
+    SockRef::from(&resetting)
+        .set_linger(Some(Duration::ZERO))
+        .expect("a connected socket takes it");
+    drop(resetting);
     let (mut imap, _) = bed.greeted(&v1("127.0.0.5")).await;
     assert!(imap.login("example", &bed.token).await.is_ok());
     assert_eq!(bed.counted("proxy_protocol").await, 5.0);
@@ -387,4 +393,4 @@ const BALANCER: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 /// How long the proxy waits for a header.
-const HEADER_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+const HEADER_TIME: Duration = Duration::from_secs(5);
