@@ -46,6 +46,8 @@ pub(super) struct Driver {
     pub(super) remote: SocketAddr,
     /// The load balancer that speaks for the client.
     pub(super) balancer: Option<SocketAddr>,
+    /// From when the time for a login counts.
+    pub(super) accepted_at: Instant,
     pub(super) actor: ActorRef<Message>,
     pub(super) goodbye: oneshot::Receiver<Goodbye>,
 }
@@ -67,7 +69,6 @@ pub(super) struct RelayParts {
 impl Driver {
     /// Runs the session up to its login. `None`: it ended before.
     pub(super) async fn run(self) -> Option<RelayParts> {
-        let accepted_at = clock::instant();
         let config = self.services.config();
         let settings = &self.listener.settings;
         let mut goodbye = self.goodbye;
@@ -80,8 +81,10 @@ impl Driver {
         };
         let client = match self.listener.implicit_tls() {
             Some(tls) => {
+                let waited = clock::instant().saturating_duration_since(self.accepted_at);
+                let within = config.limits.pre_auth_timeout.saturating_sub(waited);
                 tokio::select! {
-                    accepted = opening.accept_tls(tls, self.tcp, config.limits.pre_auth_timeout) => accepted?,
+                    accepted = opening.accept_tls(tls, self.tcp, within) => accepted?,
                     // Nothing can be said before the handshake is done.
                     Ok(_) = &mut goodbye => return None,
                 }
@@ -112,7 +115,7 @@ impl Driver {
             limits: session_limits(&config),
         };
         let login = Login {
-            session: Session::new(&context, accepted_at),
+            session: Session::new(&context, self.accepted_at),
             facts: SessionFacts {
                 protocol: settings.protocol,
                 remote_address: remote,
