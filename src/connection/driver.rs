@@ -20,7 +20,7 @@ use super::Services;
 use super::actor::{Listener, Message};
 use super::attempt::{Attempt, Check, Outcome, Upstream};
 use super::open;
-use super::opening::Opening;
+use super::opening::{Beginning, Opening};
 use crate::account::{SessionId, SessionLease, meaning};
 use crate::clock;
 use crate::config::{Config, PlaintextAuth};
@@ -78,6 +78,7 @@ impl Driver {
             session: self.session,
             remote: self.remote,
             balancer: self.balancer,
+            seen: Vec::new(),
         };
         let client = match self.listener.implicit_tls() {
             Some(tls) => {
@@ -148,7 +149,7 @@ struct Login {
     /// What usage events say of the session.
     facts: SessionFacts,
     actor: ActorRef<Message>,
-    /// Until the first bytes have come, where they come in clear.
+    /// Until the first bytes have said what they are, where they come in clear.
     opening: Option<Opening>,
     client: Stream,
     /// What STARTTLS begins, where it is offered.
@@ -322,12 +323,16 @@ impl Login {
         }
     }
 
-    /// Whether these are the client's first bytes, and of no mail protocol.
+    /// Whether these are among the client's first bytes, and of no mail protocol.
     fn is_out_of_place(&mut self, count: usize) -> bool {
-        let Some(opening) = self.opening.take() else {
+        let Some(opening) = &mut self.opening else {
             return false;
         };
-        opening.is_out_of_place_in_clear(self.client_buffer.get(..count).unwrap_or_default())
+        let beginning = opening.on_clear_bytes(self.client_buffer.get(..count).unwrap_or_default());
+        if beginning != Beginning::Undecided {
+            self.opening = None;
+        }
+        beginning == Beginning::OutOfPlace
     }
 
     fn on_client_read(&mut self, read: std::io::Result<usize>) {
