@@ -197,6 +197,7 @@ impl Actor for Connection {
             remote,
             balancer,
             local,
+            accepted_at,
             permit,
         } = admitted;
         let protocol = listener.settings.protocol;
@@ -218,6 +219,7 @@ impl Actor for Connection {
             tcp,
             remote,
             balancer,
+            accepted_at,
             actor: myself.clone(),
             goodbye: goodbye_order,
         };

@@ -20,7 +20,7 @@ use super::Services;
 use super::actor::{Listener, Message};
 use super::attempt::{Attempt, Check, Outcome, Upstream};
 use super::open;
-use super::opening::Opening;
+use super::opening::{Beginning, Opening};
 use crate::account::{SessionId, SessionLease, meaning};
 use crate::clock;
 use crate::config::{Config, PlaintextAuth};
@@ -46,6 +46,8 @@ pub(super) struct Driver {
     pub(super) remote: SocketAddr,
     /// The load balancer that speaks for the client.
     pub(super) balancer: Option<SocketAddr>,
+    /// From when the time for a login counts.
+    pub(super) accepted_at: Instant,
     pub(super) actor: ActorRef<Message>,
     pub(super) goodbye: oneshot::Receiver<Goodbye>,
 }
@@ -67,7 +69,6 @@ pub(super) struct RelayParts {
 impl Driver {
     /// Runs the session up to its login. `None`: it ended before.
     pub(super) async fn run(self) -> Option<RelayParts> {
-        let accepted_at = clock::instant();
         let config = self.services.config();
         let settings = &self.listener.settings;
         let mut goodbye = self.goodbye;
@@ -77,11 +78,14 @@ impl Driver {
             session: self.session,
             remote: self.remote,
             balancer: self.balancer,
+            seen: Vec::new(),
         };
         let client = match self.listener.implicit_tls() {
             Some(tls) => {
+                let waited = clock::instant().saturating_duration_since(self.accepted_at);
+                let within = config.limits.pre_auth_timeout.saturating_sub(waited);
                 tokio::select! {
-                    accepted = opening.accept_tls(tls, self.tcp, config.limits.pre_auth_timeout) => accepted?,
+                    accepted = opening.accept_tls(tls, self.tcp, within) => accepted?,
                     // Nothing can be said before the handshake is done.
                     Ok(_) = &mut goodbye => return None,
                 }
@@ -112,7 +116,7 @@ impl Driver {
             limits: session_limits(&config),
         };
         let login = Login {
-            session: Session::new(&context, accepted_at),
+            session: Session::new(&context, self.accepted_at),
             facts: SessionFacts {
                 protocol: settings.protocol,
                 remote_address: remote,
@@ -145,7 +149,7 @@ struct Login {
     /// What usage events say of the session.
     facts: SessionFacts,
     actor: ActorRef<Message>,
-    /// Until the first bytes have come, where they come in clear.
+    /// Until the first bytes have said what they are, where they come in clear.
     opening: Option<Opening>,
     client: Stream,
     /// What STARTTLS begins, where it is offered.
@@ -324,12 +328,16 @@ impl Login {
         }
     }
 
-    /// Whether these are the client's first bytes, and of no mail protocol.
+    /// Whether these are among the client's first bytes, and of no mail protocol.
     fn is_out_of_place(&mut self, count: usize) -> bool {
-        let Some(opening) = self.opening.take() else {
+        let Some(opening) = &mut self.opening else {
             return false;
         };
-        opening.is_out_of_place_in_clear(self.client_buffer.get(..count).unwrap_or_default())
+        let beginning = opening.on_clear_bytes(self.client_buffer.get(..count).unwrap_or_default());
+        if beginning != Beginning::Undecided {
+            self.opening = None;
+        }
+        beginning == Beginning::OutOfPlace
     }
 
     fn on_client_read(&mut self, read: std::io::Result<usize>) {

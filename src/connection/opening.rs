@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
@@ -32,6 +33,19 @@ pub(super) struct Opening {
     pub(super) remote: SocketAddr,
     /// The load balancer that speaks for the client.
     pub(super) balancer: Option<SocketAddr>,
+    /// What has come in clear, up to [`FIRST_BYTES`].
+    pub(super) seen: Vec<u8>,
+}
+
+/// What a client's first bytes in clear are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// Too few to tell: they may be heard, and the next ones have to be judged too.
+    Undecided,
+    /// A mail protocol's, for all that can be said here.
+    InPlace,
+    /// No mail protocol's; what they seem to be has been logged.
+    OutOfPlace,
 }
 
 /// What was said of misunderstandings lately, each kind on its own.
@@ -57,21 +71,25 @@ enum Misunderstanding {
 
 impl Opening {
     /// Begins TLS from the first byte. `None`: there is none, and why has been logged.
-    pub(super) async fn accept_tls(&self, tls: &ServerTls, tcp: TcpStream, within: Duration) -> Option<Stream> {
+    pub(super) async fn accept_tls(&self, tls: &ServerTls, mut tcp: TcpStream, within: Duration) -> Option<Stream> {
         let (session, remote) = (self.session, self.remote);
         let begun = Instant::now();
-        let mut first = [0; FIRST_BYTES];
+        let mut first = [0];
         match timeout(within, tcp.peek(&mut first)).await {
             // It has left, which the handshake would find no better words for.
             Ok(Ok(0) | Err(_)) => {
                 debug!(%session, %remote, "the client left before TLS");
                 return None;
             }
-            Ok(Ok(count)) => {
-                if self.is_out_of_place_in_tls(first.get(..count).unwrap_or_default()) {
-                    Stream::from(tcp).part(b"", CLOSE_DRAIN).await;
-                    return None;
-                }
+            // One byte may come alone, and the rest of the record behind it.
+            Ok(Ok(_)) if is_tls_record(&first) => {}
+            Ok(Ok(_)) => {
+                // Whatever it is, there will be no TLS: its bytes can be taken, for as long as they do not say what it is.
+                let reading = read_beginning(&mut tcp);
+                let beginning = timeout(within.saturating_sub(begun.elapsed()), reading).await;
+                self.on_no_tls(beginning.unwrap_or(FirstBytes::Undecided));
+                Stream::from(tcp).part(b"", CLOSE_DRAIN).await;
+                return None;
             }
             Err(_) => {
                 if let Some(unsaid) = self.may_say(Misunderstanding::SilentToTls) {
@@ -94,10 +112,14 @@ impl Opening {
         }
     }
 
-    /// Whether the first bytes, in clear, are of no mail protocol; what they seem to be has then been logged.
-    pub(super) fn is_out_of_place_in_clear(&self, first: &[u8]) -> bool {
-        match FirstBytes::of(first) {
-            FirstBytes::Other => return false,
+    /// Judges what begins in clear by the bytes that have come next, until it has said anything but
+    /// [`Beginning::Undecided`].
+    pub(super) fn on_clear_bytes(&mut self, arrived: &[u8]) -> Beginning {
+        let room = FIRST_BYTES.saturating_sub(self.seen.len());
+        self.seen.extend(arrived.iter().take(room));
+        match FirstBytes::of(&self.seen) {
+            FirstBytes::Undecided => return Beginning::Undecided,
+            FirstBytes::Other => return Beginning::InPlace,
             FirstBytes::ProxyHeader => self.on_proxy_header(),
             FirstBytes::Tls => {
                 if let Some(unsaid) = self.may_say(Misunderstanding::TlsToClear) {
@@ -110,15 +132,14 @@ impl Opening {
                 }
             }
         }
-        true
+        Beginning::OutOfPlace
     }
 
-    fn is_out_of_place_in_tls(&self, first: &[u8]) -> bool {
-        match FirstBytes::of(first) {
+    /// A client of a port that begins with TLS began with something else.
+    fn on_no_tls(&self, beginning: FirstBytes) {
+        match beginning {
             FirstBytes::ProxyHeader => self.on_proxy_header(),
-            // One byte may come alone, and the rest of the record behind it.
-            _ if is_tls_record(first) => return false,
-            _ => {
+            FirstBytes::Tls | FirstBytes::Other | FirstBytes::Undecided => {
                 if let Some(unsaid) = self.may_say(Misunderstanding::ClearToTls) {
                     let (session, remote, protocol) = (self.session, self.remote, self.protocol);
                     info!(
@@ -129,7 +150,6 @@ impl Opening {
                 }
             }
         }
-        true
     }
 
     /// An address in such a header is not believed, and what comes behind it is meant for somebody who would.
@@ -178,6 +198,22 @@ impl Hints {
         // Each complaint is whole after every operation, so a panic elsewhere while it was held does no harm here.
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.entry(what).or_default().may_say(Instant::now())
+    }
+}
+
+/// Takes bytes until they say what they are, or no more come.
+async fn read_beginning(tcp: &mut TcpStream) -> FirstBytes {
+    let mut first = [0; FIRST_BYTES];
+    let mut taken = 0;
+    loop {
+        let beginning = FirstBytes::of(first.get(..taken).unwrap_or_default());
+        if beginning != FirstBytes::Undecided {
+            return beginning;
+        }
+        match tcp.read(first.get_mut(taken..).unwrap_or_default()).await {
+            Ok(0) | Err(_) => return beginning,
+            Ok(count) => taken += count,
+        }
     }
 }
 

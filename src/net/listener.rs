@@ -24,6 +24,7 @@ use super::admission::{Admission, Permit, Refusal, RefusalPermit, Reservation};
 use super::complaints::Complaints;
 use super::proxy_protocol::{self, HeaderError, Source};
 use super::stream::tune;
+use crate::clock;
 use crate::limits::{ACCEPT_REST, LISTEN_BACKLOG};
 
 /// What became of a connection that was accepted.
@@ -60,6 +61,8 @@ pub struct Admitted {
     pub balancer: Option<SocketAddr>,
     /// Our end.
     pub local: SocketAddr,
+    /// When it was accepted, which may be some seconds before its PROXY header had come.
+    pub accepted_at: std::time::Instant,
     /// Must live as long as the session.
     pub permit: Permit,
 }
@@ -150,13 +153,18 @@ pub async fn accept_until(
                         continue;
                     }
                 };
+                let accepted = Accepted {
+                    tcp,
+                    at: clock::instant(),
+                    held,
+                };
                 if trusted.iter().any(|range| range.contains(&peer.ip())) {
                     let (admission, on_arrival) = (admission.clone(), on_arrival.clone());
                     announcing.spawn(async move {
-                        deliver(receive_announced(tcp, peer, held, &admission).await, &on_arrival);
+                        deliver(receive_announced(accepted, peer, &admission).await, &on_arrival);
                     });
                 } else {
-                    deliver(receive(tcp, peer, None, held, &admission), &on_arrival);
+                    deliver(receive(accepted, peer, None, &admission), &on_arrival);
                 }
                 continue;
             }
@@ -179,6 +187,13 @@ pub async fn accept_until(
             () = tokio::time::sleep(ACCEPT_REST) => {}
         }
     }
+}
+
+/// A connection of which nothing is decided yet.
+struct Accepted {
+    tcp: TcpStream,
+    at: std::time::Instant,
+    held: Held,
 }
 
 /// What is held for a connection from the moment it is accepted, so that only so many can wait for anything.
@@ -212,12 +227,12 @@ fn deliver(arrival: io::Result<Arrival>, on_arrival: &impl Fn(Arrival)) {
 
 /// Admits or refuses one connection whose client is known.
 fn receive(
-    tcp: TcpStream,
+    accepted: Accepted,
     remote: SocketAddr,
     balancer: Option<SocketAddr>,
-    held: Held,
     admission: &Admission,
 ) -> io::Result<Arrival> {
+    let Accepted { tcp, at, held } = accepted;
     let (refusal, permit) = match held {
         Held::Place(reservation) => match reservation.admit(remote.ip()) {
             Ok(permit) => {
@@ -228,6 +243,7 @@ fn receive(
                     remote,
                     balancer,
                     local,
+                    accepted_at: at,
                     permit,
                 }));
             }
@@ -248,15 +264,10 @@ fn receive(
 
 /// The same for a connection of a load balancer, which says first whom it speaks for. One that is to be refused is heard
 /// too: what it is told must come behind the header, and may have to be told in TLS.
-async fn receive_announced(
-    mut tcp: TcpStream,
-    peer: SocketAddr,
-    held: Held,
-    admission: &Admission,
-) -> io::Result<Arrival> {
-    match proxy_protocol::receive(&mut tcp).await {
-        Ok(Source::Client(remote)) => receive(tcp, remote, Some(peer), held, admission),
-        Ok(Source::Peer) => receive(tcp, peer, None, held, admission),
+async fn receive_announced(mut accepted: Accepted, peer: SocketAddr, admission: &Admission) -> io::Result<Arrival> {
+    match proxy_protocol::receive(&mut accepted.tcp).await {
+        Ok(Source::Client(remote)) => receive(accepted, remote, Some(peer), admission),
+        Ok(Source::Peer) => receive(accepted, peer, None, admission),
         Err(error) => Ok(Arrival::Unannounced { error, peer }),
     }
 }

@@ -36,7 +36,7 @@ pub enum Source {
 /// Why a connection has no usable header. The text is for the operator's log and speaks of the peer.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// It hung up without a byte, as the simplest health checks do.
+    /// It hung up, or broke off, without a byte, as the simplest health checks do.
     #[error("closed without sending anything")]
     Silent,
     /// It speaks something else.
@@ -80,7 +80,11 @@ async fn take_header(tcp: &mut TcpStream) -> Result<Source, HeaderError> {
     let mut reader = HeaderReader::default();
     let mut seen = [0; PEEK_BYTES];
     loop {
-        let count = tcp.peek(&mut seen).await?;
+        let count = match tcp.peek(&mut seen).await {
+            // How most balancers end a check that only connects: without the lingering of a proper close.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && reader.bytes.is_empty() => 0,
+            looked => looked?,
+        };
         let arrived = seen.get_mut(..count).unwrap_or_default();
         if arrived.is_empty() {
             return Err(reader.on_end());

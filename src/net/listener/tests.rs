@@ -214,7 +214,7 @@ async fn one_that_is_slow_to_say_whom_it_speaks_for_holds_up_nobody_but_counts()
     let mut running = run_trusting(2, LOOPBACK);
     let mut slow = saying(&running, b"PROXY TCP4 192").await;
     let _quick = saying(&running, &header("192.0.2.7")).await;
-    let _first = admitted(&mut running).await;
+    let first = admitted(&mut running).await;
     assert_eq!(running.admission.sessions(), 2);
     // All places are taken, so this one is told so, behind its header.
     let _third = saying(&running, &header("192.0.2.8")).await;
@@ -226,7 +226,12 @@ async fn one_that_is_slow_to_say_whom_it_speaks_for_holds_up_nobody_but_counts()
         (Refusal::SessionsMax, IpAddr::from([192, 0, 2, 8]))
     );
     slow.write_all(b".0.2.9 198.51.100.1 1 2\r\n").await.unwrap();
-    assert_eq!(admitted(&mut running).await.remote, "192.0.2.9:1".parse().unwrap());
+    let slow = admitted(&mut running).await;
+    assert_eq!(slow.remote, "192.0.2.9:1".parse().unwrap());
+    assert!(
+        slow.accepted_at < first.accepted_at,
+        "its time counts from when it came"
+    );
 }
 
 #[tokio::test]

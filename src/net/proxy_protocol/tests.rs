@@ -1,6 +1,7 @@
 //! Headers as bytes, in every cut, and over real sockets.
 
 use proptest::prelude::*;
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 
 use super::*;
@@ -284,6 +285,24 @@ async fn a_peer_that_hangs_up_is_told_from_one_that_never_spoke() {
     assert!(matches!(received(&[]).await.0, Err(HeaderError::Silent)));
     assert!(matches!(received(&[b"PROXY TCP4 192"]).await.0, Err(HeaderError::Cut)));
     assert!(matches!(received(&[&V2_SIGNATURE[..5]]).await.0, Err(HeaderError::Cut)));
+}
+
+#[tokio::test]
+async fn a_peer_that_breaks_off_is_a_health_check_only_as_long_as_it_said_nothing() {
+    for said in [&b""[..], b"PROXY TCP4 192"] {
+        let (mut near, mut far) = tcp_pair().await;
+        near.write_all(said).await.unwrap();
+        // Without lingering a close is a reset.
+        SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(near);
+        match receive(&mut far).await {
+            Err(HeaderError::Silent) => assert!(said.is_empty()),
+            Err(HeaderError::Io(error)) => {
+                assert!(error.kind() == io::ErrorKind::ConnectionReset && !said.is_empty());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,14 +9,22 @@ use tempfile::NamedTempFile;
 
 use super::super::{TlsSetupError, content};
 
-/// Makes a directory that only the daemon's user can enter, if it is not there.
+/// Makes a directory that only the daemon's user can enter, if it is not there, and refuses one that others can enter.
 pub(super) fn make_directory(path: &Path) -> Result<(), TlsSetupError> {
     let make = || match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Ok(()) => sync(parent(path)),
         Err(error) => Err(error),
     };
-    make().map_err(|error| unwritable(path, error))
+    make().map_err(|error| unwritable(path, error))?;
+    match exposed(path)? {
+        None => Ok(()),
+        Some(mode) => {
+            let remedy = format!("run 'chmod 700 {}'", path.display());
+            let problem = format!("the directory can be reached by other users (mode {mode:04o}); {remedy}");
+            Err(content(path, problem))
+        }
+    }
 }
 
 /// Writes `path`, in place of what may be there.
@@ -47,13 +55,9 @@ pub(super) fn create_both(first: (&Path, &[u8]), second: (&Path, &[u8])) -> Resu
 
 /// Refuses a key that others than its owner can read.
 pub(super) fn refuse_exposed(path: &Path) -> Result<(), TlsSetupError> {
-    let metadata = std::fs::metadata(path).map_err(|error| TlsSetupError::Read {
-        file: path.to_owned(),
-        error,
-    })?;
-    match metadata.permissions().mode() & 0o7777 {
-        mode if mode & 0o077 == 0 => Ok(()),
-        mode => {
+    match exposed(path)? {
+        None => Ok(()),
+        Some(mode) => {
             let remedy = format!("run 'chmod 600 {}'", path.display());
             Err(content(
                 path,
@@ -61,6 +65,16 @@ pub(super) fn refuse_exposed(path: &Path) -> Result<(), TlsSetupError> {
             ))
         }
     }
+}
+
+/// The mode of a file or directory, if others than its owner can reach it.
+pub(super) fn exposed(path: &Path) -> Result<Option<u32>, TlsSetupError> {
+    let metadata = std::fs::metadata(path).map_err(|error| TlsSetupError::Read {
+        file: path.to_owned(),
+        error,
+    })?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    Ok((mode & 0o077 != 0).then_some(mode))
 }
 
 /// A file beside `path` with the content that `path` is to have. A tempfile's mode is 0600 from its creation on.

@@ -107,6 +107,11 @@ impl PrivateCertificate {
         if !files.cert_file.exists() && !files.key_file.exists() {
             return Err(Anew::Absent);
         }
+        match disk::exposed(&files.key_file) {
+            Ok(None) => {}
+            Ok(Some(mode)) => return Err(Anew::Exposed(mode)),
+            Err(error) => return Err(Anew::Unusable(error.to_string())),
+        }
         let certified = load_files(&files).map_err(|error| Anew::Unusable(error.to_string()))?;
         let leaf = certified
             .end_entity_cert()
@@ -165,6 +170,8 @@ pub(super) enum Anew {
     Absent,
     /// What there is cannot be read.
     Unusable(String),
+    /// Others than the daemon's user can read its key, whose file has this mode.
+    Exposed(u32),
     /// It is for other names than the configuration's.
     Names,
     /// A third of its life is left, or less.
@@ -180,6 +187,10 @@ impl fmt::Display for Anew {
         match self {
             Self::Absent => f.write_str("there is none yet"),
             Self::Unusable(problem) => f.write_str(problem),
+            Self::Exposed(mode) => write!(
+                f,
+                "the key of the present one can be reached by other users (mode {mode:04o})"
+            ),
             Self::Names => f.write_str("the configuration's names have changed"),
             Self::Ends => f.write_str("the present one nears its end"),
             Self::NotYetValid => f.write_str("the present one is not valid yet"),

@@ -199,6 +199,20 @@ fn a_leaf_stays_until_there_is_a_reason() {
     installed.load("other.example.com", due).unwrap();
     assert_ne!(installed.text("leaf-default.pem"), renamed, "its key is gone");
 
+    let unexposed = installed.text("leaf-default.key");
+    fs::set_permissions(installed.path("leaf-default.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    installed.load("other.example.com", due).unwrap();
+    assert_ne!(
+        installed.text("leaf-default.key"),
+        unexposed,
+        "others could read its key"
+    );
+    let mode = fs::metadata(installed.path("leaf-default.key"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+
     let stranger = Installed::at(start());
     stranger.load("other.example.com", due).unwrap();
     for name in ["leaf-default.pem", "leaf-default.key"] {
@@ -333,6 +347,14 @@ fn an_authority_that_is_not_whole_is_never_replaced() {
     fs::set_permissions(harmed.path("ca.key"), fs::Permissions::from_mode(0o640)).unwrap();
     let told = harmed.open(start()).unwrap_err();
     assert!(told.contains("ca.key") && told.contains("chmod 600"), "{told}");
+}
+
+#[test]
+fn a_directory_that_others_can_enter_is_refused() {
+    let installed = Installed::at(start());
+    fs::set_permissions(installed.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let told = installed.open(start()).unwrap_err();
+    assert!(told.contains("mode 0755") && told.contains("chmod 700"), "{told}");
 }
 
 #[test]
