@@ -11,6 +11,7 @@ use reqwest::Method;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Value, json};
 
+use crate::support::bed::until;
 use crate::support::certs::Authority;
 use crate::support::host::{FLOW, Host};
 use crate::support::imap::Imap;
@@ -316,9 +317,9 @@ async fn usage_is_seen_at_once_and_survives_a_stop() {
     let mut bed = Bed::start("").await;
     let token = bed.add_account("alice").await;
     let mut session = bed.portreeve.logged_in("alice", &token).await;
-    assert_eq!(bed.usage().await, ["login"]);
+    bed.until_usage(&["login"]).await;
     assert!(!bed.portreeve.connect().await.login("alice", "wrong").await.is_ok());
-    assert_eq!(bed.usage().await, ["denied", "login"]);
+    bed.until_usage(&["denied", "login"]).await;
     let sessions = bed.portreeve.read("/v1/sessions").await;
     let of_alice = &sessions["sessions"]
         .as_array()
@@ -505,6 +506,14 @@ impl Bed {
         let events = usage["events"].as_array().expect("a list");
         let kind = |event: &Value| event["kind"].as_str().expect("text").to_owned();
         events.iter().map(kind).collect()
+    }
+
+    /// Waits until these are all: an event is told a moment after the reply that it is about.
+    async fn until_usage(&self, kinds: &[&str]) {
+        until(PATIENCE, "usage is told", async || {
+            (self.usage().await == kinds).then_some(())
+        })
+        .await;
     }
 
     /// Bounds the length of the files that the daemon writes.
