@@ -354,7 +354,11 @@ async fn usage_is_kept_up_to_its_count() {
         assert!(!bed.portreeve.connect().await.login("alice", "wrong").await.is_ok());
     }
     bed.portreeve.logged_in("alice", &token).await;
-    assert!(bed.usage().await.len() >= 13);
+    // The events come a moment behind the replies.
+    until(PATIENCE, "every login is on record", async || {
+        (bed.usage().await.len() >= 13).then_some(())
+    })
+    .await;
     bed.stop().await;
     bed.configure("[store]\nusage_events_max = 3\n");
     bed.start_again().await;
