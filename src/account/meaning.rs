@@ -114,6 +114,12 @@ static ROWS: &[Row] = &[
         "the provider takes no passwords any more; authorize the account with OAuth2",
     ),
     row(
+        ALL,
+        &["basic authentication is not supported"],
+        Trouble::Setting,
+        "the provider takes no passwords any more; authorize the account with OAuth2",
+    ),
+    row(
         SMTP,
         &["5.7.139", "user credentials were incorrect"],
         Trouble::Credential,
@@ -134,7 +140,7 @@ static ROWS: &[Row] = &[
     ),
     row(
         SMTP,
-        &["535", "5.7.3"],
+        &["535", "5.7.3 "],
         Trouble::Credential,
         "the token is not accepted for this mailbox: it lacks the scope SMTP.Send, it is another user's, or the mailbox has no \
          licence to send; a shared mailbox sends as a delegate: set smtp.user",
@@ -276,6 +282,13 @@ mod tests {
                 "Authentication unsuccessful, the request did not meet the criteria to be authenticated successfully.",
                 Setting,
                 "sign-in log",
+            ),
+            (
+                SMTP,
+                "550 5.7.30",
+                "Basic authentication is not supported for Client Submission.",
+                Setting,
+                "takes no passwords",
             ),
             (SMTP, "535 5.7.3", unsuccessful, Credential, "smtp.user"),
             (
