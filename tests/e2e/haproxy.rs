@@ -91,8 +91,17 @@ async fn a_balancer_that_sends_no_header_gets_no_word() {
 async fn health_checks_find_the_listeners_up_and_count_for_nobody() {
     let balanced = Balanced::start("").await;
     balanced.haproxy.until_all_are_up().await;
-    let usage = balanced.bed.portreeve.read("/v1/usage").await;
-    assert_eq!(usage["total"], 0, "{usage}");
+    // Whatever a check does, it is refused nothing, and each leaves as it came.
+    let refused = balanced.bed.metric("portreeve_connections_refused_total", "").await;
+    assert_eq!(refused, 0.0);
+    for protocol in PROTOCOLS {
+        let protocol = format!("protocol=\"{}\"", protocol.name());
+        until(PATIENCE, "no check is a session for long", async || {
+            let sessions = balanced.bed.metric("portreeve_sessions", &protocol).await;
+            (sessions == 0.0).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
