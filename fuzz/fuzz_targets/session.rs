@@ -12,12 +12,11 @@ use libfuzzer_sys::fuzz_target;
 use portreeve::fault::{Fault, FaultKind, UpstreamRefusal};
 use portreeve::limits::PIPELINED_BYTES_MAX;
 use portreeve::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
-use portreeve::proto::imap::client::ImapClient;
 use portreeve::proto::session::{
     Action, Admission, ClientSecurity, Goodbye, Input, Phase, Report, Session, SessionContext, SessionLimits,
     Transition, UpstreamReady, UpstreamSecurity,
 };
-use portreeve::proto::{Credential, CredentialSecret, Dialogues, Mechanism, Protocol};
+use portreeve::proto::{Credential, CredentialSecret, Dialogues, Mechanism, Protocol, dialogues};
 use portreeve::secret::ExposeSecret;
 
 fuzz_target!(|data: &[u8]| {
@@ -53,7 +52,11 @@ impl Run {
     fn new(flags: u8, oauth_token: String) -> Self {
         let now = Instant::now();
         let context = SessionContext {
-            protocol: Protocol::Imap,
+            protocol: match flags >> 1 & 3 {
+                1 => Protocol::Smtp,
+                2 => Protocol::Pop3,
+                _ => Protocol::Imap,
+            },
             remote_address: [127, 0, 0, 1].into(),
             hostname: "proxy.example".into(),
             security: match flags >> 4 & 3 {
@@ -73,8 +76,8 @@ impl Run {
             },
         };
         let dialogues = Dialogues {
-            client: Box::new(ImapClient::new(&context)),
             upstream: Box::new(Script),
+            ..dialogues(&context)
         };
         Self {
             session: Session::with_dialogues(&context, dialogues, now),
