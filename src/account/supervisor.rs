@@ -131,6 +131,8 @@ pub(super) struct Supervised {
     refresher: Refresher<Waiter>,
     /// The access token that is handed out.
     usable: Option<SecretString>,
+    /// The protocols over which the upstream has accepted the credential, and the grant that it was.
+    accepted: (u64, Vec<Protocol>),
     uncommitted: Option<Uncommitted>,
     writes: Writes,
     /// The logins that wait for a submission slot.
@@ -195,6 +197,7 @@ impl Supervised {
             uncommitted: None,
             writes: Writes::new(),
             submissions: Submissions::new(),
+            accepted: (0, Vec::new()),
             in_flight: Vec::new(),
             drains: Vec::new(),
             last_used: now,

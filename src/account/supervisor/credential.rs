@@ -173,6 +173,7 @@ impl Supervised {
         if grant != self.refresher.grant() {
             return;
         }
+        self.note_accepted_over(protocol);
         let is_over = match self.held.record.state {
             AccountState::New => true,
             // A token accepted upstream says nothing of a refresh that fails.
@@ -195,10 +196,30 @@ impl Supervised {
         let message = told(protocol, refusal, meaning);
         match meaning.map(|meaning| meaning.trouble) {
             Some(Trouble::Load) => {}
-            Some(Trouble::Credential) | None if refusal.blames_credential => self.on_credential_refused(&message, now),
+            Some(Trouble::Credential) | None if refusal.blames_credential && !self.is_good_elsewhere(protocol) => {
+                self.on_credential_refused(&message, now);
+            }
+            None if refusal.blames_credential => self.on_setting(protocol, &message, now),
             Some(Trouble::Setting | Trouble::Credential) => self.on_setting(protocol, &message, now),
             None => {}
         }
+    }
+
+    fn note_accepted_over(&mut self, protocol: Protocol) {
+        let grant = self.refresher.grant();
+        if self.accepted.0 != grant {
+            self.accepted = (grant, Vec::new());
+        }
+        if !self.accepted.1.contains(&protocol) {
+            self.accepted.1.push(protocol);
+        }
+    }
+
+    /// Whether the credential has been accepted over another protocol and never over this one: it is this protocol that is
+    /// closed to it, by its login name, a scope that it lacks or a setting, and the others must not be closed for that.
+    fn is_good_elsewhere(&self, protocol: Protocol) -> bool {
+        let (grant, accepted) = &self.accepted;
+        *grant == self.refresher.grant() && !accepted.is_empty() && !accepted.contains(&protocol)
     }
 
     /// The upstream does not serve the mailbox over `protocol`. The credential is good, so that the state stays, and an

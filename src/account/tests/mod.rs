@@ -477,6 +477,23 @@ async fn a_setting_of_the_upstreams_is_told_and_closes_no_other_protocol() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_password_that_one_protocol_takes_is_not_lost_by_another_that_never_did() {
+    let world = World::with(password("secret")).await;
+    let grant = world.ask(None).await.unwrap().unwrap().grant;
+    world.accounts.report_accepted("ada", grant, Protocol::Imap);
+    world.accounts.report_refused("ada", grant, Protocol::Smtp, &refusal());
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(status.state, AccountState::Active);
+    assert_eq!(status.last_error.unwrap().code, "smtp_refused");
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "secret");
+    // Where it was accepted before, it has been changed.
+    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(status.state, AccountState::NeedsAuthorization);
+    assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_does_not_hide_a_setting_of_the_upstreams() {
     let (mut world, _) = refreshed().await;
     let grant = world.ask(None).await.unwrap().unwrap().grant;
