@@ -4,6 +4,7 @@
 //! session can be tested as a table. [`session::Session`] is the machine that every protocol runs on; a protocol is one
 //! folder that implements the traits of [`dialogue`], one variant of [`Protocol`], and one row in `docs/protocols.md`.
 
+mod client_leg;
 pub mod dialogue;
 pub mod framing;
 pub mod imap;
