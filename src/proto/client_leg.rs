@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use super::dialogue::{Accepted, ClientStep};
 use super::framing::{FrameLimits, Framer};
 use super::sasl::UnfitCredentials;
-use super::session::SessionLimits;
+use super::session::{Offer, SessionContext};
 use crate::fault::{Fault, FaultKind};
 
 /// A client leg that is not logged in yet.
@@ -25,6 +25,8 @@ pub(super) struct ClientLeg {
     pub(super) framer: Framer,
     /// Whether the client will send no more.
     pub(super) is_at_eof: bool,
+    /// What the client may do as things are.
+    pub(super) offer: Offer,
     failures_left: u32,
     bad_commands_left: u32,
     /// Replies that were not yet polled for.
@@ -35,7 +37,8 @@ pub(super) struct ClientLeg {
 
 impl ClientLeg {
     /// A leg at the begin of a connection.
-    pub(super) fn new(limits: &SessionLimits) -> Self {
+    pub(super) fn new(context: &SessionContext) -> Self {
+        let limits = &context.limits;
         Self {
             framer: Framer::new(FrameLimits {
                 line_bytes_max: limits.command_line_bytes_max,
@@ -43,6 +46,7 @@ impl ClientLeg {
                 literal_bytes_max: limits.literal_bytes_max,
             }),
             is_at_eof: false,
+            offer: context.offer(),
             failures_left: limits.auth_failures_max,
             bad_commands_left: limits.bad_commands_max,
             replies: BytesMut::new(),
@@ -148,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_said_and_done_comes_out_in_its_order() {
-        let mut leg = ClientLeg::new(&context().limits);
+        let mut leg = ClientLeg::new(&context());
         leg.say("one ");
         leg.say("reply");
         leg.step(ClientStep::Secure);
@@ -161,7 +165,7 @@ mod tests {
 
     #[test]
     fn replies_are_due_once_they_are_many_and_a_step_is_due_at_once() {
-        let mut leg = ClientLeg::new(&context().limits);
+        let mut leg = ClientLeg::new(&context());
         leg.say(&"r".repeat(REPLY_BYTES - 1));
         assert!(!leg.is_due());
         leg.say("r");
@@ -174,8 +178,9 @@ mod tests {
 
     #[test]
     fn the_last_that_is_put_up_with_is_told() {
-        let limits = context().limits;
-        let mut leg = ClientLeg::new(&limits);
+        let context = context();
+        let mut leg = ClientLeg::new(&context);
+        let limits = &context.limits;
         let failures = (0..limits.auth_failures_max).filter(|_| leg.count_failure()).count();
         let bad_commands = (0..limits.bad_commands_max).filter(|_| leg.count_bad_command()).count();
         assert_eq!((failures, bad_commands), (1, 1));
@@ -183,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_pause_ends_the_session_only_where_the_stream_has_ended() {
-        let mut leg = ClientLeg::new(&context().limits);
+        let mut leg = ClientLeg::new(&context());
         assert!(!leg.end_at_eof());
         assert_eq!(steps(&mut leg), [""; 0]);
         leg.is_at_eof = true;

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::command::{self, Body, Command, Tag};
-use super::reply::{self, Offer};
+use super::reply;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::Mechanism;
 use crate::proto::client_leg::ClientLeg;
@@ -25,12 +25,11 @@ use crate::proto::dialogue::{Accepted, ClientDialogue, ClientIdentity, ClientSte
 use crate::proto::framing::{Cut, Frame, LineTooLong, Overlong};
 use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
 use crate::proto::sasl::{UnfitCredentials, login_request};
-use crate::proto::session::{ClientSecurity, LoginRequest, SessionContext};
+use crate::proto::session::{LoginRequest, Offer, SessionContext};
 
 /// An IMAP client's dialogue.
 pub struct ImapClient {
     remote: IpAddr,
-    offer: Offer,
     leg: ClientLeg,
     reading: Reading,
 }
@@ -62,11 +61,7 @@ impl ImapClient {
     pub fn new(context: &SessionContext) -> Self {
         Self {
             remote: context.remote_address,
-            offer: Offer {
-                starttls: context.security == ClientSecurity::StartTls,
-                login: context.is_login_allowed(),
-            },
-            leg: ClientLeg::new(&context.limits),
+            leg: ClientLeg::new(context),
             reading: Reading::Greeting,
         }
     }
@@ -139,7 +134,7 @@ impl ImapClient {
     }
 
     fn handle_frame(&mut self, frame: &Frame) {
-        if !self.offer.login
+        if !self.leg.offer.login
             && let Some(tag) = command::login_tag_of(frame.as_bytes())
         {
             return self.refuse_in_clear(tag);
@@ -153,7 +148,7 @@ impl ImapClient {
     fn handle_command(&mut self, tag: Tag, body: Body) {
         match body {
             Body::Capability => {
-                let capabilities = reply::capabilities(self.offer);
+                let capabilities = reply::capabilities(self.leg.offer);
                 self.leg.say(&format!("* CAPABILITY {capabilities}\r\n"));
                 self.answer(&tag, "OK CAPABILITY completed");
             }
@@ -164,7 +159,7 @@ impl ImapClient {
                 self.answer(&tag, "OK LOGOUT completed");
                 self.end(Fault::with_detail(FaultKind::ClientGone, "LOGOUT before a login"));
             }
-            Body::StartTls if self.offer.starttls => self.start_tls(&tag),
+            Body::StartTls if self.leg.offer.has_starttls() => self.start_tls(&tag),
             Body::StartTls => self.refuse_command(Some(&tag), "BAD STARTTLS is not offered"),
             Body::AfterLogin => self.refuse_command(Some(&tag), "BAD Log in first"),
             Body::Login { user, secret } => match login_request(Some(&user), &secret, None) {
@@ -203,7 +198,7 @@ impl ImapClient {
 
     /// A synchronising literal is welcome, except for a login that is refused anyway.
     fn handle_literal(&mut self) {
-        if !self.offer.login
+        if !self.leg.offer.login
             && let Some(tag) = command::login_tag_of(self.leg.framer.command_so_far())
         {
             self.leg.framer.drop_command();
@@ -303,7 +298,7 @@ impl ImapClient {
 
 impl ClientDialogue for ImapClient {
     fn handle_opened(&mut self) {
-        self.leg.say(&reply::greeting(self.offer, self.remote));
+        self.leg.say(&reply::greeting(self.leg.offer, self.remote));
         self.reading = Reading::Commands;
     }
 
@@ -319,10 +314,7 @@ impl ClientDialogue for ImapClient {
 
     fn handle_secured(&mut self) {
         if matches!(self.reading, Reading::Handshake) {
-            self.offer = Offer {
-                starttls: false,
-                login: true,
-            };
+            self.leg.offer = Offer::SECURED;
             self.reading = Reading::Commands;
         }
     }

@@ -17,7 +17,7 @@
 use bytes::Bytes;
 
 use super::command::{self, BadCommand, Command};
-use super::reply::{self, Offer};
+use super::reply;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::Mechanism;
 use crate::proto::client_leg::ClientLeg;
@@ -25,11 +25,10 @@ use crate::proto::dialogue::{Accepted, ClientDialogue, ClientStep};
 use crate::proto::framing::LineTooLong;
 use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
 use crate::proto::sasl::{UnfitCredentials, login_request};
-use crate::proto::session::{ClientSecurity, LoginRequest, SessionContext};
+use crate::proto::session::{LoginRequest, Offer, SessionContext};
 
 /// A POP3 client's dialogue.
 pub struct Pop3Client {
-    offer: Offer,
     leg: ClientLeg,
     reading: Reading,
     /// What USER said, until PASS or another way to log in. PASS stands "immediately after a successful USER" (RFC 1939 §7);
@@ -59,11 +58,7 @@ impl Pop3Client {
     /// A dialogue at the begin of a connection.
     pub fn new(context: &SessionContext) -> Self {
         Self {
-            offer: Offer {
-                stls: context.security == ClientSecurity::StartTls,
-                login: context.is_login_allowed(),
-            },
-            leg: ClientLeg::new(&context.limits),
+            leg: ClientLeg::new(context),
             reading: Reading::Greeting,
             user: None,
         }
@@ -118,7 +113,7 @@ impl Pop3Client {
     }
 
     fn handle_command(&mut self, line: &[u8]) {
-        if !self.offer.login && command::is_login(line) {
+        if !self.leg.offer.login && command::is_login(line) {
             return self.refuse_in_clear();
         }
         let command = match command::parse(line) {
@@ -126,14 +121,14 @@ impl Pop3Client {
             Err(BadCommand(reason)) => return self.refuse_command(reason),
         };
         match command {
-            Command::Capa => self.leg.say(&reply::capabilities(self.offer)),
+            Command::Capa => self.leg.say(&reply::capabilities(self.leg.offer)),
             Command::Noop => self.leg.say("+OK\r\n"),
-            Command::Mechanisms => self.leg.say(reply::mechanisms(self.offer)),
+            Command::Mechanisms => self.leg.say(reply::mechanisms(self.leg.offer)),
             Command::Quit => {
                 self.leg.say("+OK Bye\r\n");
                 self.end(Fault::with_detail(FaultKind::ClientGone, "QUIT before a login"));
             }
-            Command::Stls if self.offer.stls => self.start_tls(),
+            Command::Stls if self.leg.offer.has_starttls() => self.start_tls(),
             Command::Stls => self.refuse_command("STLS is not offered"),
             Command::User(name) => {
                 // Whether there is such an account is not told before the password (RFC 1939 §13).
@@ -259,10 +254,7 @@ impl ClientDialogue for Pop3Client {
 
     fn handle_secured(&mut self) {
         if matches!(self.reading, Reading::Handshake) {
-            self.offer = Offer {
-                stls: false,
-                login: true,
-            };
+            self.leg.offer = Offer::SECURED;
             // What was said in clear is forgotten (RFC 2595 §4).
             self.user = None;
             self.reading = Reading::Commands;

@@ -23,14 +23,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::command::{self, Command};
-use super::reply::{self, Offer};
+use super::reply;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::Mechanism;
 use crate::proto::client_leg::ClientLeg;
 use crate::proto::dialogue::{Accepted, ClientDialogue, ClientStep};
 use crate::proto::framing::{Frame, LineTooLong};
 use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
-use crate::proto::session::{ClientSecurity, SessionContext};
+use crate::proto::session::{ClientSecurity, Offer, SessionContext};
 
 /// An SMTP client's dialogue.
 pub struct SmtpClient {
@@ -38,7 +38,6 @@ pub struct SmtpClient {
     remote: IpAddr,
     /// The lines of EHLO that the upstreams will honour.
     promised: Arc<[String]>,
-    offer: Offer,
     introduction: Introduction,
     leg: ClientLeg,
     reading: Reading,
@@ -78,12 +77,8 @@ impl SmtpClient {
             hostname: context.hostname.clone(),
             remote: context.remote_address,
             promised: context.extensions.clone(),
-            offer: Offer {
-                security: context.security,
-                login: context.is_login_allowed(),
-            },
             introduction: Introduction::Due,
-            leg: ClientLeg::new(&context.limits),
+            leg: ClientLeg::new(context),
             reading: Reading::Greeting,
         }
     }
@@ -154,7 +149,7 @@ impl SmtpClient {
     }
 
     fn handle_line(&mut self, line: &Frame) {
-        if !self.offer.login && command::is_auth(line.as_bytes()) {
+        if !self.leg.offer.login && command::is_auth(line.as_bytes()) {
             return self.refuse_in_clear();
         }
         match command::parse(line.as_bytes()) {
@@ -167,7 +162,7 @@ impl SmtpClient {
         match command {
             Command::Ehlo => {
                 self.introduction = Introduction::Done;
-                let ehlo = reply::ehlo(&self.hostname, self.remote, self.offer, &self.promised);
+                let ehlo = reply::ehlo(&self.hostname, self.remote, self.leg.offer, &self.promised);
                 self.leg.say(&ehlo);
             }
             Command::Helo => {
@@ -198,7 +193,7 @@ impl SmtpClient {
     /// RFC 3207 §4. What stands behind the command came in clear, perhaps from somebody else, and would be taken for the
     /// client's word inside TLS (CVE-2011-0411).
     fn start_tls(&mut self) {
-        match self.offer.security {
+        match self.leg.offer.security {
             ClientSecurity::StartTls if self.leg.framer.buffered() > 0 => {
                 self.end_with_farewell(FaultKind::StartTlsInjection);
             }
@@ -320,10 +315,7 @@ impl ClientDialogue for SmtpClient {
     /// RFC 3207 §4.2: what the client said of itself in clear is forgotten, and EHLO is due again.
     fn handle_secured(&mut self) {
         if matches!(self.reading, Reading::Handshake) {
-            self.offer = Offer {
-                security: ClientSecurity::Secured,
-                login: true,
-            };
+            self.leg.offer = Offer::SECURED;
             self.introduction = Introduction::Due;
             self.reading = Reading::Commands;
         }
