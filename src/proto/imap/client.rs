@@ -240,10 +240,9 @@ impl ImapClient {
         self.refuse_login(&tag, &kind);
     }
 
-    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge; temporary trouble is told at once, so that no client takes
-    /// it for a bad token.
+    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge.
     fn challenge_or_refuse(&mut self, tag: Tag, mechanism: Option<Mechanism>, kind: FaultKind) {
-        match mechanism.and_then(refusal_challenge).filter(|_| !kind.is_temporary()) {
+        match mechanism.and_then(|mechanism| refusal_challenge(mechanism, &kind)) {
             Some(challenge) => {
                 self.leg.say(&format!("+ {challenge}\r\n"));
                 self.reading = Reading::Challenged { tag, kind };

@@ -243,10 +243,9 @@ impl SmtpClient {
         self.refuse_login(&kind);
     }
 
-    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge; temporary trouble is told at once, so that no client takes
-    /// it for a bad token.
+    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge.
     fn challenge_or_refuse(&mut self, mechanism: Mechanism, kind: FaultKind) {
-        match refusal_challenge(mechanism).filter(|_| !kind.is_temporary()) {
+        match refusal_challenge(mechanism, &kind) {
             Some(challenge) => {
                 self.challenge(challenge);
                 self.reading = Reading::Challenged { kind };
