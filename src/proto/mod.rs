@@ -2,8 +2,10 @@
 //!
 //! Nothing here meets a socket, a clock, an actor, the store or TLS; the same inputs give the same actions, so that a whole
 //! session can be tested as a table. [`session::Session`] is the machine that every protocol runs on; a protocol is one
-//! folder that implements the traits of [`dialogue`], one variant of [`Protocol`], and one row in `docs/protocols.md`.
+//! folder that implements the traits of [`dialogue`], one variant of [`Protocol`], and one row in `docs/protocols.md`. What the
+//! protocols' client legs do alike is in `client_leg`.
 
+mod client_leg;
 pub mod dialogue;
 pub mod framing;
 pub mod imap;

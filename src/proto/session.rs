@@ -49,9 +49,34 @@ pub struct SessionContext {
 }
 
 impl SessionContext {
-    /// Whether a login may be given as the connection begins: inside TLS, or in clear where that is allowed.
-    pub fn is_login_allowed(&self) -> bool {
-        self.plaintext_login || self.security == ClientSecurity::Secured
+    /// What the client may do as the connection begins: log in inside TLS, or in clear where that is allowed.
+    pub fn offer(&self) -> Offer {
+        Offer {
+            security: self.security,
+            login: self.plaintext_login || self.security == ClientSecurity::Secured,
+        }
+    }
+}
+
+/// What a client may do on the connection as it is, which its capabilities tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// How the connection is protected.
+    pub security: ClientSecurity,
+    /// Whether a login is allowed.
+    pub login: bool,
+}
+
+impl Offer {
+    /// The offer once STARTTLS has been done.
+    pub const SECURED: Self = Self {
+        security: ClientSecurity::Secured,
+        login: true,
+    };
+
+    /// Whether STARTTLS is offered.
+    pub fn has_starttls(self) -> bool {
+        self.security == ClientSecurity::StartTls
     }
 }
 

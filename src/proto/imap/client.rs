@@ -12,34 +12,26 @@
 //!
 //! Where a login is not allowed for want of TLS, its arguments are neither waited for nor looked at.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::command::{self, Body, Command, Tag};
-use super::reply::{self, Offer};
+use super::reply;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::Mechanism;
+use crate::proto::client_leg::ClientLeg;
 use crate::proto::dialogue::{Accepted, ClientDialogue, ClientIdentity, ClientStep};
-use crate::proto::framing::{Cut, Frame, FrameLimits, Framer, LineTooLong, Overlong};
+use crate::proto::framing::{Cut, Frame, LineTooLong, Overlong};
 use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
 use crate::proto::sasl::{UnfitCredentials, login_request};
-use crate::proto::session::{ClientSecurity, LoginRequest, SessionContext};
+use crate::proto::session::{LoginRequest, Offer, SessionContext};
 
 /// An IMAP client's dialogue.
 pub struct ImapClient {
     remote: IpAddr,
-    offer: Offer,
-    failures_left: u32,
-    bad_commands_left: u32,
-    framer: Framer,
-    is_at_eof: bool,
+    leg: ClientLeg,
     reading: Reading,
-    /// Replies that were not yet polled for.
-    replies: BytesMut,
-    /// Steps that come before `replies`.
-    steps: VecDeque<ClientStep>,
 }
 
 /// What the dialogue waits for.
@@ -67,23 +59,10 @@ enum Reading {
 impl ImapClient {
     /// A dialogue at the begin of a connection.
     pub fn new(context: &SessionContext) -> Self {
-        let limits = &context.limits;
         Self {
             remote: context.remote_address,
-            offer: Offer {
-                starttls: context.security == ClientSecurity::StartTls,
-                login: context.is_login_allowed(),
-            },
-            failures_left: limits.auth_failures_max,
-            bad_commands_left: limits.bad_commands_max,
-            framer: Framer::new(FrameLimits {
-                line_bytes_max: limits.command_line_bytes_max,
-                literal_bytes_max: limits.literal_bytes_max,
-            }),
-            is_at_eof: false,
+            leg: ClientLeg::new(context),
             reading: Reading::Greeting,
-            replies: BytesMut::new(),
-            steps: VecDeque::new(),
         }
     }
 
@@ -105,7 +84,7 @@ impl ImapClient {
     }
 
     fn read_command(&mut self) -> bool {
-        let Some(cut) = self.framer.poll_command() else {
+        let Some(cut) = self.leg.framer.poll_command() else {
             return self.pause(Reading::Commands);
         };
         self.reading = Reading::Commands;
@@ -122,7 +101,7 @@ impl ImapClient {
     }
 
     fn read_response(&mut self, tag: Tag, mechanism: Mechanism, exchange: Exchange) -> bool {
-        match self.framer.poll_line() {
+        match self.leg.framer.poll_line() {
             Some(Ok(line)) => self.handle_outcome(tag, mechanism, exchange.respond(line.as_bytes())),
             Some(Err(LineTooLong)) => self.lose(Overlong::Line, Some(&tag)),
             None => {
@@ -137,11 +116,11 @@ impl ImapClient {
     }
 
     fn read_acknowledgement(&mut self, tag: Tag, kind: FaultKind) -> bool {
-        match self.framer.poll_line() {
+        match self.leg.framer.poll_line() {
             Some(Ok(_)) => self.refuse_login(&tag, &kind),
             Some(Err(LineTooLong)) => self.lose(Overlong::Line, Some(&tag)),
             // Its reply is due all the same.
-            None if self.is_at_eof => self.refuse_login(&tag, &kind),
+            None if self.leg.is_at_eof => self.refuse_login(&tag, &kind),
             None => return self.pause(Reading::Challenged { tag, kind }),
         }
         true
@@ -149,19 +128,13 @@ impl ImapClient {
 
     /// There is nothing to read: waits, or ends at the end of the stream. False if it waits.
     fn pause(&mut self, reading: Reading) -> bool {
-        if self.is_at_eof {
-            self.end(Fault::with_detail(
-                FaultKind::ClientGone,
-                "end of the client's stream before its login",
-            ));
-            return true;
-        }
-        self.reading = reading;
-        false
+        let is_gone = self.leg.end_at_eof();
+        self.reading = if is_gone { Reading::Ended } else { reading };
+        is_gone
     }
 
     fn handle_frame(&mut self, frame: &Frame) {
-        if !self.offer.login
+        if !self.leg.offer.login
             && let Some(tag) = command::login_tag_of(frame.as_bytes())
         {
             return self.refuse_in_clear(tag);
@@ -175,18 +148,18 @@ impl ImapClient {
     fn handle_command(&mut self, tag: Tag, body: Body) {
         match body {
             Body::Capability => {
-                let capabilities = reply::capabilities(self.offer);
-                self.say(&format!("* CAPABILITY {capabilities}\r\n"));
+                let capabilities = reply::capabilities(self.leg.offer);
+                self.leg.say(&format!("* CAPABILITY {capabilities}\r\n"));
                 self.answer(&tag, "OK CAPABILITY completed");
             }
             Body::Noop => self.answer(&tag, "OK NOOP completed"),
             Body::Id(identity) => self.handle_identity(&tag, identity),
             Body::Logout => {
-                self.say("* BYE Logging out\r\n");
+                self.leg.say("* BYE Logging out\r\n");
                 self.answer(&tag, "OK LOGOUT completed");
                 self.end(Fault::with_detail(FaultKind::ClientGone, "LOGOUT before a login"));
             }
-            Body::StartTls if self.offer.starttls => self.start_tls(&tag),
+            Body::StartTls if self.leg.offer.has_starttls() => self.start_tls(&tag),
             Body::StartTls => self.refuse_command(Some(&tag), "BAD STARTTLS is not offered"),
             Body::AfterLogin => self.refuse_command(Some(&tag), "BAD Log in first"),
             Body::Login { user, secret } => match login_request(Some(&user), &secret, None) {
@@ -206,39 +179,39 @@ impl ImapClient {
     /// RFC 9051 §6.2.1. What stands behind the command came in clear, perhaps from somebody else, and would be taken for the
     /// client's word inside TLS (CVE-2011-0411).
     fn start_tls(&mut self, tag: &Tag) {
-        if self.framer.buffered() > 0 {
+        if self.leg.framer.buffered() > 0 {
             return self.end_with_bye(FaultKind::StartTlsInjection);
         }
         self.answer(tag, "OK Begin TLS now");
-        self.step(ClientStep::Secure);
+        self.leg.step(ClientStep::Secure);
         self.reading = Reading::Handshake;
     }
 
     /// RFC 2971: answers with who we are, and keeps who the client is for the upstream.
     fn handle_identity(&mut self, tag: &Tag, identity: ClientIdentity) {
-        self.say(reply::identity());
+        self.leg.say(reply::identity());
         self.answer(tag, "OK ID completed");
         if !identity.pairs.is_empty() {
-            self.step(ClientStep::Identified(identity));
+            self.leg.step(ClientStep::Identified(identity));
         }
     }
 
     /// A synchronising literal is welcome, except for a login that is refused anyway.
     fn handle_literal(&mut self) {
-        if !self.offer.login
-            && let Some(tag) = command::login_tag_of(self.framer.command_so_far())
+        if !self.leg.offer.login
+            && let Some(tag) = command::login_tag_of(self.leg.framer.command_so_far())
         {
-            self.framer.drop_command();
+            self.leg.framer.drop_command();
             return self.refuse_in_clear(tag);
         }
-        self.say("+ OK\r\n");
+        self.leg.say("+ OK\r\n");
     }
 
     fn handle_outcome(&mut self, tag: Tag, mechanism: Mechanism, outcome: Outcome) {
         self.reading = Reading::Commands;
         match outcome {
             Outcome::Ask(challenge, exchange) => {
-                self.say(&format!("+ {challenge}\r\n"));
+                self.leg.say(&format!("+ {challenge}\r\n"));
                 self.reading = Reading::Exchange {
                     tag,
                     mechanism,
@@ -253,31 +226,25 @@ impl ImapClient {
     }
 
     fn await_outcome(&mut self, tag: Tag, mechanism: Option<Mechanism>, request: LoginRequest) {
-        self.step(ClientStep::Login(request));
+        self.leg.step(ClientStep::Login(request));
         self.reading = Reading::Outcome { tag, mechanism };
     }
 
     fn refuse_unfit(&mut self, tag: Tag, mechanism: Option<Mechanism>, unfit: UnfitCredentials) {
-        let UnfitCredentials { user, fault } = unfit;
-        let kind = fault.kind.clone();
-        self.step(ClientStep::LoginRefused { user, fault });
+        let kind = self.leg.refuse_unfit(unfit);
         self.challenge_or_refuse(tag, mechanism, kind);
     }
 
     fn refuse_in_clear(&mut self, tag: Tag) {
-        self.step(ClientStep::LoginRefused {
-            user: None,
-            fault: Fault::new(FaultKind::PlaintextRefused),
-        });
-        self.refuse_login(&tag, &FaultKind::PlaintextRefused);
+        let kind = self.leg.refuse_in_clear();
+        self.refuse_login(&tag, &kind);
     }
 
-    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge; temporary trouble is told at once, so that no client takes
-    /// it for a bad token.
+    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge.
     fn challenge_or_refuse(&mut self, tag: Tag, mechanism: Option<Mechanism>, kind: FaultKind) {
-        match mechanism.and_then(refusal_challenge).filter(|_| !kind.is_temporary()) {
+        match mechanism.and_then(|mechanism| refusal_challenge(mechanism, &kind)) {
             Some(challenge) => {
-                self.say(&format!("+ {challenge}\r\n"));
+                self.leg.say(&format!("+ {challenge}\r\n"));
                 self.reading = Reading::Challenged { tag, kind };
             }
             None => self.refuse_login(&tag, &kind),
@@ -287,16 +254,14 @@ impl ImapClient {
     fn refuse_login(&mut self, tag: &Tag, kind: &FaultKind) {
         self.reading = Reading::Commands;
         self.answer(tag, &reply::refusal(kind));
-        self.failures_left = self.failures_left.saturating_sub(1);
-        if self.failures_left == 0 {
+        if self.leg.count_failure() {
             self.end_with_bye(FaultKind::TooManyFailures);
         }
     }
 
     fn refuse_command(&mut self, tag: Option<&Tag>, text: &str) {
-        self.say(&format!("{} {text}\r\n", tag.map_or("*", Tag::as_str)));
-        self.bad_commands_left = self.bad_commands_left.saturating_sub(1);
-        if self.bad_commands_left == 0 {
+        self.leg.say(&format!("{} {text}\r\n", tag.map_or("*", Tag::as_str)));
+        if self.leg.count_bad_command() {
             self.end_with_bye(FaultKind::TooManyBadCommands);
         }
     }
@@ -307,7 +272,7 @@ impl ImapClient {
             Overlong::Line => FaultKind::LineTooLong,
             Overlong::Literal => FaultKind::LiteralTooLong,
         };
-        self.say(&format!(
+        self.leg.say(&format!(
             "{} {}\r\n",
             tag.map_or("*", Tag::as_str),
             reply::refusal(&kind)
@@ -316,57 +281,39 @@ impl ImapClient {
     }
 
     fn end_with_bye(&mut self, kind: FaultKind) {
-        self.say(reply::farewell(&kind));
+        self.leg.say(reply::farewell(&kind));
         self.end(Fault::new(kind));
     }
 
     fn end(&mut self, fault: Fault) {
-        self.step(ClientStep::End(fault));
+        self.leg.step(ClientStep::End(fault));
         self.reading = Reading::Ended;
     }
 
     fn answer(&mut self, tag: &Tag, text: &str) {
-        self.say(&format!("{} {text}\r\n", tag.as_str()));
-    }
-
-    fn say(&mut self, reply: &str) {
-        self.replies.extend_from_slice(reply.as_bytes());
-    }
-
-    /// A step that comes behind all that was said.
-    fn step(&mut self, step: ClientStep) {
-        let said = self.flush();
-        self.steps.extend(said);
-        self.steps.push_back(step);
-    }
-
-    fn flush(&mut self) -> Option<ClientStep> {
-        (!self.replies.is_empty()).then(|| ClientStep::Send(self.replies.split().freeze()))
+        self.leg.say(&format!("{} {text}\r\n", tag.as_str()));
     }
 }
 
 impl ClientDialogue for ImapClient {
     fn handle_opened(&mut self) {
-        self.say(&reply::greeting(self.offer, self.remote));
+        self.leg.say(&reply::greeting(self.leg.offer, self.remote));
         self.reading = Reading::Commands;
     }
 
     fn handle_bytes(&mut self, bytes: &[u8]) {
         if !matches!(self.reading, Reading::Ended) {
-            self.framer.push(bytes);
+            self.leg.framer.push(bytes);
         }
     }
 
     fn handle_eof(&mut self) {
-        self.is_at_eof = true;
+        self.leg.is_at_eof = true;
     }
 
     fn handle_secured(&mut self) {
         if matches!(self.reading, Reading::Handshake) {
-            self.offer = Offer {
-                starttls: false,
-                login: true,
-            };
+            self.leg.offer = Offer::SECURED;
             self.reading = Reading::Commands;
         }
     }
@@ -380,15 +327,8 @@ impl ClientDialogue for ImapClient {
     }
 
     fn poll_step(&mut self) -> Option<ClientStep> {
-        loop {
-            if let Some(step) = self.steps.pop_front() {
-                return Some(step);
-            }
-            // Replies go out in pieces, however many commands a client pipelines.
-            if self.replies.len() >= REPLY_BYTES || !self.advance() {
-                return self.flush();
-            }
-        }
+        while !self.leg.is_due() && self.advance() {}
+        self.leg.pop_step()
     }
 
     fn into_accepted(self: Box<Self>, account: &str, for_client: &[u8]) -> Accepted {
@@ -397,10 +337,7 @@ impl ClientDialogue for ImapClient {
             _ => None,
         };
         let reply = reply::authenticated(tag, account);
-        Accepted {
-            to_client: [for_client, reply.as_bytes()].concat().into(),
-            to_upstream: self.framer.into_rest(),
-        }
+        self.leg.into_accepted(for_client, &reply)
     }
 
     fn farewell(&self, kind: &FaultKind) -> Bytes {
@@ -408,17 +345,17 @@ impl ClientDialogue for ImapClient {
     }
 
     fn buffered(&self) -> usize {
-        self.framer.buffered()
+        self.leg.framer.buffered()
     }
 
     fn is_at_eof(&self) -> bool {
-        self.is_at_eof
+        self.leg.is_at_eof
     }
 
     fn state_name(&self) -> &'static str {
         match &self.reading {
             Reading::Greeting => "waiting to greet",
-            Reading::Commands if self.framer.buffered() > 0 => "waiting for the rest of a command",
+            Reading::Commands if self.leg.framer.buffered() > 0 => "waiting for the rest of a command",
             Reading::Commands => "waiting for a command",
             Reading::Exchange { .. } => "waiting for the response to AUTHENTICATE",
             Reading::Handshake => "waiting for the TLS handshake with the client",
@@ -428,6 +365,3 @@ impl ClientDialogue for ImapClient {
         }
     }
 }
-
-/// Replies are written once they are this many bytes, even if more commands wait.
-const REPLY_BYTES: usize = 4096;

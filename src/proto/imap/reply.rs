@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::command::Tag;
 use crate::fault::{FaultKind, UpstreamRefusal};
-use crate::proto::session::Goodbye;
+use crate::proto::session::{Goodbye, Offer};
 
 /// The tagged reply to a login refused for `kind`, without tag and line end: `NO [EXPIRED] …`. Codes are those of RFC 5530.
 pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
@@ -83,15 +83,6 @@ pub fn goodbye(goodbye: Goodbye) -> Bytes {
     })
 }
 
-/// What a client may do on the connection as it is, which its capabilities tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offer {
-    /// Whether STARTTLS is offered.
-    pub starttls: bool,
-    /// Whether a login is allowed.
-    pub login: bool,
-}
-
 /// The greeting (RFC 9051 §7.1.1), with what [`capabilities`] tells.
 pub fn greeting(offer: Offer, remote: IpAddr) -> String {
     let capabilities = capabilities(offer);
@@ -101,7 +92,7 @@ pub fn greeting(offer: Offer, remote: IpAddr) -> String {
 /// The capabilities before login. `LITERAL-` because a literal is bounded; OAUTHBEARER and XOAUTH2 are accepted but not told,
 /// so that password-only programs are not led astray.
 pub fn capabilities(offer: Offer) -> &'static str {
-    match (offer.starttls, offer.login) {
+    match (offer.has_starttls(), offer.login) {
         (false, true) => "IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN",
         (false, false) => "IMAP4rev1 LITERAL- SASL-IR ID LOGINDISABLED",
         (true, true) => "IMAP4rev1 LITERAL- SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN",
@@ -156,9 +147,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::session::ClientSecurity;
 
     const OPEN: Offer = Offer {
-        starttls: false,
+        security: ClientSecurity::Clear,
         login: true,
     };
 

@@ -14,35 +14,26 @@
 //! Where a login is not allowed for want of TLS, its arguments are not looked at: USER is refused already, so that no client
 //! gives its password away.
 
-use std::collections::VecDeque;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::command::{self, BadCommand, Command};
-use super::reply::{self, Offer};
+use super::reply;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::Mechanism;
+use crate::proto::client_leg::ClientLeg;
 use crate::proto::dialogue::{Accepted, ClientDialogue, ClientStep};
-use crate::proto::framing::{FrameLimits, Framer, LineTooLong};
+use crate::proto::framing::LineTooLong;
 use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
 use crate::proto::sasl::{UnfitCredentials, login_request};
-use crate::proto::session::{ClientSecurity, LoginRequest, SessionContext};
+use crate::proto::session::{LoginRequest, Offer, SessionContext};
 
 /// A POP3 client's dialogue.
 pub struct Pop3Client {
-    offer: Offer,
-    failures_left: u32,
-    bad_commands_left: u32,
-    framer: Framer,
-    is_at_eof: bool,
+    leg: ClientLeg,
     reading: Reading,
     /// What USER said, until PASS or another way to log in. PASS stands "immediately after a successful USER" (RFC 1939 §7);
     /// a CAPA or NOOP between them does no harm.
     user: Option<Vec<u8>>,
-    /// Replies that were not yet polled for.
-    replies: BytesMut,
-    /// Steps that come before `replies`.
-    steps: VecDeque<ClientStep>,
 }
 
 /// What the dialogue waits for.
@@ -66,24 +57,10 @@ enum Reading {
 impl Pop3Client {
     /// A dialogue at the begin of a connection.
     pub fn new(context: &SessionContext) -> Self {
-        let limits = &context.limits;
         Self {
-            offer: Offer {
-                stls: context.security == ClientSecurity::StartTls,
-                login: context.is_login_allowed(),
-            },
-            failures_left: limits.auth_failures_max,
-            bad_commands_left: limits.bad_commands_max,
-            framer: Framer::new(FrameLimits {
-                line_bytes_max: limits.command_line_bytes_max,
-                // POP3 knows lines only.
-                literal_bytes_max: 0,
-            }),
-            is_at_eof: false,
+            leg: ClientLeg::new(context),
             reading: Reading::Greeting,
             user: None,
-            replies: BytesMut::new(),
-            steps: VecDeque::new(),
         }
     }
 
@@ -94,7 +71,7 @@ impl Pop3Client {
                 self.reading = waiting;
                 false
             }
-            reading => match self.framer.poll_line() {
+            reading => match self.leg.framer.poll_line() {
                 Some(Ok(line)) => {
                     self.handle_line(reading, line.as_bytes());
                     true
@@ -103,7 +80,7 @@ impl Pop3Client {
                     self.end_with_refusal(FaultKind::LineTooLong);
                     true
                 }
-                None => self.handle_pause(reading),
+                None => self.pause(reading),
             },
         }
     }
@@ -120,24 +97,23 @@ impl Pop3Client {
     }
 
     /// There is nothing to read: waits, or ends at the end of the stream. False if it waits.
-    fn handle_pause(&mut self, reading: Reading) -> bool {
+    fn pause(&mut self, reading: Reading) -> bool {
         match reading {
             // Its reply is due all the same.
-            Reading::Challenged { kind } if self.is_at_eof => self.refuse_login(&kind),
-            _ if self.is_at_eof => self.end(Fault::with_detail(
-                FaultKind::ClientGone,
-                "end of the client's stream before its login",
-            )),
+            Reading::Challenged { kind } if self.leg.is_at_eof => {
+                self.refuse_login(&kind);
+                true
+            }
             waiting => {
-                self.reading = waiting;
-                return false;
+                let is_gone = self.leg.end_at_eof();
+                self.reading = if is_gone { Reading::Ended } else { waiting };
+                is_gone
             }
         }
-        true
     }
 
     fn handle_command(&mut self, line: &[u8]) {
-        if !self.offer.login && command::is_login(line) {
+        if !self.leg.offer.login && command::is_login(line) {
             return self.refuse_in_clear();
         }
         let command = match command::parse(line) {
@@ -145,19 +121,19 @@ impl Pop3Client {
             Err(BadCommand(reason)) => return self.refuse_command(reason),
         };
         match command {
-            Command::Capa => self.say(&reply::capabilities(self.offer)),
-            Command::Noop => self.say("+OK\r\n"),
-            Command::Mechanisms => self.say(reply::mechanisms(self.offer)),
+            Command::Capa => self.leg.say(&reply::capabilities(self.leg.offer)),
+            Command::Noop => self.leg.say("+OK\r\n"),
+            Command::Mechanisms => self.leg.say(reply::mechanisms(self.leg.offer)),
             Command::Quit => {
-                self.say("+OK Bye\r\n");
+                self.leg.say("+OK Bye\r\n");
                 self.end(Fault::with_detail(FaultKind::ClientGone, "QUIT before a login"));
             }
-            Command::Stls if self.offer.stls => self.start_tls(),
+            Command::Stls if self.leg.offer.has_starttls() => self.start_tls(),
             Command::Stls => self.refuse_command("STLS is not offered"),
             Command::User(name) => {
                 // Whether there is such an account is not told before the password (RFC 1939 §13).
                 self.user = Some(name);
-                self.say("+OK Now the password\r\n");
+                self.leg.say("+OK Now the password\r\n");
             }
             Command::Pass(password) => match self.user.take() {
                 Some(user) => match login_request(Some(&user), &password, None) {
@@ -184,11 +160,11 @@ impl Pop3Client {
     /// RFC 2595 §4. What stands behind the command came in clear, perhaps from somebody else, and would be taken for the
     /// client's word inside TLS (CVE-2011-0411).
     fn start_tls(&mut self) {
-        if self.framer.buffered() > 0 {
+        if self.leg.framer.buffered() > 0 {
             return self.end_with_refusal(FaultKind::StartTlsInjection);
         }
-        self.say("+OK Begin TLS\r\n");
-        self.step(ClientStep::Secure);
+        self.leg.say("+OK Begin TLS\r\n");
+        self.leg.step(ClientStep::Secure);
         self.reading = Reading::Handshake;
     }
 
@@ -196,7 +172,7 @@ impl Pop3Client {
         self.reading = Reading::Commands;
         match outcome {
             Outcome::Ask(challenge, exchange) => {
-                self.say(&format!("+ {challenge}\r\n"));
+                self.leg.say(&format!("+ {challenge}\r\n"));
                 self.reading = Reading::Exchange { mechanism, exchange };
             }
             Outcome::Login(request) => self.await_outcome(Some(mechanism), request),
@@ -207,31 +183,25 @@ impl Pop3Client {
     }
 
     fn await_outcome(&mut self, mechanism: Option<Mechanism>, request: LoginRequest) {
-        self.step(ClientStep::Login(request));
+        self.leg.step(ClientStep::Login(request));
         self.reading = Reading::Outcome { mechanism };
     }
 
     fn refuse_unfit(&mut self, mechanism: Option<Mechanism>, unfit: UnfitCredentials) {
-        let UnfitCredentials { user, fault } = unfit;
-        let kind = fault.kind.clone();
-        self.step(ClientStep::LoginRefused { user, fault });
+        let kind = self.leg.refuse_unfit(unfit);
         self.challenge_or_refuse(mechanism, kind);
     }
 
     fn refuse_in_clear(&mut self) {
-        self.step(ClientStep::LoginRefused {
-            user: None,
-            fault: Fault::new(FaultKind::PlaintextRefused),
-        });
-        self.refuse_login(&FaultKind::PlaintextRefused);
+        let kind = self.leg.refuse_in_clear();
+        self.refuse_login(&kind);
     }
 
-    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge; temporary trouble is told at once, so that no client takes
-    /// it for a bad token.
+    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge.
     fn challenge_or_refuse(&mut self, mechanism: Option<Mechanism>, kind: FaultKind) {
-        match mechanism.and_then(refusal_challenge).filter(|_| !kind.is_temporary()) {
+        match mechanism.and_then(|mechanism| refusal_challenge(mechanism, &kind)) {
             Some(challenge) => {
-                self.say(&format!("+ {challenge}\r\n"));
+                self.leg.say(&format!("+ {challenge}\r\n"));
                 self.reading = Reading::Challenged { kind };
             }
             None => self.refuse_login(&kind),
@@ -240,70 +210,50 @@ impl Pop3Client {
 
     fn refuse_login(&mut self, kind: &FaultKind) {
         self.reading = Reading::Commands;
-        self.say(&format!("{}\r\n", reply::refusal(kind)));
-        self.failures_left = self.failures_left.saturating_sub(1);
-        if self.failures_left == 0 {
+        self.leg.say(&format!("{}\r\n", reply::refusal(kind)));
+        if self.leg.count_failure() {
             self.end(Fault::new(FaultKind::TooManyFailures));
         }
     }
 
     fn refuse_command(&mut self, reason: &str) {
-        self.say(&format!("-ERR {reason}\r\n"));
-        self.bad_commands_left = self.bad_commands_left.saturating_sub(1);
-        if self.bad_commands_left == 0 {
+        self.leg.say(&format!("-ERR {reason}\r\n"));
+        if self.leg.count_bad_command() {
             self.end(Fault::new(FaultKind::TooManyBadCommands));
         }
     }
 
     /// The client's stream cannot be followed or trusted any more.
     fn end_with_refusal(&mut self, kind: FaultKind) {
-        self.say(&format!("{}\r\n", reply::refusal(&kind)));
+        self.leg.say(&format!("{}\r\n", reply::refusal(&kind)));
         self.end(Fault::new(kind));
     }
 
     fn end(&mut self, fault: Fault) {
-        self.step(ClientStep::End(fault));
+        self.leg.step(ClientStep::End(fault));
         self.reading = Reading::Ended;
-    }
-
-    fn say(&mut self, reply: &str) {
-        self.replies.extend_from_slice(reply.as_bytes());
-    }
-
-    /// A step that comes behind all that was said.
-    fn step(&mut self, step: ClientStep) {
-        let said = self.flush();
-        self.steps.extend(said);
-        self.steps.push_back(step);
-    }
-
-    fn flush(&mut self) -> Option<ClientStep> {
-        (!self.replies.is_empty()).then(|| ClientStep::Send(self.replies.split().freeze()))
     }
 }
 
 impl ClientDialogue for Pop3Client {
     fn handle_opened(&mut self) {
-        self.say(reply::GREETING);
+        self.leg.say(reply::GREETING);
         self.reading = Reading::Commands;
     }
 
     fn handle_bytes(&mut self, bytes: &[u8]) {
         if !matches!(self.reading, Reading::Ended) {
-            self.framer.push(bytes);
+            self.leg.framer.push(bytes);
         }
     }
 
     fn handle_eof(&mut self) {
-        self.is_at_eof = true;
+        self.leg.is_at_eof = true;
     }
 
     fn handle_secured(&mut self) {
         if matches!(self.reading, Reading::Handshake) {
-            self.offer = Offer {
-                stls: false,
-                login: true,
-            };
+            self.leg.offer = Offer::SECURED;
             // What was said in clear is forgotten (RFC 2595 §4).
             self.user = None;
             self.reading = Reading::Commands;
@@ -319,22 +269,12 @@ impl ClientDialogue for Pop3Client {
     }
 
     fn poll_step(&mut self) -> Option<ClientStep> {
-        loop {
-            if let Some(step) = self.steps.pop_front() {
-                return Some(step);
-            }
-            // Replies go out in pieces, however many commands a client pipelines.
-            if self.replies.len() >= REPLY_BYTES || !self.advance() {
-                return self.flush();
-            }
-        }
+        while !self.leg.is_due() && self.advance() {}
+        self.leg.pop_step()
     }
 
     fn into_accepted(self: Box<Self>, account: &str, for_client: &[u8]) -> Accepted {
-        Accepted {
-            to_client: [for_client, reply::authenticated(account).as_bytes()].concat().into(),
-            to_upstream: self.framer.into_rest(),
-        }
+        self.leg.into_accepted(for_client, &reply::authenticated(account))
     }
 
     /// Nothing: an inactive session is closed without a response (RFC 1939 §3).
@@ -343,17 +283,17 @@ impl ClientDialogue for Pop3Client {
     }
 
     fn buffered(&self) -> usize {
-        self.framer.buffered()
+        self.leg.framer.buffered()
     }
 
     fn is_at_eof(&self) -> bool {
-        self.is_at_eof
+        self.leg.is_at_eof
     }
 
     fn state_name(&self) -> &'static str {
         match &self.reading {
             Reading::Greeting => "waiting to greet",
-            Reading::Commands if self.framer.buffered() > 0 => "waiting for the rest of a command",
+            Reading::Commands if self.leg.framer.buffered() > 0 => "waiting for the rest of a command",
             Reading::Commands if self.user.is_some() => "waiting for PASS",
             Reading::Commands => "waiting for a command",
             Reading::Exchange { .. } => "waiting for the response to AUTH",
@@ -364,6 +304,3 @@ impl ClientDialogue for Pop3Client {
         }
     }
 }
-
-/// Replies are written once they are this many bytes, even if more commands wait.
-const REPLY_BYTES: usize = 4096;

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::fault::{FaultKind, UpstreamRefusal};
+use crate::proto::session::Offer;
 
 /// The reply to a login refused for `kind`, without line end: `-ERR [AUTH] …`. Codes are those of RFC 2449 §8.1 and RFC 3206,
 /// and stand only where the client has something to learn from one.
@@ -39,15 +40,6 @@ pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
     })
 }
 
-/// What a client may do on the connection as it is, which its capabilities tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offer {
-    /// Whether STLS is offered.
-    pub stls: bool,
-    /// Whether a login is allowed.
-    pub login: bool,
-}
-
 /// The greeting (RFC 1939 §4). It has no `<…>`: that would be a timestamp, and an offer of APOP (§7).
 pub const GREETING: &str = "+OK Portreeve POP3 proxy ready\r\n";
 
@@ -63,7 +55,7 @@ pub fn capabilities(offer: Offer) -> String {
     } else {
         ""
     };
-    let stls = if offer.stls { "STLS\r\n" } else { "" };
+    let stls = if offer.has_starttls() { "STLS\r\n" } else { "" };
     format!("+OK Capabilities follow\r\n{login}{stls}RESP-CODES\r\nAUTH-RESP-CODE\r\nIMPLEMENTATION portreeve\r\n.\r\n")
 }
 
@@ -114,6 +106,7 @@ mod tests {
 
     use super::*;
     use crate::proto::imap;
+    use crate::proto::session::ClientSecurity;
 
     fn refused(code: Option<&str>, text: &str, blames_credential: bool) -> FaultKind {
         FaultKind::UpstreamRefused(UpstreamRefusal {
@@ -196,19 +189,19 @@ mod tests {
 
     #[test]
     fn capabilities_tell_what_may_be_done_on_the_connection_as_it_is() {
-        let told = |stls, login| capabilities(Offer { stls, login });
+        let told = |security, login| capabilities(Offer { security, login });
         let (before, after) = (
             "+OK Capabilities follow\r\n",
             "RESP-CODES\r\nAUTH-RESP-CODE\r\nIMPLEMENTATION portreeve\r\n.\r\n",
         );
-        for (stls, login, between) in [
-            (false, true, "USER\r\nSASL PLAIN LOGIN\r\n"),
-            (true, true, "USER\r\nSASL PLAIN LOGIN\r\nSTLS\r\n"),
-            (true, false, "STLS\r\n"),
-            (false, false, ""),
+        for (security, login, between) in [
+            (ClientSecurity::Secured, true, "USER\r\nSASL PLAIN LOGIN\r\n"),
+            (ClientSecurity::StartTls, true, "USER\r\nSASL PLAIN LOGIN\r\nSTLS\r\n"),
+            (ClientSecurity::StartTls, false, "STLS\r\n"),
+            (ClientSecurity::Clear, false, ""),
         ] {
-            assert_eq!(told(stls, login), format!("{before}{between}{after}"));
-            let listed = mechanisms(Offer { stls, login });
+            assert_eq!(told(security, login), format!("{before}{between}{after}"));
+            let listed = mechanisms(Offer { security, login });
             assert_eq!(listed.contains("\r\nPLAIN\r\nLOGIN\r\n"), login);
             assert!(listed.starts_with("+OK") && listed.ends_with("\r\n.\r\n"));
         }

@@ -75,10 +75,12 @@ impl Exchange {
     }
 }
 
-/// The challenge, in base64, that a refusal of the mechanism begins with, and that the client answers with any line before
-/// it gets the failure itself. `None` for mechanisms that fail at once.
-pub fn refusal_challenge(mechanism: Mechanism) -> Option<&'static str> {
+/// The challenge, in base64, that a refusal for `kind` begins with, and that the client answers with any line before it gets
+/// the failure itself. `None` for mechanisms that fail at once, and for temporary trouble, which is told at once, so that no
+/// client takes it for a bad token.
+pub fn refusal_challenge(mechanism: Mechanism, kind: &FaultKind) -> Option<&'static str> {
     match mechanism {
+        _ if kind.is_temporary() => None,
         Mechanism::Plain | Mechanism::Login => None,
         // {"status":"invalid_token"}  (RFC 7628 §3.2.2)
         Mechanism::OAuthBearer => Some("eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIn0="),
@@ -342,7 +344,8 @@ mod tests {
     #[test]
     fn refusals_begin_with_the_challenge_that_clients_expect() {
         let decoded = |mechanism| {
-            refusal_challenge(mechanism).map(|text| String::from_utf8(BASE64_STANDARD.decode(text).unwrap()).unwrap())
+            refusal_challenge(mechanism, &FaultKind::TokenExpired)
+                .map(|text| String::from_utf8(BASE64_STANDARD.decode(text).unwrap()).unwrap())
         };
         assert_eq!(
             decoded(Mechanism::OAuthBearer).as_deref(),
@@ -353,6 +356,13 @@ mod tests {
             Some(r#"{"status":"400","schemes":"Bearer","scope":"mail"}"#)
         );
         assert_eq!((decoded(Mechanism::Plain), decoded(Mechanism::Login)), (None, None));
+    }
+
+    #[test]
+    fn temporary_trouble_is_told_at_once() {
+        for mechanism in Mechanism::ALL {
+            assert_eq!(refusal_challenge(mechanism, &FaultKind::Unavailable), None);
+        }
     }
 
     proptest! {

@@ -17,21 +17,20 @@
 //!
 //! Where a login is not allowed for want of TLS, its arguments are neither waited for nor looked at.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::command::{self, Command};
-use super::reply::{self, Offer};
+use super::reply;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::Mechanism;
+use crate::proto::client_leg::ClientLeg;
 use crate::proto::dialogue::{Accepted, ClientDialogue, ClientStep};
-use crate::proto::framing::{Frame, FrameLimits, Framer, LineTooLong};
-use crate::proto::sasl::UnfitCredentials;
+use crate::proto::framing::{Frame, LineTooLong};
 use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
-use crate::proto::session::{ClientSecurity, SessionContext};
+use crate::proto::session::{ClientSecurity, Offer, SessionContext};
 
 /// An SMTP client's dialogue.
 pub struct SmtpClient {
@@ -39,17 +38,9 @@ pub struct SmtpClient {
     remote: IpAddr,
     /// The lines of EHLO that the upstreams will honour.
     promised: Arc<[String]>,
-    offer: Offer,
     introduction: Introduction,
-    failures_left: u32,
-    bad_commands_left: u32,
-    framer: Framer,
-    is_at_eof: bool,
+    leg: ClientLeg,
     reading: Reading,
-    /// Replies that were not yet polled for.
-    replies: BytesMut,
-    /// Steps that come before `replies`.
-    steps: VecDeque<ClientStep>,
 }
 
 /// Whether the client said EHLO or HELO, since the connection opened or TLS began.
@@ -82,26 +73,13 @@ enum Reading {
 impl SmtpClient {
     /// A dialogue at the begin of a connection.
     pub fn new(context: &SessionContext) -> Self {
-        let limits = &context.limits;
         Self {
             hostname: context.hostname.clone(),
             remote: context.remote_address,
             promised: context.extensions.clone(),
-            offer: Offer {
-                security: context.security,
-                login: context.is_login_allowed(),
-            },
             introduction: Introduction::Due,
-            failures_left: limits.auth_failures_max,
-            bad_commands_left: limits.bad_commands_max,
-            framer: Framer::new(FrameLimits {
-                line_bytes_max: limits.command_line_bytes_max,
-                literal_bytes_max: limits.literal_bytes_max,
-            }),
-            is_at_eof: false,
+            leg: ClientLeg::new(context),
             reading: Reading::Greeting,
-            replies: BytesMut::new(),
-            steps: VecDeque::new(),
         }
     }
 
@@ -120,7 +98,7 @@ impl SmtpClient {
     }
 
     fn read_command(&mut self) -> bool {
-        match self.framer.poll_line() {
+        match self.leg.framer.poll_line() {
             Some(Ok(line)) => {
                 self.reading = Reading::Commands;
                 self.handle_line(&line);
@@ -133,7 +111,7 @@ impl SmtpClient {
 
     fn read_chunk(&mut self, octets_left: u64) -> bool {
         let wanted = usize::try_from(octets_left).unwrap_or(usize::MAX);
-        let gone = self.framer.discard(wanted);
+        let gone = self.leg.framer.discard(wanted);
         // A usize fits where it came out of no more than this.
         let octets_left = octets_left.saturating_sub(u64::try_from(gone).unwrap_or(u64::MAX));
         if octets_left > 0 {
@@ -144,7 +122,7 @@ impl SmtpClient {
     }
 
     fn read_response(&mut self, mechanism: Mechanism, exchange: Exchange) -> bool {
-        match self.framer.poll_line() {
+        match self.leg.framer.poll_line() {
             Some(Ok(line)) => self.handle_outcome(mechanism, exchange.respond(line.as_bytes())),
             Some(Err(LineTooLong)) => self.lose(),
             None => return self.pause(Reading::Exchange { mechanism, exchange }),
@@ -153,11 +131,11 @@ impl SmtpClient {
     }
 
     fn read_acknowledgement(&mut self, kind: FaultKind) -> bool {
-        match self.framer.poll_line() {
+        match self.leg.framer.poll_line() {
             Some(Ok(_)) => self.refuse_login(&kind),
             Some(Err(LineTooLong)) => self.lose(),
             // Its reply is due all the same.
-            None if self.is_at_eof => self.refuse_login(&kind),
+            None if self.leg.is_at_eof => self.refuse_login(&kind),
             None => return self.pause(Reading::Challenged { kind }),
         }
         true
@@ -165,19 +143,13 @@ impl SmtpClient {
 
     /// There is nothing to read: waits, or ends at the end of the stream. False if it waits.
     fn pause(&mut self, reading: Reading) -> bool {
-        if self.is_at_eof {
-            self.end(Fault::with_detail(
-                FaultKind::ClientGone,
-                "end of the client's stream before its login",
-            ));
-            return true;
-        }
-        self.reading = reading;
-        false
+        let is_gone = self.leg.end_at_eof();
+        self.reading = if is_gone { Reading::Ended } else { reading };
+        is_gone
     }
 
     fn handle_line(&mut self, line: &Frame) {
-        if !self.offer.login && command::is_auth(line.as_bytes()) {
+        if !self.leg.offer.login && command::is_auth(line.as_bytes()) {
             return self.refuse_in_clear();
         }
         match command::parse(line.as_bytes()) {
@@ -190,12 +162,12 @@ impl SmtpClient {
         match command {
             Command::Ehlo => {
                 self.introduction = Introduction::Done;
-                let ehlo = reply::ehlo(&self.hostname, self.remote, self.offer, &self.promised);
-                self.say(&ehlo);
+                let ehlo = reply::ehlo(&self.hostname, self.remote, self.leg.offer, &self.promised);
+                self.leg.say(&ehlo);
             }
             Command::Helo => {
                 self.introduction = Introduction::Done;
-                self.say(&reply::helo(&self.hostname));
+                self.leg.say(&reply::helo(&self.hostname));
             }
             Command::Noop | Command::Rset => self.answer("250 2.0.0 OK"),
             Command::Help => self.answer("214 2.0.0 Log in with AUTH before sending mail"),
@@ -221,13 +193,13 @@ impl SmtpClient {
     /// RFC 3207 §4. What stands behind the command came in clear, perhaps from somebody else, and would be taken for the
     /// client's word inside TLS (CVE-2011-0411).
     fn start_tls(&mut self) {
-        match self.offer.security {
-            ClientSecurity::StartTls if self.framer.buffered() > 0 => {
+        match self.leg.offer.security {
+            ClientSecurity::StartTls if self.leg.framer.buffered() > 0 => {
                 self.end_with_farewell(FaultKind::StartTlsInjection);
             }
             ClientSecurity::StartTls => {
                 self.answer("220 2.0.0 Ready to start TLS");
-                self.step(ClientStep::Secure);
+                self.leg.step(ClientStep::Secure);
                 self.reading = Reading::Handshake;
             }
             ClientSecurity::Secured => self.refuse_command("503 5.5.1 TLS has begun already"),
@@ -254,12 +226,11 @@ impl SmtpClient {
                 self.reading = Reading::Exchange { mechanism, exchange };
             }
             Outcome::Login(request) => {
-                self.step(ClientStep::Login(request));
+                self.leg.step(ClientStep::Login(request));
                 self.reading = Reading::Outcome { mechanism };
             }
-            Outcome::Unfit(UnfitCredentials { user, fault }) => {
-                let kind = fault.kind.clone();
-                self.step(ClientStep::LoginRefused { user, fault });
+            Outcome::Unfit(unfit) => {
+                let kind = self.leg.refuse_unfit(unfit);
                 self.challenge_or_refuse(mechanism, kind);
             }
             Outcome::Malformed(reason) => self.refuse_command(&format!("501 5.5.2 {reason}")),
@@ -268,17 +239,13 @@ impl SmtpClient {
     }
 
     fn refuse_in_clear(&mut self) {
-        self.step(ClientStep::LoginRefused {
-            user: None,
-            fault: Fault::new(FaultKind::PlaintextRefused),
-        });
-        self.refuse_login(&FaultKind::PlaintextRefused);
+        let kind = self.leg.refuse_in_clear();
+        self.refuse_login(&kind);
     }
 
-    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge; temporary trouble is told at once, so that no client takes
-    /// it for a bad token.
+    /// A refusal of OAUTHBEARER or XOAUTH2 begins with a challenge.
     fn challenge_or_refuse(&mut self, mechanism: Mechanism, kind: FaultKind) {
-        match refusal_challenge(mechanism).filter(|_| !kind.is_temporary()) {
+        match refusal_challenge(mechanism, &kind) {
             Some(challenge) => {
                 self.challenge(challenge);
                 self.reading = Reading::Challenged { kind };
@@ -290,16 +257,14 @@ impl SmtpClient {
     fn refuse_login(&mut self, kind: &FaultKind) {
         self.reading = Reading::Commands;
         self.answer(&reply::refusal(kind));
-        self.failures_left = self.failures_left.saturating_sub(1);
-        if self.failures_left == 0 {
+        if self.leg.count_failure() {
             self.end_with_farewell(FaultKind::TooManyFailures);
         }
     }
 
     fn refuse_command(&mut self, text: &str) {
         self.answer(text);
-        self.bad_commands_left = self.bad_commands_left.saturating_sub(1);
-        if self.bad_commands_left == 0 {
+        if self.leg.count_bad_command() {
             self.end_with_farewell(FaultKind::TooManyBadCommands);
         }
     }
@@ -311,12 +276,12 @@ impl SmtpClient {
     }
 
     fn end_with_farewell(&mut self, kind: FaultKind) {
-        self.say(reply::farewell(&kind));
+        self.leg.say(reply::farewell(&kind));
         self.end(Fault::new(kind));
     }
 
     fn end(&mut self, fault: Fault) {
-        self.step(ClientStep::End(fault));
+        self.leg.step(ClientStep::End(fault));
         self.reading = Reading::Ended;
     }
 
@@ -325,49 +290,31 @@ impl SmtpClient {
     }
 
     fn answer(&mut self, text: &str) {
-        self.say(text);
-        self.say("\r\n");
-    }
-
-    fn say(&mut self, reply: &str) {
-        self.replies.extend_from_slice(reply.as_bytes());
-    }
-
-    /// A step that comes behind all that was said.
-    fn step(&mut self, step: ClientStep) {
-        let said = self.flush();
-        self.steps.extend(said);
-        self.steps.push_back(step);
-    }
-
-    fn flush(&mut self) -> Option<ClientStep> {
-        (!self.replies.is_empty()).then(|| ClientStep::Send(self.replies.split().freeze()))
+        self.leg.say(text);
+        self.leg.say("\r\n");
     }
 }
 
 impl ClientDialogue for SmtpClient {
     fn handle_opened(&mut self) {
-        self.say(&reply::greeting(&self.hostname));
+        self.leg.say(&reply::greeting(&self.hostname));
         self.reading = Reading::Commands;
     }
 
     fn handle_bytes(&mut self, bytes: &[u8]) {
         if !matches!(self.reading, Reading::Ended) {
-            self.framer.push(bytes);
+            self.leg.framer.push(bytes);
         }
     }
 
     fn handle_eof(&mut self) {
-        self.is_at_eof = true;
+        self.leg.is_at_eof = true;
     }
 
     /// RFC 3207 §4.2: what the client said of itself in clear is forgotten, and EHLO is due again.
     fn handle_secured(&mut self) {
         if matches!(self.reading, Reading::Handshake) {
-            self.offer = Offer {
-                security: ClientSecurity::Secured,
-                login: true,
-            };
+            self.leg.offer = Offer::SECURED;
             self.introduction = Introduction::Due;
             self.reading = Reading::Commands;
         }
@@ -382,23 +329,12 @@ impl ClientDialogue for SmtpClient {
     }
 
     fn poll_step(&mut self) -> Option<ClientStep> {
-        loop {
-            if let Some(step) = self.steps.pop_front() {
-                return Some(step);
-            }
-            // Replies go out in pieces, however many commands a client pipelines.
-            if self.replies.len() >= REPLY_BYTES || !self.advance() {
-                return self.flush();
-            }
-        }
+        while !self.leg.is_due() && self.advance() {}
+        self.leg.pop_step()
     }
 
     fn into_accepted(self: Box<Self>, account: &str, for_client: &[u8]) -> Accepted {
-        let reply = reply::authenticated(account);
-        Accepted {
-            to_client: [for_client, reply.as_bytes()].concat().into(),
-            to_upstream: self.framer.into_rest(),
-        }
+        self.leg.into_accepted(for_client, &reply::authenticated(account))
     }
 
     fn farewell(&self, kind: &FaultKind) -> Bytes {
@@ -406,17 +342,17 @@ impl ClientDialogue for SmtpClient {
     }
 
     fn buffered(&self) -> usize {
-        self.framer.buffered()
+        self.leg.framer.buffered()
     }
 
     fn is_at_eof(&self) -> bool {
-        self.is_at_eof
+        self.leg.is_at_eof
     }
 
     fn state_name(&self) -> &'static str {
         match &self.reading {
             Reading::Greeting => "waiting to greet",
-            Reading::Commands if self.framer.buffered() > 0 => "waiting for the rest of a command",
+            Reading::Commands if self.leg.framer.buffered() > 0 => "waiting for the rest of a command",
             Reading::Commands => "waiting for a command",
             Reading::Chunk { .. } => "waiting for the rest of a refused BDAT",
             Reading::Exchange { .. } => "waiting for the response to AUTH",
@@ -430,6 +366,3 @@ impl ClientDialogue for SmtpClient {
 
 /// RFC 4954 §6.
 const LOGIN_REQUIRED: &str = "530 5.7.0 Authentication required";
-
-/// Replies are written once they are this many bytes, even if more commands wait.
-const REPLY_BYTES: usize = 4096;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::command::BadCommand;
 use super::extensions;
 use crate::fault::{FaultKind, UpstreamRefusal};
-use crate::proto::session::{ClientSecurity, Goodbye};
+use crate::proto::session::{Goodbye, Offer};
 
 /// The reply to a login refused for `kind`, without line end: `535 5.7.8 …`. The codes are those of RFC 4954 §6.
 pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
@@ -91,15 +91,6 @@ pub fn bad_command(bad: BadCommand) -> Cow<'static, str> {
     }
 }
 
-/// What a client may do on the connection as it is, which EHLO tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offer {
-    /// How the connection is protected.
-    pub security: ClientSecurity,
-    /// Whether a login is allowed.
-    pub login: bool,
-}
-
 /// The greeting (RFC 5321 §4.2, RFC 6409 §3.1).
 pub fn greeting(hostname: &str) -> String {
     format!("220 {hostname} ESMTP Portreeve ready\r\n")
@@ -125,7 +116,7 @@ pub fn ehlo(hostname: &str, remote: IpAddr, offer: Offer, promised: &[String]) -
             .filter(|line| extensions::may_be_promised(line))
             .cloned(),
     );
-    if offer.security == ClientSecurity::StartTls {
+    if offer.has_starttls() {
         lines.push("STARTTLS".to_owned());
     }
     if offer.login {
@@ -233,6 +224,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::session::ClientSecurity;
 
     const OPEN: Offer = Offer {
         security: ClientSecurity::Clear,
