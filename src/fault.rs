@@ -78,6 +78,16 @@ pub struct UpstreamRefusal {
     pub blames_credential: bool,
 }
 
+impl UpstreamRefusal {
+    /// Whether somebody must act, at the provider, before the same login can succeed: a policy, a mailbox that is switched
+    /// off. By the code: of SMTP those of class 5 (RFC 5321 §4.2.1), of IMAP and POP3 those that say so (RFC 5530, RFC 3206).
+    fn is_final(&self) -> bool {
+        self.code.as_deref().is_some_and(|code| {
+            code.starts_with('5') || matches!(code, "CONTACTADMIN" | "NOPERM" | "WEBALERT" | "SYS/PERM")
+        })
+    }
+}
+
 /// Whose doing a fault is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -171,7 +181,7 @@ impl FaultKind {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Unavailable | Self::AccountLimit | Self::ProxyLimit | Self::Internal => true,
-            Self::UpstreamRefused(refusal) => !refusal.blames_credential,
+            Self::UpstreamRefused(refusal) => !refusal.blames_credential && !refusal.is_final(),
             _ => false,
         }
     }
@@ -201,6 +211,34 @@ impl fmt::Display for FaultKind {
                 )
             }
             kind => f.write_str(&kind.label().replace('_', " ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_temporary_if_neither_the_credential_nor_a_setting_is_blamed() {
+        for (code, blames_credential, expected) in [
+            (None, false, true),
+            (Some("LIMIT"), false, true),
+            (Some("IN-USE"), false, true),
+            (Some("454 4.7.0"), false, true),
+            (Some("535 5.7.139"), false, false),
+            (Some("CONTACTADMIN"), false, false),
+            (Some("SYS/PERM"), false, false),
+            (Some("LIMIT"), true, false),
+            (None, true, false),
+        ] {
+            let refusal = UpstreamRefusal {
+                code: code.map(str::to_owned),
+                text: String::new(),
+                blames_credential,
+            };
+            let kind = FaultKind::UpstreamRefused(refusal);
+            assert_eq!(kind.is_temporary(), expected, "{code:?}");
         }
     }
 }
