@@ -7,6 +7,7 @@
 pub mod dialogue;
 pub mod framing;
 pub mod imap;
+mod outbox;
 pub mod pop3;
 mod redaction;
 pub mod sasl;
