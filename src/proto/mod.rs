@@ -9,6 +9,7 @@ pub mod framing;
 pub mod imap;
 mod outbox;
 pub mod pop3;
+mod presentation;
 mod redaction;
 pub mod sasl;
 pub mod session;

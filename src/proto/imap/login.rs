@@ -4,12 +4,12 @@
 
 use std::collections::VecDeque;
 
-use super::presentation::SecretBytes;
 use super::refusal::refusal;
 use super::response::{Capabilities, Condition, Response, Status};
 use super::upstream::{Leg, State, unexpected};
 use crate::fault::Fault;
 use crate::proto::Mechanism;
+use crate::proto::presentation::SecretBytes;
 use crate::proto::redaction::Redaction;
 
 /// A login that was begun: which answers belong to it, and what it has heard so far.

@@ -9,16 +9,16 @@ use std::collections::VecDeque;
 use zeroize::Zeroizing;
 
 use super::response::Capabilities;
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 use crate::proto::dialogue::ClientIdentity;
+use crate::proto::presentation::{
+    SecretBytes, check_arguments, first_offered, not_offered, token_mechanisms, unsendable,
+};
 use crate::proto::redaction::Redaction;
 use crate::proto::sasl::upstream::{EncodedResponse, Unsendable, message};
 use crate::proto::session::UpstreamReady;
 use crate::proto::{CredentialSecret, Mechanism};
 use crate::secret::{ExposeSecret, SecretString};
-
-/// Bytes that hold a secret and wipe themselves.
-pub(super) type SecretBytes = Zeroizing<Vec<u8>>;
 
 /// A credential, put into the words of the protocol.
 pub(super) struct Presentation {
@@ -72,28 +72,21 @@ pub(super) fn identify(tag: &str, identity: Option<&ClientIdentity>) -> String {
 
 /// The mechanism to use; `None` for the LOGIN command, which only a password can take.
 fn choose(ready: &UpstreamReady, offered: Capabilities<'_>) -> Result<Option<Mechanism>, Fault> {
-    let is_offered = |mechanism: &Mechanism| offered.offers(&format!("AUTH={}", mechanism.name()));
+    let is_offered = |mechanism: Mechanism| offered.offers(&format!("AUTH={}", mechanism.name()));
     match ready.credential.secret {
-        CredentialSecret::OAuth { .. } => ready
-            .mechanisms
-            .iter()
-            .copied()
-            // LOGIN is no mechanism for tokens: nobody is known to take one that way.
-            .filter(|mechanism| *mechanism != Mechanism::Login)
-            .find(is_offered)
-            .map(Some)
-            .ok_or_else(|| {
-                let needed: Vec<&str> = ready.mechanisms.iter().copied().map(Mechanism::name).collect();
-                not_offered(&needed.join(" or "), offered)
-            }),
-        CredentialSecret::Password(_) if is_offered(&Mechanism::Plain) => Ok(Some(Mechanism::Plain)),
-        CredentialSecret::Password(_) if offered.offers("LOGINDISABLED") => Err(not_offered("PLAIN or LOGIN", offered)),
+        CredentialSecret::OAuth { .. } => {
+            first_offered(&token_mechanisms(ready), is_offered, || logins(offered)).map(Some)
+        }
+        CredentialSecret::Password(_) if is_offered(Mechanism::Plain) => Ok(Some(Mechanism::Plain)),
+        CredentialSecret::Password(_) if offered.offers("LOGINDISABLED") => {
+            Err(not_offered("PLAIN or LOGIN", &logins(offered)))
+        }
         CredentialSecret::Password(_) => Ok(None),
     }
 }
 
-/// Not the credential's fault, and nothing that a user could type would help; so the client is told to come again.
-fn not_offered(needed: &str, offered: Capabilities<'_>) -> Fault {
+/// The ways to log in that are offered, for the log.
+fn logins(offered: Capabilities<'_>) -> String {
     let offers: Vec<&[u8]> = offered
         .names()
         .filter(|atom| {
@@ -102,16 +95,10 @@ fn not_offered(needed: &str, offered: Capabilities<'_>) -> Fault {
                 || atom.eq_ignore_ascii_case(b"LOGINDISABLED")
         })
         .collect();
-    let offers = match offers.is_empty() {
+    match offers.is_empty() {
         true => "no mechanism at all".to_owned(),
         false => Redaction::default().clean(&offers.join(&b' ')),
-    };
-    Fault::unavailable(format_args!("login needs {needed}, but the upstream offers {offers}"))
-}
-
-/// What cannot be sent should never have been stored.
-fn unsendable(error: Unsendable) -> Fault {
-    Fault::with_detail(FaultKind::Internal, error)
+    }
 }
 
 fn authenticate(
@@ -149,13 +136,7 @@ fn login_command(
     offered: Capabilities<'_>,
 ) -> Result<Presentation, Unsendable> {
     let password = password.expose_secret();
-    let is_sendable = |text: &str| !text.is_empty() && !text.contains(['\0', '\r', '\n']);
-    if !is_sendable(user) {
-        return Err(Unsendable::User);
-    }
-    if !is_sendable(password) {
-        return Err(Unsendable::Password);
-    }
+    check_arguments(user, password)?;
     let mut redaction = Redaction::default();
     redaction.add(password.as_bytes());
     let mut writes = VecDeque::new();
@@ -218,6 +199,7 @@ const LITERAL_MINUS_BYTES_MAX: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::FaultKind;
     use crate::proto::Credential;
     use crate::proto::session::UpstreamSecurity;
 

@@ -26,11 +26,12 @@
 use std::fmt;
 
 use super::login::{AwaitAnswer, AwaitInvitation, AwaitSettlement, Login, is_untagged, listed, pass_on_untagged};
-use super::presentation::{Presentation, SecretBytes, identify};
+use super::presentation::{Presentation, identify};
 use super::response::{Capabilities, Condition, Response, ResponseFramer, Status, without_line_end};
 use crate::fault::Fault;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
+use crate::proto::presentation::SecretBytes;
 use crate::proto::redaction::Redaction;
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 

@@ -10,15 +10,15 @@ use std::collections::VecDeque;
 use zeroize::Zeroizing;
 
 use super::response::Offered;
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
+use crate::proto::presentation::{
+    SecretBytes, check_arguments, first_offered, not_offered, token_mechanisms, unsendable,
+};
 use crate::proto::redaction::Redaction;
 use crate::proto::sasl::upstream::{Unsendable, login as sasl_login, message};
 use crate::proto::session::UpstreamReady;
 use crate::proto::{CredentialSecret, Mechanism};
 use crate::secret::ExposeSecret;
-
-/// Bytes that hold a secret and wipe themselves.
-pub(super) type SecretBytes = Zeroizing<Vec<u8>>;
 
 /// By which commands a login is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,7 @@ impl Presentation {
             Way::Sasl(Mechanism::Login) => login(ready),
             Way::Sasl(mechanism) => sasl(mechanism, ready),
         }
-        // What cannot be sent should never have been stored.
-        .map_err(|error: Unsendable| Fault::with_detail(FaultKind::Internal, error))
+        .map_err(unsendable)
     }
 }
 
@@ -71,7 +70,7 @@ fn choose(ready: &UpstreamReady, offered: Option<&Offered>) -> Result<Way, Fault
     match &ready.credential.secret {
         CredentialSecret::OAuth { .. } => choose_for_token(ready, offered),
         CredentialSecret::Password(password) => choose_for_password(
-            is_line(&ready.credential.user) && is_line(password.expose_secret()),
+            check_arguments(&ready.credential.user, password.expose_secret()).is_ok(),
             offered,
         ),
     }
@@ -80,18 +79,8 @@ fn choose(ready: &UpstreamReady, offered: Option<&Offered>) -> Result<Way, Fault
 /// The provider's order decides among what is listed; where nothing is listed, its first.
 fn choose_for_token(ready: &UpstreamReady, offered: Option<&Offered>) -> Result<Way, Fault> {
     let listed = offered.filter(|offered| offered.tells_mechanisms());
-    ready
-        .mechanisms
-        .iter()
-        .copied()
-        // LOGIN is no mechanism for tokens: nobody is known to take one that way.
-        .filter(|mechanism| *mechanism != Mechanism::Login)
-        .find(|mechanism| listed.is_none_or(|offered| offered.lists(*mechanism)))
-        .map(Way::Sasl)
-        .ok_or_else(|| {
-            let needed: Vec<&str> = ready.mechanisms.iter().copied().map(Mechanism::name).collect();
-            not_offered(&needed.join(" or "), offered)
-        })
+    let is_offered = |mechanism| listed.is_none_or(|offered| offered.lists(mechanism));
+    first_offered(&token_mechanisms(ready), is_offered, || logins(offered)).map(Way::Sasl)
 }
 
 /// PLAIN where it is listed. Else USER and PASS, which the oldest servers know and CAPA need not be known for; but a list
@@ -106,18 +95,17 @@ fn choose_for_password(fits_on_a_line: bool, offered: Option<&Offered>) -> Resul
     } else if lists(Mechanism::Login) {
         Ok(Way::Sasl(Mechanism::Login))
     } else {
-        Err(not_offered("PLAIN, USER or LOGIN", offered))
+        Err(not_offered("PLAIN, USER or LOGIN", &logins(offered)))
     }
 }
 
-/// Not the credential's fault, and nothing that a user could type would help; so the client is told to come again.
-fn not_offered(needed: &str, offered: Option<&Offered>) -> Fault {
+/// The ways to log in that are offered, for the log.
+fn logins(offered: Option<&Offered>) -> String {
     let offers = Redaction::default().clean(&offered.map(Offered::rendered).unwrap_or_default());
-    let offers = match offers.is_empty() {
-        true => "no login at all",
-        false => &offers,
-    };
-    Fault::unavailable(format_args!("login needs {needed}, but the upstream offers {offers}"))
+    match offers.is_empty() {
+        true => "no login at all".to_owned(),
+        false => offers,
+    }
 }
 
 /// `AUTH` with a mechanism of one message, sent when the upstream asks for it.
@@ -153,12 +141,7 @@ fn login(ready: &UpstreamReady) -> Result<Presentation, Unsendable> {
 fn user_pass(ready: &UpstreamReady) -> Result<Presentation, Unsendable> {
     let user = &ready.credential.user;
     let password = ready.credential.secret.exposable().expose_secret();
-    if !is_line(user) {
-        return Err(Unsendable::User);
-    }
-    if !is_line(password) {
-        return Err(Unsendable::Password);
-    }
+    check_arguments(user, password)?;
     let mut redaction = Redaction::default();
     redaction.add(password.as_bytes());
     Ok(Presentation {
@@ -167,11 +150,6 @@ fn user_pass(ready: &UpstreamReady) -> Result<Presentation, Unsendable> {
         rest: VecDeque::from([line(&["PASS ", password])]),
         redaction,
     })
-}
-
-/// Whether a line can carry `text` as an argument.
-fn is_line(text: &str) -> bool {
-    !text.is_empty() && !text.contains(['\0', '\r', '\n'])
 }
 
 /// Joins without growing, so that no copy of a secret is left behind, and ends the line.
@@ -184,6 +162,7 @@ fn line(parts: &[&str]) -> SecretBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::FaultKind;
     use crate::proto::Credential;
     use crate::proto::session::UpstreamSecurity;
 

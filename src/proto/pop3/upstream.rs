@@ -25,12 +25,13 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::presentation::{Presentation, SecretBytes, Way};
+use super::presentation::{Presentation, Way};
 use super::refusal::{Told, refusal};
 use super::response::{Offered, Refused, ReplyFramer, Response};
 use crate::fault::Fault;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
+use crate::proto::presentation::SecretBytes;
 use crate::proto::redaction::Redaction;
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 

@@ -10,15 +10,13 @@ use std::net::IpAddr;
 use zeroize::Zeroizing;
 
 use super::response::Reply;
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
+use crate::proto::presentation::{SecretBytes, first_offered, token_mechanisms, unsendable};
 use crate::proto::redaction::Redaction;
-use crate::proto::sasl::upstream::{Unsendable, login, message};
+use crate::proto::sasl::upstream::{login, message};
 use crate::proto::session::UpstreamReady;
 use crate::proto::{CredentialSecret, Mechanism};
 use crate::secret::ExposeSecret;
-
-/// Bytes that hold a secret and wipe themselves.
-pub(super) type SecretBytes = Zeroizing<Vec<u8>>;
 
 /// A credential, put into the words of the protocol.
 pub(super) struct Presentation {
@@ -121,30 +119,17 @@ fn choose(ready: &UpstreamReady, offered: &Offered) -> Result<Mechanism, Fault> 
     let by_password = [Mechanism::Plain, Mechanism::Login];
     let wanted: Vec<Mechanism> = match ready.credential.secret {
         CredentialSecret::Password(_) => by_password.to_vec(),
-        // Nobody is known to take a token by LOGIN.
-        CredentialSecret::OAuth { .. } => {
-            let known = ready.mechanisms.iter().copied();
-            known.filter(|mechanism| *mechanism != Mechanism::Login).collect()
-        }
+        CredentialSecret::OAuth { .. } => token_mechanisms(ready),
     };
-    let found = wanted.iter().copied().find(|mechanism| offered.offers(*mechanism));
-    found.ok_or_else(|| not_offered(&wanted, offered))
+    first_offered(&wanted, |mechanism| offered.offers(mechanism), || logins(offered))
 }
 
-/// Not the credential's fault, and nothing that a user could type would help; so the client is told to come again.
-fn not_offered(wanted: &[Mechanism], offered: &Offered) -> Fault {
-    let wanted: Vec<&str> = wanted.iter().map(|mechanism| mechanism.name()).collect();
-    let wanted = wanted.join(" or ");
-    let offers = match offered.0.is_empty() {
+/// The ways to log in that are offered, for the log.
+fn logins(offered: &Offered) -> String {
+    match offered.0.is_empty() {
         true => "no AUTH at all".to_owned(),
         false => format!("AUTH {}", Redaction::default().clean(offered.0.join(" ").as_bytes())),
-    };
-    Fault::unavailable(format_args!("login needs {wanted}, but the upstream offers {offers}"))
-}
-
-/// What cannot be sent should never have been stored.
-fn unsendable(error: Unsendable) -> Fault {
-    Fault::with_detail(FaultKind::Internal, error)
+    }
 }
 
 /// Joins without growing, so that no copy of a secret is left behind.
@@ -160,6 +145,7 @@ const COMMAND_LINE_OCTETS_MAX: usize = 512;
 mod tests {
     use super::super::response::ReplyFramer;
     use super::*;
+    use crate::fault::FaultKind;
     use crate::proto::Credential;
     use crate::proto::session::UpstreamSecurity;
 

@@ -29,13 +29,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::extensions;
-use super::presentation::{Offered, Presentation, SecretBytes, ehlo_name};
+use super::presentation::{Offered, Presentation, ehlo_name};
 use super::refusal::refusal;
 use super::response::{Reply, ReplyError, ReplyFramer};
 use crate::fault::Fault;
 use crate::proto::Mechanism;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
+use crate::proto::presentation::SecretBytes;
 use crate::proto::redaction::Redaction;
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 
