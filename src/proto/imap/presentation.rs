@@ -200,32 +200,7 @@ const LITERAL_MINUS_BYTES_MAX: usize = 4096;
 mod tests {
     use super::*;
     use crate::fault::FaultKind;
-    use crate::proto::Credential;
-    use crate::proto::session::UpstreamSecurity;
-
-    fn ready(user: &str, secret: CredentialSecret, mechanisms: &[Mechanism]) -> UpstreamReady {
-        UpstreamReady {
-            credential: Credential {
-                user: user.to_owned(),
-                secret,
-            },
-            mechanisms: mechanisms.to_vec(),
-            host: "imap.example.com".to_owned(),
-            port: 993,
-            security: UpstreamSecurity::Secured,
-        }
-    }
-
-    fn token() -> CredentialSecret {
-        CredentialSecret::OAuth {
-            token: "tok".to_owned().into(),
-            generation: 1,
-        }
-    }
-
-    fn password(text: &str) -> CredentialSecret {
-        CredentialSecret::Password(text.to_owned().into())
-    }
+    use crate::proto::testing::login::{password_secret, ready, token_secret};
 
     fn writes(ready: &UpstreamReady, offered: &str) -> Vec<String> {
         let composed = Presentation::compose("P2", ready, Capabilities(offered.as_bytes())).unwrap();
@@ -248,7 +223,7 @@ mod tests {
                 "P2 AUTHENTICATE XOAUTH2 dXNlc",
             ),
         ] {
-            let [write] = &writes(&ready("a@b", token(), order), offered)[..] else {
+            let [write] = &writes(&ready("a@b", token_secret("tok"), order), offered)[..] else {
                 panic!("one write expected");
             };
             assert!(write.starts_with(expected), "{write}");
@@ -258,14 +233,14 @@ mod tests {
     #[test]
     fn without_sasl_ir_the_response_waits() {
         assert_eq!(
-            writes(&ready("a", token(), &[Mechanism::XOAuth2]), "AUTH=XOAUTH2"),
+            writes(&ready("a", token_secret("tok"), &[Mechanism::XOAuth2]), "AUTH=XOAUTH2"),
             ["P2 AUTHENTICATE XOAUTH2\r\n", "dXNlcj1hAWF1dGg9QmVhcmVyIHRvawEB\r\n"]
         );
     }
 
     #[test]
     fn what_is_not_offered_is_named_and_is_nobodys_password() {
-        let ready = ready("a", token(), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
+        let ready = ready("a", token_secret("tok"), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
         for (offered, said) in [
             ("IMAP4rev1 AUTH=PLAIN LOGINDISABLED", "AUTH=PLAIN LOGINDISABLED"),
             ("IMAP4rev1", "no mechanism at all"),
@@ -297,7 +272,7 @@ mod tests {
             ("tim", "pä\t", "LITERAL+", &["P2 LOGIN \"tim\" {4+}\r\npä\t\r\n"]),
         ];
         for (user, secret, offered, expected) in table {
-            assert_eq!(writes(&ready(user, password(secret), &[]), offered), expected);
+            assert_eq!(writes(&ready(user, password_secret(secret), &[]), offered), expected);
         }
     }
 
@@ -310,13 +285,17 @@ mod tests {
             ("a\n", "x", "AUTH=PLAIN"),
             ("a", "x\0", "AUTH=PLAIN"),
         ] {
-            let ready = ready(user, password(secret), &[]);
+            let ready = ready(user, password_secret(secret), &[]);
             let fault = Presentation::compose("P2", &ready, Capabilities(offered.as_bytes()))
                 .err()
                 .unwrap();
             assert_eq!(fault.kind, FaultKind::Internal, "{user:?} {secret:?}");
         }
-        let disabled = Presentation::compose("P2", &ready("a", password("x"), &[]), Capabilities(b"LOGINDISABLED"));
+        let disabled = Presentation::compose(
+            "P2",
+            &ready("a", password_secret("x"), &[]),
+            Capabilities(b"LOGINDISABLED"),
+        );
         assert_eq!(disabled.err().unwrap().kind, FaultKind::Unavailable);
     }
 

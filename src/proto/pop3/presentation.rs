@@ -163,32 +163,7 @@ fn line(parts: &[&str]) -> SecretBytes {
 mod tests {
     use super::*;
     use crate::fault::FaultKind;
-    use crate::proto::Credential;
-    use crate::proto::session::UpstreamSecurity;
-
-    fn ready(user: &str, secret: CredentialSecret, mechanisms: &[Mechanism]) -> UpstreamReady {
-        UpstreamReady {
-            credential: Credential {
-                user: user.to_owned(),
-                secret,
-            },
-            mechanisms: mechanisms.to_vec(),
-            host: "pop.example.com".to_owned(),
-            port: 995,
-            security: UpstreamSecurity::Secured,
-        }
-    }
-
-    fn token() -> CredentialSecret {
-        CredentialSecret::OAuth {
-            token: "tok".to_owned().into(),
-            generation: 1,
-        }
-    }
-
-    fn password(text: &str) -> CredentialSecret {
-        CredentialSecret::Password(text.to_owned().into())
-    }
+    use crate::proto::testing::login::{password_secret, ready, token_secret};
 
     /// A list of capabilities between commas; `-` where none is known.
     fn composed(ready: &UpstreamReady, offered: &str) -> Result<Vec<String>, Fault> {
@@ -202,7 +177,7 @@ mod tests {
     #[test]
     fn the_providers_order_decides_among_what_is_listed_and_the_response_waits() {
         use Mechanism::{OAuthBearer, XOAuth2};
-        let bearer = "bixhPWEsAWhvc3Q9cG9wLmV4YW1wbGUuY29tAXBvcnQ9OTk1AWF1dGg9QmVhcmVyIHRvawEB\r\n";
+        let bearer = "bixhPWEsAWhvc3Q9bWFpbC5leGFtcGxlLmNvbQFwb3J0PTk5MwFhdXRoPUJlYXJlciB0b2sBAQ==\r\n";
         let xoauth2 = "dXNlcj1hAWF1dGg9QmVhcmVyIHRvawEB\r\n";
         for (order, offered, expected) in [
             (
@@ -224,7 +199,7 @@ mod tests {
             (&[OAuthBearer, XOAuth2], "-", ["AUTH OAUTHBEARER\r\n", bearer]),
         ] {
             assert_eq!(
-                composed(&ready("a", token(), order), offered).unwrap(),
+                composed(&ready("a", token_secret("tok"), order), offered).unwrap(),
                 expected,
                 "{offered}"
             );
@@ -233,8 +208,8 @@ mod tests {
 
     #[test]
     fn what_is_not_offered_is_named_and_is_nobodys_password() {
-        let with_token = ready("a", token(), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
-        let with_password = ready("a", password("x"), &[]);
+        let with_token = ready("a", token_secret("tok"), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
+        let with_password = ready("a", password_secret("x"), &[]);
         for (ready, offered, said) in [
             (
                 &with_token,
@@ -282,12 +257,12 @@ mod tests {
             ("SASL LOGIN", &login),
         ] {
             assert_eq!(
-                &composed(&ready("tim", password("p w"), &[]), offered).unwrap(),
+                &composed(&ready("tim", password_secret("p w"), &[]), offered).unwrap(),
                 expected,
                 "{offered}"
             );
         }
-        let broken = composed(&ready("tim", password("p\r\nw"), &[]), "USER,SASL LOGIN").unwrap();
+        let broken = composed(&ready("tim", password_secret("p\r\nw"), &[]), "USER,SASL LOGIN").unwrap();
         assert_eq!(broken, ["AUTH LOGIN\r\n", "dGlt\r\n", "cA0Kdw==\r\n"]);
     }
 
@@ -304,7 +279,7 @@ mod tests {
             ("a\n", "x", "SASL LOGIN"),
             ("a", "", "SASL LOGIN"),
         ] {
-            let fault = composed(&ready(user, password(secret), &[]), offered).unwrap_err();
+            let fault = composed(&ready(user, password_secret(secret), &[]), offered).unwrap_err();
             assert_eq!(fault.kind, FaultKind::Internal, "{user:?} {secret:?}");
         }
     }

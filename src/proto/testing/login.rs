@@ -186,8 +186,7 @@ const PASSWORD: &str = "correct horse battery";
 
 /// A leg with that token.
 pub(crate) fn with_token(token: &str, security: UpstreamSecurity) -> UpstreamReady {
-    let token = token.to_owned().into();
-    ready(CredentialSecret::OAuth { token, generation: 7 }, security)
+    with_secret(token_secret(token), security)
 }
 
 /// A leg with [`TOKEN`].
@@ -197,20 +196,41 @@ pub(crate) fn oauth(security: UpstreamSecurity) -> UpstreamReady {
 
 /// A leg with [`PASSWORD`].
 pub(crate) fn password(security: UpstreamSecurity) -> UpstreamReady {
-    ready(CredentialSecret::Password(PASSWORD.to_owned().into()), security)
+    with_secret(password_secret(PASSWORD), security)
 }
 
-fn ready(secret: CredentialSecret, security: UpstreamSecurity) -> UpstreamReady {
+fn with_secret(secret: CredentialSecret, security: UpstreamSecurity) -> UpstreamReady {
+    UpstreamReady {
+        security,
+        ..ready("ada@example.com", secret, &[Mechanism::OAuthBearer, Mechanism::XOAuth2])
+    }
+}
+
+/// A leg inside TLS, for `user` with `secret` at a provider with those mechanisms.
+pub(crate) fn ready(user: &str, secret: CredentialSecret, mechanisms: &[Mechanism]) -> UpstreamReady {
     UpstreamReady {
         credential: Credential {
-            user: "ada@example.com".to_owned(),
+            user: user.to_owned(),
             secret,
         },
-        mechanisms: vec![Mechanism::OAuthBearer, Mechanism::XOAuth2],
+        mechanisms: mechanisms.to_vec(),
         host: "mail.example.com".to_owned(),
         port: 993,
-        security,
+        security: UpstreamSecurity::Secured,
     }
+}
+
+/// An OAuth token.
+pub(crate) fn token_secret(token: &str) -> CredentialSecret {
+    CredentialSecret::OAuth {
+        token: token.to_owned().into(),
+        generation: 7,
+    }
+}
+
+/// A password.
+pub(crate) fn password_secret(password: &str) -> CredentialSecret {
+    CredentialSecret::Password(password.to_owned().into())
 }
 
 fn ready_again(ready: &UpstreamReady) -> UpstreamReady {
