@@ -1,5 +1,7 @@
 //! What the tests of several protocol modules share.
 
+pub(crate) mod login;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -4,18 +4,13 @@
 
 use std::collections::VecDeque;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
-use super::presentation::SecretBytes;
 use super::refusal::refusal;
 use super::response::{Capabilities, Condition, Response, Status};
 use super::upstream::{Leg, State, unexpected};
 use crate::fault::Fault;
 use crate::proto::Mechanism;
-use crate::proto::dialogue::UpstreamStep;
+use crate::proto::presentation::SecretBytes;
 use crate::proto::redaction::Redaction;
-use crate::proto::sasl::upstream::{OAUTHBEARER_CHALLENGE_ANSWER, XOAUTH2_CHALLENGE_ANSWER};
 
 /// A login that was begun: which answers belong to it, and what it has heard so far.
 pub(super) struct Login {
@@ -89,7 +84,7 @@ impl AwaitInvitation {
         match response {
             Response::Continuation(_) => {
                 if let Some(piece) = self.rest.pop_front() {
-                    leg.send(piece);
+                    leg.out.send(piece);
                 }
                 // The upstream had not the whole credential when it sent this list.
                 self.login.capabilities = None;
@@ -114,7 +109,9 @@ impl AwaitAnswer {
     pub(super) fn on_response(mut self, response: &Response<'_>, bytes: &[u8], leg: &mut Leg) -> Result<State, Fault> {
         match response {
             Response::Continuation(challenge) if self.challenges < CHALLENGES_MAX => {
-                self.answer_challenge(challenge, leg);
+                self.challenges += 1;
+                leg.out
+                    .answer_challenge(self.login.mechanism, challenge, &self.login.redaction);
                 Ok(State::Answer(self))
             }
             Response::Tagged(tag, condition) if self.login.is_answered_by(tag) => match condition.status {
@@ -124,23 +121,6 @@ impl AwaitAnswer {
             response if self.login.takes(response, bytes, leg) => Ok(State::Answer(self)),
             _ => Err(unexpected(bytes, &State::Answer(self))),
         }
-    }
-
-    /// The upstream explains a refusal (RFC 7628 §3.2.2) and says NO once that was acknowledged. A mechanism that knows no
-    /// such thing is cancelled (RFC 9051 §6.2.2).
-    fn answer_challenge(&mut self, challenge: &[u8], leg: &mut Leg) {
-        self.challenges += 1;
-        let explained = STANDARD
-            .decode(challenge.trim_ascii())
-            .unwrap_or_else(|_| challenge.to_vec());
-        let explained = self.login.redaction.clean(&explained);
-        leg.steps.push_back(UpstreamStep::Challenged(explained));
-        let answer = match self.login.mechanism {
-            Some(Mechanism::XOAuth2) => XOAUTH2_CHALLENGE_ANSWER,
-            Some(Mechanism::OAuthBearer) => OAUTHBEARER_CHALLENGE_ANSWER,
-            Some(Mechanism::Plain | Mechanism::Login) | None => "*",
-        };
-        leg.send(format!("{answer}\r\n").into_bytes());
     }
 
     fn on_accepted(self, condition: &Condition<'_>, leg: &mut Leg) -> State {

@@ -9,16 +9,16 @@ use std::collections::VecDeque;
 use zeroize::Zeroizing;
 
 use super::response::Capabilities;
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 use crate::proto::dialogue::ClientIdentity;
+use crate::proto::presentation::{
+    SecretBytes, check_arguments, first_offered, not_offered, token_mechanisms, unsendable,
+};
 use crate::proto::redaction::Redaction;
 use crate::proto::sasl::upstream::{EncodedResponse, Unsendable, message};
 use crate::proto::session::UpstreamReady;
 use crate::proto::{CredentialSecret, Mechanism};
 use crate::secret::{ExposeSecret, SecretString};
-
-/// Bytes that hold a secret and wipe themselves.
-pub(super) type SecretBytes = Zeroizing<Vec<u8>>;
 
 /// A credential, put into the words of the protocol.
 pub(super) struct Presentation {
@@ -72,28 +72,21 @@ pub(super) fn identify(tag: &str, identity: Option<&ClientIdentity>) -> String {
 
 /// The mechanism to use; `None` for the LOGIN command, which only a password can take.
 fn choose(ready: &UpstreamReady, offered: Capabilities<'_>) -> Result<Option<Mechanism>, Fault> {
-    let is_offered = |mechanism: &Mechanism| offered.offers(&format!("AUTH={}", mechanism.name()));
+    let is_offered = |mechanism: Mechanism| offered.offers(&format!("AUTH={}", mechanism.name()));
     match ready.credential.secret {
-        CredentialSecret::OAuth { .. } => ready
-            .mechanisms
-            .iter()
-            .copied()
-            // LOGIN is no mechanism for tokens: nobody is known to take one that way.
-            .filter(|mechanism| *mechanism != Mechanism::Login)
-            .find(is_offered)
-            .map(Some)
-            .ok_or_else(|| {
-                let needed: Vec<&str> = ready.mechanisms.iter().copied().map(Mechanism::name).collect();
-                not_offered(&needed.join(" or "), offered)
-            }),
-        CredentialSecret::Password(_) if is_offered(&Mechanism::Plain) => Ok(Some(Mechanism::Plain)),
-        CredentialSecret::Password(_) if offered.offers("LOGINDISABLED") => Err(not_offered("PLAIN or LOGIN", offered)),
+        CredentialSecret::OAuth { .. } => {
+            first_offered(&token_mechanisms(ready), is_offered, || logins(offered)).map(Some)
+        }
+        CredentialSecret::Password(_) if is_offered(Mechanism::Plain) => Ok(Some(Mechanism::Plain)),
+        CredentialSecret::Password(_) if offered.offers("LOGINDISABLED") => {
+            Err(not_offered("PLAIN or LOGIN", &logins(offered)))
+        }
         CredentialSecret::Password(_) => Ok(None),
     }
 }
 
-/// Not the credential's fault, and nothing that a user could type would help; so the client is told to come again.
-fn not_offered(needed: &str, offered: Capabilities<'_>) -> Fault {
+/// The ways to log in that are offered, for the log.
+fn logins(offered: Capabilities<'_>) -> String {
     let offers: Vec<&[u8]> = offered
         .names()
         .filter(|atom| {
@@ -102,16 +95,10 @@ fn not_offered(needed: &str, offered: Capabilities<'_>) -> Fault {
                 || atom.eq_ignore_ascii_case(b"LOGINDISABLED")
         })
         .collect();
-    let offers = match offers.is_empty() {
+    match offers.is_empty() {
         true => "no mechanism at all".to_owned(),
         false => Redaction::default().clean(&offers.join(&b' ')),
-    };
-    Fault::unavailable(format_args!("login needs {needed}, but the upstream offers {offers}"))
-}
-
-/// What cannot be sent should never have been stored.
-fn unsendable(error: Unsendable) -> Fault {
-    Fault::with_detail(FaultKind::Internal, error)
+    }
 }
 
 fn authenticate(
@@ -149,13 +136,7 @@ fn login_command(
     offered: Capabilities<'_>,
 ) -> Result<Presentation, Unsendable> {
     let password = password.expose_secret();
-    let is_sendable = |text: &str| !text.is_empty() && !text.contains(['\0', '\r', '\n']);
-    if !is_sendable(user) {
-        return Err(Unsendable::User);
-    }
-    if !is_sendable(password) {
-        return Err(Unsendable::Password);
-    }
+    check_arguments(user, password)?;
     let mut redaction = Redaction::default();
     redaction.add(password.as_bytes());
     let mut writes = VecDeque::new();
@@ -218,32 +199,8 @@ const LITERAL_MINUS_BYTES_MAX: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::Credential;
-    use crate::proto::session::UpstreamSecurity;
-
-    fn ready(user: &str, secret: CredentialSecret, mechanisms: &[Mechanism]) -> UpstreamReady {
-        UpstreamReady {
-            credential: Credential {
-                user: user.to_owned(),
-                secret,
-            },
-            mechanisms: mechanisms.to_vec(),
-            host: "imap.example.com".to_owned(),
-            port: 993,
-            security: UpstreamSecurity::Secured,
-        }
-    }
-
-    fn token() -> CredentialSecret {
-        CredentialSecret::OAuth {
-            token: "tok".to_owned().into(),
-            generation: 1,
-        }
-    }
-
-    fn password(text: &str) -> CredentialSecret {
-        CredentialSecret::Password(text.to_owned().into())
-    }
+    use crate::fault::FaultKind;
+    use crate::proto::testing::login::{password_secret, ready, token_secret};
 
     fn writes(ready: &UpstreamReady, offered: &str) -> Vec<String> {
         let composed = Presentation::compose("P2", ready, Capabilities(offered.as_bytes())).unwrap();
@@ -266,7 +223,7 @@ mod tests {
                 "P2 AUTHENTICATE XOAUTH2 dXNlc",
             ),
         ] {
-            let [write] = &writes(&ready("a@b", token(), order), offered)[..] else {
+            let [write] = &writes(&ready("a@b", token_secret("tok"), order), offered)[..] else {
                 panic!("one write expected");
             };
             assert!(write.starts_with(expected), "{write}");
@@ -276,14 +233,14 @@ mod tests {
     #[test]
     fn without_sasl_ir_the_response_waits() {
         assert_eq!(
-            writes(&ready("a", token(), &[Mechanism::XOAuth2]), "AUTH=XOAUTH2"),
+            writes(&ready("a", token_secret("tok"), &[Mechanism::XOAuth2]), "AUTH=XOAUTH2"),
             ["P2 AUTHENTICATE XOAUTH2\r\n", "dXNlcj1hAWF1dGg9QmVhcmVyIHRvawEB\r\n"]
         );
     }
 
     #[test]
     fn what_is_not_offered_is_named_and_is_nobodys_password() {
-        let ready = ready("a", token(), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
+        let ready = ready("a", token_secret("tok"), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
         for (offered, said) in [
             ("IMAP4rev1 AUTH=PLAIN LOGINDISABLED", "AUTH=PLAIN LOGINDISABLED"),
             ("IMAP4rev1", "no mechanism at all"),
@@ -315,7 +272,7 @@ mod tests {
             ("tim", "pä\t", "LITERAL+", &["P2 LOGIN \"tim\" {4+}\r\npä\t\r\n"]),
         ];
         for (user, secret, offered, expected) in table {
-            assert_eq!(writes(&ready(user, password(secret), &[]), offered), expected);
+            assert_eq!(writes(&ready(user, password_secret(secret), &[]), offered), expected);
         }
     }
 
@@ -328,13 +285,17 @@ mod tests {
             ("a\n", "x", "AUTH=PLAIN"),
             ("a", "x\0", "AUTH=PLAIN"),
         ] {
-            let ready = ready(user, password(secret), &[]);
+            let ready = ready(user, password_secret(secret), &[]);
             let fault = Presentation::compose("P2", &ready, Capabilities(offered.as_bytes()))
                 .err()
                 .unwrap();
             assert_eq!(fault.kind, FaultKind::Internal, "{user:?} {secret:?}");
         }
-        let disabled = Presentation::compose("P2", &ready("a", password("x"), &[]), Capabilities(b"LOGINDISABLED"));
+        let disabled = Presentation::compose(
+            "P2",
+            &ready("a", password_secret("x"), &[]),
+            Capabilities(b"LOGINDISABLED"),
+        );
         assert_eq!(disabled.err().unwrap().kind, FaultKind::Unavailable);
     }
 

@@ -23,16 +23,15 @@
 //! its OK are an injection, and what came before is forgotten. On a leg that stays in clear only the capability list after
 //! login is passed on.
 
-use std::collections::VecDeque;
 use std::fmt;
 
-use bytes::Bytes;
-
 use super::login::{AwaitAnswer, AwaitInvitation, AwaitSettlement, Login, is_untagged, listed, pass_on_untagged};
-use super::presentation::{Presentation, SecretBytes, identify};
+use super::presentation::{Presentation, identify};
 use super::response::{Capabilities, Condition, Response, ResponseFramer, Status, without_line_end};
 use crate::fault::Fault;
-use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
+use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
+use crate::proto::outbox::{Outbox, closed};
+use crate::proto::presentation::SecretBytes;
 use crate::proto::redaction::Redaction;
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 
@@ -97,12 +96,7 @@ impl ImapUpstream {
 
     fn fail(&mut self, fault: Fault) {
         self.state = State::Failed;
-        // IMPORTANT: a write that nobody has taken yet must not go out any more: it could be a credential behind a fault
-        // that came in the same piece.
-        self.leg
-            .steps
-            .retain(|step| matches!(step, UpstreamStep::Challenged(_)));
-        self.leg.steps.push_back(UpstreamStep::Failed(fault));
+        self.leg.out.fail(fault);
     }
 }
 
@@ -116,10 +110,7 @@ impl UpstreamDialogue for ImapUpstream {
 
     fn handle_eof(&mut self) {
         if !matches!(self.state, State::LoggedIn | State::Failed) {
-            let place = self.state.name();
-            self.fail(Fault::unavailable(format_args!(
-                "upstream closed the connection, {place}"
-            )));
+            self.fail(closed(self.state.name()));
         }
     }
 
@@ -128,11 +119,7 @@ impl UpstreamDialogue for ImapUpstream {
     }
 
     fn poll_step(&mut self) -> Option<UpstreamStep> {
-        let mut step = self.leg.steps.pop_front()?;
-        if let UpstreamStep::LoggedIn(greeted) = &mut step {
-            greeted.surplus = self.responses.take_surplus();
-        }
-        Some(step)
+        self.leg.out.poll(|| self.responses.take_surplus())
     }
 
     fn state_name(&self) -> &'static str {
@@ -151,7 +138,7 @@ impl fmt::Debug for ImapUpstream {
 /// What every state may use: the way out to the upstream, and towards the client.
 #[derive(Default)]
 pub(super) struct Leg {
-    pub(super) steps: VecDeque<UpstreamStep>,
+    pub(super) out: Outbox,
     for_client: Vec<u8>,
     /// Whether untagged data and alerts from around the login reach the client: only inside TLS (INTERFACE §5).
     pub(super) passes_on: bool,
@@ -159,10 +146,6 @@ pub(super) struct Leg {
 }
 
 impl Leg {
-    pub(super) fn send(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) {
-        self.steps.push_back(UpstreamStep::Send(Bytes::from_owner(bytes)));
-    }
-
     fn next_tag(&mut self) -> String {
         self.tags += 1;
         format!("P{}", self.tags)
@@ -171,7 +154,7 @@ impl Leg {
     /// Sends CAPABILITY and returns its tag.
     pub(super) fn ask_for_capabilities(&mut self) -> String {
         let tag = self.next_tag();
-        self.send(format!("{tag} CAPABILITY\r\n").into_bytes());
+        self.out.send(format!("{tag} CAPABILITY\r\n"));
         tag
     }
 
@@ -191,10 +174,7 @@ impl Leg {
     }
 
     pub(super) fn logged_in(&mut self) -> State {
-        self.steps.push_back(UpstreamStep::LoggedIn(UpstreamGreeted {
-            for_client: std::mem::take(&mut self.for_client).into(),
-            surplus: Bytes::new(),
-        }));
+        self.out.logged_in(std::mem::take(&mut self.for_client).into());
         State::LoggedIn
     }
 }
@@ -305,7 +285,8 @@ impl Plan {
         }
         let tag = leg.next_tag();
         let presentation = Presentation::compose(&tag, &self.ready, offered)?;
-        leg.send(SecretBytes::new([&write[..], &presentation.opening].concat()));
+        leg.out
+            .send(SecretBytes::new([&write[..], &presentation.opening].concat()));
         let login = Login {
             tag,
             id,
@@ -336,7 +317,7 @@ impl AwaitGreeting {
         }
         if self.plan.ready.security == UpstreamSecurity::StartTls {
             let tag = leg.next_tag();
-            leg.send(format!("{tag} STARTTLS\r\n").into_bytes());
+            leg.out.send(format!("{tag} STARTTLS\r\n"));
             return Ok(State::StartTls(AwaitStartTls { plan: self.plan, tag }));
         }
         if greeting.is_alert() {
@@ -360,7 +341,7 @@ impl AwaitStartTls {
         match response {
             Response::Tagged(tag, condition) if *tag == self.tag.as_bytes() => match condition.status {
                 Status::Ok => {
-                    leg.steps.push_back(UpstreamStep::Secure);
+                    leg.out.secure();
                     Ok(State::Handshake(AwaitHandshake { plan: self.plan }))
                 }
                 _ => {

@@ -4,118 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fault::FaultKind;
-use crate::proto::{Credential, CredentialSecret, Mechanism};
+use crate::proto::testing::login::{
+    self, ALL, Run, TOKEN, WITHOUT_STARTTLS, assert_end_is_told, blob, check_interactive_split, check_last_step,
+    check_split, oauth, password, readies,
+};
+use crate::proto::{CredentialSecret, Mechanism};
 
-/// What became of a login.
-#[derive(Debug, PartialEq, Eq)]
-struct Run {
-    /// What was written, each write a string, with `<TLS>` for a handshake and `<challenge …>` for a reported one.
-    wrote: Vec<String>,
-    outcome: Option<Outcome>,
-    state: &'static str,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    LoggedIn { for_client: String, surplus: String },
-    Failed(Fault),
-}
-
-impl Run {
-    fn for_client(&self) -> &str {
-        match &self.outcome {
-            Some(Outcome::LoggedIn { for_client, .. }) => for_client,
-            other => panic!("not logged in: {other:?}"),
-        }
-    }
-
-    fn surplus(&self) -> &str {
-        match &self.outcome {
-            Some(Outcome::LoggedIn { surplus, .. }) => surplus,
-            other => panic!("not logged in: {other:?}"),
-        }
-    }
-
-    fn fault(&self) -> &Fault {
-        match &self.outcome {
-            Some(Outcome::Failed(fault)) => fault,
-            other => panic!("not failed: {other:?}"),
-        }
-    }
-
-    fn refusal(&self) -> (Option<&str>, &str, bool) {
-        match &self.fault().kind {
-            FaultKind::UpstreamRefused(refusal) => (refusal.code.as_deref(), &refusal.text, refusal.blames_credential),
-            other => panic!("not refused: {other:?}"),
-        }
-    }
-}
-
-const TOKEN: &str = "ya29.a0AfH6SMBx-token-of-the-test";
-const PASSWORD: &str = "correct horse battery";
-
-fn ready(secret: CredentialSecret, security: UpstreamSecurity) -> UpstreamReady {
-    UpstreamReady {
-        credential: Credential {
-            user: "ada@example.com".to_owned(),
-            secret,
-        },
-        mechanisms: vec![Mechanism::OAuthBearer, Mechanism::XOAuth2],
-        host: "imap.example.com".to_owned(),
-        port: 993,
-        security,
-    }
-}
-
-fn oauth(security: UpstreamSecurity) -> UpstreamReady {
-    let token = TOKEN.to_owned().into();
-    ready(CredentialSecret::OAuth { token, generation: 7 }, security)
-}
-
-fn password(security: UpstreamSecurity) -> UpstreamReady {
-    ready(CredentialSecret::Password(PASSWORD.to_owned().into()), security)
-}
-
-fn take_steps(dialogue: &mut ImapUpstream, run: &mut Run) {
-    while let Some(step) = dialogue.poll_step() {
-        assert_eq!(run.outcome, None, "a step behind the last one");
-        match step {
-            UpstreamStep::Send(bytes) => run.wrote.push(String::from_utf8(bytes.to_vec()).unwrap()),
-            UpstreamStep::Secure => {
-                run.wrote.push("<TLS>".to_owned());
-                dialogue.handle_secured();
-            }
-            UpstreamStep::Challenged(text) => run.wrote.push(format!("<challenge {text}>")),
-            UpstreamStep::Learned(_) => panic!("IMAP promises nothing before a login"),
-            UpstreamStep::LoggedIn(greeted) => {
-                run.outcome = Some(Outcome::LoggedIn {
-                    for_client: String::from_utf8(greeted.for_client.to_vec()).unwrap(),
-                    surplus: String::from_utf8(greeted.surplus.to_vec()).unwrap(),
-                });
-            }
-            UpstreamStep::Failed(fault) => run.outcome = Some(Outcome::Failed(fault)),
-        }
-    }
-}
-
-/// Feeds each of `says` in pieces of `piece` bytes, as an upstream would that waits for our writes in between. What comes in
-/// pieces behind the last step is the relay's, and is counted to the surplus here.
 fn run_in_pieces(ready: UpstreamReady, says: &[&str], piece: usize) -> Run {
-    let mut dialogue = ImapUpstream::new(ready, None);
-    let mut run = Run {
-        wrote: Vec::new(),
-        outcome: None,
-        state: "",
-    };
-    for bytes in says.iter().flat_map(|said| said.as_bytes().chunks(piece)) {
-        if let Some(Outcome::LoggedIn { surplus, .. }) = &mut run.outcome {
-            surplus.push_str(std::str::from_utf8(bytes).unwrap());
-            continue;
-        }
-        dialogue.handle_bytes(bytes);
-        take_steps(&mut dialogue, &mut run);
-    }
-    run.state = dialogue.state_name();
+    let run = login::run_in_pieces(ImapUpstream::new(ready, None), says, piece);
+    run.assert_nothing_learned();
     run
 }
 
@@ -139,18 +36,6 @@ const EXCHANGE: &str =
 const GMAIL_CHALLENGE: &str =
     "+ eyJzdGF0dXMiOiI0MDAiLCJzY2hlbWVzIjoiQmVhcmVyIiwic2NvcGUiOiJodHRwczovL21haWwuZ29vZ2xlLmNvbS8ifQ==\r\n";
 
-fn blob(mechanism: Mechanism) -> String {
-    let token = TOKEN.to_owned().into();
-    match mechanism {
-        Mechanism::OAuthBearer => {
-            crate::proto::sasl::upstream::oauthbearer("ada@example.com", "imap.example.com", 993, &token)
-        }
-        _ => crate::proto::sasl::upstream::xoauth2("ada@example.com", &token),
-    }
-    .unwrap()
-    .to_string()
-}
-
 #[test]
 fn gmail_asks_for_capabilities_and_lists_them_before_its_ok() {
     let before = format!("* CAPABILITY {GMAIL}\r\nP1 OK Thats all she wrote! ab1\r\n");
@@ -165,7 +50,7 @@ fn gmail_asks_for_capabilities_and_lists_them_before_its_ok() {
     );
     let id = OUR_ID.replace("P1", "P2");
     assert_eq!(
-        run.wrote,
+        run.did,
         [
             "P1 CAPABILITY\r\n".to_owned(),
             format!("{id}P3 AUTHENTICATE OAUTHBEARER {}\r\n", blob(Mechanism::OAuthBearer))
@@ -193,7 +78,7 @@ fn gmails_challenge_to_a_bad_token_is_answered_and_reported() {
             ],
         );
         assert_eq!(
-            run.wrote,
+            run.did,
             [
                 format!("{OUR_ID}P2 AUTHENTICATE {} {}\r\n", mechanism.name(), blob(mechanism)),
                 r#"<challenge {"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}>"#.to_owned(),
@@ -230,7 +115,7 @@ fn exchange_refuses_without_challenge_and_lists_nothing_unasked() {
             "* CAPABILITY IMAP4 IMAP4rev1 MOVE\r\nP4 OK CAPABILITY completed.\r\n",
         ],
     );
-    assert_eq!(accepted.wrote.last().map(String::as_str), Some("P4 CAPABILITY\r\n"));
+    assert_eq!(accepted.did.last().map(String::as_str), Some("P4 CAPABILITY\r\n"));
     assert_eq!(accepted.for_client(), "* CAPABILITY IMAP4 IMAP4rev1 MOVE\r\n");
 
     let throttled = run(
@@ -292,7 +177,7 @@ fn yandex_invites_with_a_bare_plus() {
         ],
     );
     assert_eq!(
-        run.wrote[1..],
+        run.did[1..],
         [
             format!("{}P3 AUTHENTICATE XOAUTH2\r\n", OUR_ID.replace("P1", "P2")),
             format!("{}\r\n", blob(Mechanism::XOAuth2)),
@@ -364,7 +249,7 @@ fn what_was_said_before_starttls_is_forgotten() {
         ],
     );
     assert_eq!(
-        run.wrote,
+        run.did,
         [
             "P1 STARTTLS\r\n".to_owned(),
             "<TLS>".to_owned(),
@@ -381,7 +266,7 @@ fn data_in_clear_behind_the_ok_of_starttls_is_an_injection() {
     for injected in ["P2 OK [CAPABILITY AUTH=XOAUTH2] x\r\n", "* ", "\r\n", "\x16\x03\x03"] {
         let answer = format!("P1 OK go\r\n{injected}");
         let run = run(oauth(UpstreamSecurity::StartTls), &["* OK hi\r\n", &answer]);
-        assert_eq!(run.wrote, ["P1 STARTTLS\r\n"], "no handshake: {injected:?}");
+        assert_eq!(run.did, ["P1 STARTTLS\r\n"], "no handshake: {injected:?}");
         assert_eq!(run.fault(), &injected_fault());
     }
     // In a piece of its own, before the handshake was done.
@@ -418,7 +303,7 @@ fn starttls_that_is_refused_or_avoided_ends_the_login_before_the_credential() {
         let run = run(oauth(UpstreamSecurity::StartTls), says);
         assert_eq!(run.fault().kind, FaultKind::Unavailable);
         assert!(run.fault().detail.contains(detail), "{:?}", run.fault());
-        assert!(run.wrote.iter().all(|write| write == "P1 STARTTLS\r\n"));
+        assert!(run.did.iter().all(|write| write == "P1 STARTTLS\r\n"));
     }
 }
 
@@ -453,7 +338,7 @@ fn a_greeting_that_is_none_ends_the_login() {
         ] {
             let run = run(oauth(security), &[greeting]);
             assert_eq!(run.fault(), &Fault::unavailable(detail));
-            assert!(run.wrote.is_empty());
+            assert!(run.did.is_empty());
         }
     }
 }
@@ -476,23 +361,8 @@ fn every_state_says_where_the_login_was_when_the_upstream_went_away() {
         "waiting for the upstream's capabilities after login",
     ];
     for (count, name) in names.iter().enumerate() {
-        let mut dialogue = ImapUpstream::new(oauth(UpstreamSecurity::StartTls), None);
-        let mut run = Run {
-            wrote: Vec::new(),
-            outcome: None,
-            state: "",
-        };
-        for said in &says[..count] {
-            dialogue.handle_bytes(said.as_bytes());
-            take_steps(&mut dialogue, &mut run);
-        }
-        assert_eq!(dialogue.state_name(), *name);
-        dialogue.handle_eof();
-        take_steps(&mut dialogue, &mut run);
-        assert_eq!(
-            run.fault(),
-            &Fault::unavailable(format!("upstream closed the connection, {name}"))
-        );
+        let dialogue = ImapUpstream::new(oauth(UpstreamSecurity::StartTls), None);
+        assert_end_is_told(dialogue, &says[..count], name);
     }
 }
 
@@ -506,7 +376,7 @@ fn a_password_logs_in_by_plain_or_by_login() {
         ],
     );
     assert_eq!(
-        plain.wrote,
+        plain.did,
         ["P1 AUTHENTICATE PLAIN AGFkYUBleGFtcGxlLmNvbQBjb3JyZWN0IGhvcnNlIGJhdHRlcnk=\r\n"]
     );
     assert_eq!(plain.for_client(), "* CAPABILITY X\r\n");
@@ -519,7 +389,7 @@ fn a_password_logs_in_by_plain_or_by_login() {
         ],
     );
     assert_eq!(
-        login.wrote,
+        login.did,
         [format!(
             "{OUR_ID}P2 LOGIN \"ada@example.com\" \"correct horse battery\"\r\n"
         )]
@@ -534,7 +404,7 @@ fn literals_of_login_wait_for_their_invitations() {
     ready.credential.secret = CredentialSecret::Password("pässwörd".to_owned().into());
     let greeting = "* OK [CAPABILITY IMAP4rev1] hi\r\n";
     let accepted = run(ready, &[greeting, "+ go\r\n", "+\r\n", "P1 OK [CAPABILITY X] in\r\n"]);
-    assert_eq!(accepted.wrote, ["P1 LOGIN {5}\r\n", "ädä {10}\r\n", "pässwörd\r\n"]);
+    assert_eq!(accepted.did, ["P1 LOGIN {5}\r\n", "ädä {10}\r\n", "pässwörd\r\n"]);
     assert_eq!(accepted.for_client(), "* CAPABILITY X\r\n");
 }
 
@@ -545,7 +415,7 @@ fn a_challenge_that_makes_no_sense_is_cancelled_and_a_second_one_is_the_end() {
         password(UpstreamSecurity::Secured),
         &[greeting, "+ ?\r\n", "P1 BAD cancelled\r\n"],
     );
-    assert_eq!(cancelled.wrote[1..], ["<challenge ?>", "*\r\n"]);
+    assert_eq!(cancelled.did[1..], ["<challenge ?>", "*\r\n"]);
     assert_eq!(cancelled.fault().kind, FaultKind::Unavailable);
 
     let endless = run(
@@ -556,7 +426,7 @@ fn a_challenge_that_makes_no_sense_is_cancelled_and_a_second_one_is_the_end() {
             "+ e30=\r\n",
         ],
     );
-    assert_eq!(endless.wrote[1..], ["<challenge {}>", "\r\n"]);
+    assert_eq!(endless.did[1..], ["<challenge {}>", "\r\n"]);
     assert!(
         endless.fault().detail.contains("unexpected response"),
         "{:?}",
@@ -577,7 +447,7 @@ fn an_upstream_that_echoes_the_credential_is_not_repeated() {
         format!("* OK {blob}\r\nP1 OK [CAPABILITY X] in\r\n"),
     ] {
         let run = run(oauth(UpstreamSecurity::Secured), &[greeting, &echo]);
-        let seen = format!("{:?} {:?}", &run.wrote[1..], run.outcome);
+        let seen = format!("{:?} {:?}", &run.did[1..], run.outcome);
         assert!(
             run.outcome.is_some() && !seen.contains(blob.split_at(20).0) && !seen.contains(TOKEN.split_at(16).0),
             "{seen}"
@@ -607,7 +477,7 @@ fn an_upstream_without_our_mechanism_is_not_blamed_on_the_credential() {
         run.fault(),
         &Fault::unavailable("login needs OAUTHBEARER or XOAUTH2, but the upstream offers AUTH=PLAIN")
     );
-    assert!(run.wrote.is_empty());
+    assert!(run.did.is_empty());
 }
 
 #[test]
@@ -674,23 +544,6 @@ const FRAGMENTS: [&str; 22] = [
     "x",
 ];
 
-fn readies(securities: &'static [UpstreamSecurity]) -> impl Strategy<Value = UpstreamReady> {
-    let security = proptest::sample::select(securities);
-    (any::<bool>(), security).prop_map(|(is_oauth, security)| match is_oauth {
-        true => oauth(security),
-        false => password(security),
-    })
-}
-
-/// On these, what came in clear and what came in TLS cannot be told by the pieces it came in.
-const WITHOUT_STARTTLS: &[UpstreamSecurity] = &[UpstreamSecurity::Secured, UpstreamSecurity::Clear];
-
-const ALL: &[UpstreamSecurity] = &[
-    UpstreamSecurity::Secured,
-    UpstreamSecurity::Clear,
-    UpstreamSecurity::StartTls,
-];
-
 proptest! {
     #[test]
     fn every_split_comes_to_the_same(
@@ -698,10 +551,7 @@ proptest! {
         says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..12),
         piece in 1usize..50,
     ) {
-        let whole = run(ready_again(&ready), &[&says.concat()]);
-        let split = run_in_pieces(ready, &[&says.concat()], piece);
-        prop_assert_eq!(whole.outcome, split.outcome);
-        prop_assert_eq!(whole.state, split.state);
+        check_split(run_in_pieces, ready, &says, piece)?;
     }
 
     #[test]
@@ -710,7 +560,7 @@ proptest! {
         says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..12),
         piece in 1usize..50,
     ) {
-        prop_assert_eq!(run(ready_again(&ready), &says), run_in_pieces(ready, &says, piece));
+        check_interactive_split(run_in_pieces, ready, &says, piece)?;
     }
 
     #[test]
@@ -719,33 +569,6 @@ proptest! {
         says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..20),
         bytes in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
-        let mut dialogue = ImapUpstream::new(ready, None);
-        let mut last = 0;
-        for said in says.iter().map(|said| said.as_bytes()).chain(std::iter::once(&bytes[..])) {
-            dialogue.handle_bytes(said);
-            while let Some(step) = dialogue.poll_step() {
-                let shown = format!("{step:?}");
-                prop_assert!(!shown.contains(TOKEN) && !shown.contains(PASSWORD));
-                match step {
-                    UpstreamStep::Secure => dialogue.handle_secured(),
-                    UpstreamStep::LoggedIn(_) | UpstreamStep::Failed(_) => last += 1,
-                    UpstreamStep::Send(_) | UpstreamStep::Challenged(_) | UpstreamStep::Learned(_) => prop_assert_eq!(last, 0),
-                }
-            }
-        }
-        dialogue.handle_eof();
-        while dialogue.poll_step().is_some() {
-            last += 1;
-        }
-        prop_assert_eq!(last, 1);
-    }
-}
-
-fn ready_again(ready: &UpstreamReady) -> UpstreamReady {
-    UpstreamReady {
-        credential: ready.credential.clone(),
-        mechanisms: ready.mechanisms.clone(),
-        host: ready.host.clone(),
-        ..*ready
+        check_last_step(ImapUpstream::new(ready, None), &says, &bytes)?;
     }
 }

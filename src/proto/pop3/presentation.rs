@@ -10,15 +10,15 @@ use std::collections::VecDeque;
 use zeroize::Zeroizing;
 
 use super::response::Offered;
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
+use crate::proto::presentation::{
+    SecretBytes, check_arguments, first_offered, not_offered, token_mechanisms, unsendable,
+};
 use crate::proto::redaction::Redaction;
 use crate::proto::sasl::upstream::{Unsendable, login as sasl_login, message};
 use crate::proto::session::UpstreamReady;
 use crate::proto::{CredentialSecret, Mechanism};
 use crate::secret::ExposeSecret;
-
-/// Bytes that hold a secret and wipe themselves.
-pub(super) type SecretBytes = Zeroizing<Vec<u8>>;
 
 /// By which commands a login is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,7 @@ impl Presentation {
             Way::Sasl(Mechanism::Login) => login(ready),
             Way::Sasl(mechanism) => sasl(mechanism, ready),
         }
-        // What cannot be sent should never have been stored.
-        .map_err(|error: Unsendable| Fault::with_detail(FaultKind::Internal, error))
+        .map_err(unsendable)
     }
 }
 
@@ -71,7 +70,7 @@ fn choose(ready: &UpstreamReady, offered: Option<&Offered>) -> Result<Way, Fault
     match &ready.credential.secret {
         CredentialSecret::OAuth { .. } => choose_for_token(ready, offered),
         CredentialSecret::Password(password) => choose_for_password(
-            is_line(&ready.credential.user) && is_line(password.expose_secret()),
+            check_arguments(&ready.credential.user, password.expose_secret()).is_ok(),
             offered,
         ),
     }
@@ -80,18 +79,8 @@ fn choose(ready: &UpstreamReady, offered: Option<&Offered>) -> Result<Way, Fault
 /// The provider's order decides among what is listed; where nothing is listed, its first.
 fn choose_for_token(ready: &UpstreamReady, offered: Option<&Offered>) -> Result<Way, Fault> {
     let listed = offered.filter(|offered| offered.tells_mechanisms());
-    ready
-        .mechanisms
-        .iter()
-        .copied()
-        // LOGIN is no mechanism for tokens: nobody is known to take one that way.
-        .filter(|mechanism| *mechanism != Mechanism::Login)
-        .find(|mechanism| listed.is_none_or(|offered| offered.lists(*mechanism)))
-        .map(Way::Sasl)
-        .ok_or_else(|| {
-            let needed: Vec<&str> = ready.mechanisms.iter().copied().map(Mechanism::name).collect();
-            not_offered(&needed.join(" or "), offered)
-        })
+    let is_offered = |mechanism| listed.is_none_or(|offered| offered.lists(mechanism));
+    first_offered(&token_mechanisms(ready), is_offered, || logins(offered)).map(Way::Sasl)
 }
 
 /// PLAIN where it is listed. Else USER and PASS, which the oldest servers know and CAPA need not be known for; but a list
@@ -106,18 +95,17 @@ fn choose_for_password(fits_on_a_line: bool, offered: Option<&Offered>) -> Resul
     } else if lists(Mechanism::Login) {
         Ok(Way::Sasl(Mechanism::Login))
     } else {
-        Err(not_offered("PLAIN, USER or LOGIN", offered))
+        Err(not_offered("PLAIN, USER or LOGIN", &logins(offered)))
     }
 }
 
-/// Not the credential's fault, and nothing that a user could type would help; so the client is told to come again.
-fn not_offered(needed: &str, offered: Option<&Offered>) -> Fault {
+/// The ways to log in that are offered, for the log.
+fn logins(offered: Option<&Offered>) -> String {
     let offers = Redaction::default().clean(&offered.map(Offered::rendered).unwrap_or_default());
-    let offers = match offers.is_empty() {
-        true => "no login at all",
-        false => &offers,
-    };
-    Fault::unavailable(format_args!("login needs {needed}, but the upstream offers {offers}"))
+    match offers.is_empty() {
+        true => "no login at all".to_owned(),
+        false => offers,
+    }
 }
 
 /// `AUTH` with a mechanism of one message, sent when the upstream asks for it.
@@ -153,12 +141,7 @@ fn login(ready: &UpstreamReady) -> Result<Presentation, Unsendable> {
 fn user_pass(ready: &UpstreamReady) -> Result<Presentation, Unsendable> {
     let user = &ready.credential.user;
     let password = ready.credential.secret.exposable().expose_secret();
-    if !is_line(user) {
-        return Err(Unsendable::User);
-    }
-    if !is_line(password) {
-        return Err(Unsendable::Password);
-    }
+    check_arguments(user, password)?;
     let mut redaction = Redaction::default();
     redaction.add(password.as_bytes());
     Ok(Presentation {
@@ -167,11 +150,6 @@ fn user_pass(ready: &UpstreamReady) -> Result<Presentation, Unsendable> {
         rest: VecDeque::from([line(&["PASS ", password])]),
         redaction,
     })
-}
-
-/// Whether a line can carry `text` as an argument.
-fn is_line(text: &str) -> bool {
-    !text.is_empty() && !text.contains(['\0', '\r', '\n'])
 }
 
 /// Joins without growing, so that no copy of a secret is left behind, and ends the line.
@@ -184,32 +162,8 @@ fn line(parts: &[&str]) -> SecretBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::Credential;
-    use crate::proto::session::UpstreamSecurity;
-
-    fn ready(user: &str, secret: CredentialSecret, mechanisms: &[Mechanism]) -> UpstreamReady {
-        UpstreamReady {
-            credential: Credential {
-                user: user.to_owned(),
-                secret,
-            },
-            mechanisms: mechanisms.to_vec(),
-            host: "pop.example.com".to_owned(),
-            port: 995,
-            security: UpstreamSecurity::Secured,
-        }
-    }
-
-    fn token() -> CredentialSecret {
-        CredentialSecret::OAuth {
-            token: "tok".to_owned().into(),
-            generation: 1,
-        }
-    }
-
-    fn password(text: &str) -> CredentialSecret {
-        CredentialSecret::Password(text.to_owned().into())
-    }
+    use crate::fault::FaultKind;
+    use crate::proto::testing::login::{password_secret, ready, token_secret};
 
     /// A list of capabilities between commas; `-` where none is known.
     fn composed(ready: &UpstreamReady, offered: &str) -> Result<Vec<String>, Fault> {
@@ -223,7 +177,7 @@ mod tests {
     #[test]
     fn the_providers_order_decides_among_what_is_listed_and_the_response_waits() {
         use Mechanism::{OAuthBearer, XOAuth2};
-        let bearer = "bixhPWEsAWhvc3Q9cG9wLmV4YW1wbGUuY29tAXBvcnQ9OTk1AWF1dGg9QmVhcmVyIHRvawEB\r\n";
+        let bearer = "bixhPWEsAWhvc3Q9bWFpbC5leGFtcGxlLmNvbQFwb3J0PTk5MwFhdXRoPUJlYXJlciB0b2sBAQ==\r\n";
         let xoauth2 = "dXNlcj1hAWF1dGg9QmVhcmVyIHRvawEB\r\n";
         for (order, offered, expected) in [
             (
@@ -245,7 +199,7 @@ mod tests {
             (&[OAuthBearer, XOAuth2], "-", ["AUTH OAUTHBEARER\r\n", bearer]),
         ] {
             assert_eq!(
-                composed(&ready("a", token(), order), offered).unwrap(),
+                composed(&ready("a", token_secret("tok"), order), offered).unwrap(),
                 expected,
                 "{offered}"
             );
@@ -254,8 +208,8 @@ mod tests {
 
     #[test]
     fn what_is_not_offered_is_named_and_is_nobodys_password() {
-        let with_token = ready("a", token(), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
-        let with_password = ready("a", password("x"), &[]);
+        let with_token = ready("a", token_secret("tok"), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
+        let with_password = ready("a", password_secret("x"), &[]);
         for (ready, offered, said) in [
             (
                 &with_token,
@@ -303,12 +257,12 @@ mod tests {
             ("SASL LOGIN", &login),
         ] {
             assert_eq!(
-                &composed(&ready("tim", password("p w"), &[]), offered).unwrap(),
+                &composed(&ready("tim", password_secret("p w"), &[]), offered).unwrap(),
                 expected,
                 "{offered}"
             );
         }
-        let broken = composed(&ready("tim", password("p\r\nw"), &[]), "USER,SASL LOGIN").unwrap();
+        let broken = composed(&ready("tim", password_secret("p\r\nw"), &[]), "USER,SASL LOGIN").unwrap();
         assert_eq!(broken, ["AUTH LOGIN\r\n", "dGlt\r\n", "cA0Kdw==\r\n"]);
     }
 
@@ -325,7 +279,7 @@ mod tests {
             ("a\n", "x", "SASL LOGIN"),
             ("a", "", "SASL LOGIN"),
         ] {
-            let fault = composed(&ready(user, password(secret), &[]), offered).unwrap_err();
+            let fault = composed(&ready(user, password_secret(secret), &[]), offered).unwrap_err();
             assert_eq!(fault.kind, FaultKind::Internal, "{user:?} {secret:?}");
         }
     }

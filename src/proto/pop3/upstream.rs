@@ -23,18 +23,16 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::presentation::{Presentation, SecretBytes, Way};
+use super::presentation::{Presentation, Way};
 use super::refusal::{Told, refusal};
 use super::response::{Offered, Refused, ReplyFramer, Response};
 use crate::fault::Fault;
-use crate::proto::Mechanism;
-use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
+use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
+use crate::proto::outbox::{Outbox, closed};
+use crate::proto::presentation::SecretBytes;
 use crate::proto::redaction::Redaction;
-use crate::proto::sasl::upstream::{OAUTHBEARER_CHALLENGE_ANSWER, XOAUTH2_CHALLENGE_ANSWER};
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 
 /// Makes [`Pop3Upstream`]s.
@@ -52,7 +50,7 @@ impl DialUpstream for DialPop3 {
 pub struct Pop3Upstream {
     replies: ReplyFramer,
     state: State,
-    steps: VecDeque<UpstreamStep>,
+    out: Outbox,
 }
 
 impl Pop3Upstream {
@@ -61,7 +59,7 @@ impl Pop3Upstream {
         Self {
             replies: ReplyFramer::default(),
             state: State::Greeting(AwaitGreeting { ready }),
-            steps: VecDeque::new(),
+            out: Outbox::default(),
         }
     }
 
@@ -69,7 +67,7 @@ impl Pop3Upstream {
     fn handle_lines(&mut self) {
         while self.state.takes_lines() {
             match self.replies.next_line() {
-                Ok(Some(line)) => self.step(|state, steps| state.on_line(line.as_bytes(), steps)),
+                Ok(Some(line)) => self.step(|state, out| state.on_line(line.as_bytes(), out)),
                 Ok(None) => return,
                 Err(error) => {
                     let place = self.state.name();
@@ -83,9 +81,9 @@ impl Pop3Upstream {
     }
 
     /// Replaces the state by what `transition` makes of it.
-    fn step(&mut self, transition: impl FnOnce(State, &mut VecDeque<UpstreamStep>) -> Result<State, Fault>) {
+    fn step(&mut self, transition: impl FnOnce(State, &mut Outbox) -> Result<State, Fault>) {
         let state = std::mem::replace(&mut self.state, State::Failed);
-        match transition(state, &mut self.steps) {
+        match transition(state, &mut self.out) {
             Ok(next) => self.state = next,
             Err(fault) => self.fail(fault),
         }
@@ -93,10 +91,7 @@ impl Pop3Upstream {
 
     fn fail(&mut self, fault: Fault) {
         self.state = State::Failed;
-        // IMPORTANT: a write that nobody has taken yet must not go out any more: it could be a credential behind a fault
-        // that came in the same piece.
-        self.steps.retain(|step| matches!(step, UpstreamStep::Challenged(_)));
-        self.steps.push_back(UpstreamStep::Failed(fault));
+        self.out.fail(fault);
     }
 }
 
@@ -110,28 +105,21 @@ impl UpstreamDialogue for Pop3Upstream {
 
     fn handle_eof(&mut self) {
         if !matches!(self.state, State::LoggedIn | State::Failed) {
-            let place = self.state.name();
-            self.fail(Fault::unavailable(format_args!(
-                "upstream closed the connection, {place}"
-            )));
+            self.fail(closed(self.state.name()));
         }
     }
 
     fn handle_secured(&mut self) {
-        self.step(|state, steps| {
+        self.step(|state, out| {
             Ok(match state {
-                State::Handshake(AwaitHandshake { ready }) => State::Capa(AwaitCapa::ask(ready, steps)),
+                State::Handshake(AwaitHandshake { ready }) => State::Capa(AwaitCapa::ask(ready, out)),
                 other => other,
             })
         });
     }
 
     fn poll_step(&mut self) -> Option<UpstreamStep> {
-        let mut step = self.steps.pop_front()?;
-        if let UpstreamStep::LoggedIn(greeted) = &mut step {
-            greeted.surplus = self.replies.take_surplus();
-        }
-        Some(step)
+        self.out.poll(|| self.replies.take_surplus())
     }
 
     fn state_name(&self) -> &'static str {
@@ -146,8 +134,6 @@ impl fmt::Debug for Pop3Upstream {
             .finish_non_exhaustive()
     }
 }
-
-type Steps = VecDeque<UpstreamStep>;
 
 /// The states, named by what they wait for.
 enum State {
@@ -187,19 +173,19 @@ impl State {
         !matches!(self, Self::Handshake(_) | Self::LoggedIn | Self::Failed)
     }
 
-    fn on_line(self, line: &[u8], steps: &mut Steps) -> Result<Self, Fault> {
+    fn on_line(self, line: &[u8], out: &mut Outbox) -> Result<Self, Fault> {
         if let Self::List(waiting) = self {
-            return waiting.on_line(line, steps);
+            return waiting.on_line(line, out);
         }
         let Some(response) = Response::parse(line) else {
             return Err(unexpected(line, &self));
         };
         match self {
-            Self::Greeting(waiting) => waiting.on_response(&response, line, steps),
-            Self::Stls(waiting) => waiting.on_response(&response, line, steps),
-            Self::Capa(waiting) => waiting.on_response(&response, line, steps),
-            Self::Invitation(waiting) => waiting.on_response(&response, line, steps),
-            Self::Answer(waiting) => waiting.on_response(&response, line, steps),
+            Self::Greeting(waiting) => waiting.on_response(&response, line, out),
+            Self::Stls(waiting) => waiting.on_response(&response, line, out),
+            Self::Capa(waiting) => waiting.on_response(&response, line, out),
+            Self::Invitation(waiting) => waiting.on_response(&response, line, out),
+            Self::Answer(waiting) => waiting.on_response(&response, line, out),
             Self::List(_) | Self::Handshake(_) | Self::LoggedIn | Self::Failed => Ok(self),
         }
     }
@@ -219,14 +205,14 @@ struct AwaitGreeting {
 }
 
 impl AwaitGreeting {
-    fn on_response(self, response: &Response<'_>, line: &[u8], steps: &mut Steps) -> Result<State, Fault> {
+    fn on_response(self, response: &Response<'_>, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
         match (response, self.ready.security) {
             (Response::Ok(_), UpstreamSecurity::StartTls) => {
-                send(steps, "STLS\r\n");
+                out.send("STLS\r\n");
                 Ok(State::Stls(AwaitStls { ready: self.ready }))
             }
             (Response::Ok(_), UpstreamSecurity::Secured | UpstreamSecurity::Clear) => {
-                Ok(State::Capa(AwaitCapa::ask(self.ready, steps)))
+                Ok(State::Capa(AwaitCapa::ask(self.ready, out)))
             }
             _ => Err(unexpected(line, &State::Greeting(self))),
         }
@@ -239,10 +225,10 @@ struct AwaitStls {
 }
 
 impl AwaitStls {
-    fn on_response(self, response: &Response<'_>, line: &[u8], steps: &mut Steps) -> Result<State, Fault> {
+    fn on_response(self, response: &Response<'_>, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
         match response {
             Response::Ok(_) => {
-                steps.push_back(UpstreamStep::Secure);
+                out.secure();
                 Ok(State::Handshake(AwaitHandshake { ready: self.ready }))
             }
             Response::Err(refused) => {
@@ -265,18 +251,18 @@ struct AwaitCapa {
 }
 
 impl AwaitCapa {
-    fn ask(ready: UpstreamReady, steps: &mut Steps) -> Self {
-        send(steps, "CAPA\r\n");
+    fn ask(ready: UpstreamReady, out: &mut Outbox) -> Self {
+        out.send("CAPA\r\n");
         Self { ready }
     }
 
-    fn on_response(self, response: &Response<'_>, line: &[u8], steps: &mut Steps) -> Result<State, Fault> {
+    fn on_response(self, response: &Response<'_>, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
         match response {
             Response::Ok(_) => Ok(State::List(AwaitList {
                 ready: self.ready,
                 offered: Offered::default(),
             })),
-            Response::Err(_) => present(&self.ready, None, steps),
+            Response::Err(_) => present(&self.ready, None, out),
             Response::Continuation(_) => Err(unexpected(line, &State::Capa(self))),
         }
     }
@@ -289,9 +275,9 @@ struct AwaitList {
 }
 
 impl AwaitList {
-    fn on_line(mut self, line: &[u8], steps: &mut Steps) -> Result<State, Fault> {
+    fn on_line(mut self, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
         if line == b"." {
-            return present(&self.ready, Some(&self.offered), steps);
+            return present(&self.ready, Some(&self.offered), out);
         }
         self.offered.add(line);
         Ok(State::List(self))
@@ -299,9 +285,9 @@ impl AwaitList {
 }
 
 /// Begins the login.
-fn present(ready: &UpstreamReady, offered: Option<&Offered>, steps: &mut Steps) -> Result<State, Fault> {
+fn present(ready: &UpstreamReady, offered: Option<&Offered>, out: &mut Outbox) -> Result<State, Fault> {
     let presentation = Presentation::compose(ready, offered)?;
-    send_secret(steps, presentation.opening);
+    out.send(presentation.opening);
     let login = Login {
         way: presentation.way,
         redaction: presentation.redaction,
@@ -350,11 +336,11 @@ struct AwaitInvitation {
 }
 
 impl AwaitInvitation {
-    fn on_response(mut self, response: &Response<'_>, line: &[u8], steps: &mut Steps) -> Result<State, Fault> {
+    fn on_response(mut self, response: &Response<'_>, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
         match (response, self.login.way) {
             (Response::Continuation(_), Way::Sasl(_)) | (Response::Ok(_), Way::UserPass) => {
                 if let Some(line) = self.rest.pop_front() {
-                    send_secret(steps, line);
+                    out.send(line);
                 }
                 Ok(self.login.await_next(self.rest, Told::Credential))
             }
@@ -371,47 +357,22 @@ struct AwaitAnswer {
 }
 
 impl AwaitAnswer {
-    fn on_response(mut self, response: &Response<'_>, line: &[u8], steps: &mut Steps) -> Result<State, Fault> {
+    fn on_response(mut self, response: &Response<'_>, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
         match (response, self.login.way) {
             (Response::Ok(_), _) => {
-                steps.push_back(UpstreamStep::LoggedIn(UpstreamGreeted::default()));
+                out.logged_in(Bytes::new());
                 Ok(State::LoggedIn)
             }
             (Response::Err(refused), _) => Err(self.login.refused(refused, Told::Credential)),
             // More than one would keep a login going for nothing.
             (Response::Continuation(challenge), Way::Sasl(mechanism)) if !self.is_challenged => {
-                self.answer_challenge(mechanism, challenge, steps);
+                out.answer_challenge(Some(mechanism), challenge, &self.login.redaction);
                 self.is_challenged = true;
                 Ok(State::Answer(self))
             }
             (Response::Continuation(_), _) => Err(unexpected(line, &State::Answer(self))),
         }
     }
-
-    /// The upstream explains a refusal (RFC 7628 §3.2.2) and says `-ERR` once that was acknowledged. A mechanism that knows no
-    /// such thing is cancelled (RFC 5034 §4).
-    fn answer_challenge(&self, mechanism: Mechanism, challenge: &[u8], steps: &mut Steps) {
-        let explained = STANDARD
-            .decode(challenge.trim_ascii())
-            .unwrap_or_else(|_| challenge.to_vec());
-        let explained = self.login.redaction.clean(&explained);
-        steps.push_back(UpstreamStep::Challenged(explained));
-        let answer = match mechanism {
-            Mechanism::XOAuth2 => XOAUTH2_CHALLENGE_ANSWER,
-            Mechanism::OAuthBearer => OAUTHBEARER_CHALLENGE_ANSWER,
-            Mechanism::Plain | Mechanism::Login => "*",
-        };
-        send_secret(steps, SecretBytes::new(format!("{answer}\r\n").into_bytes()));
-    }
-}
-
-fn send(steps: &mut Steps, line: &'static str) {
-    steps.push_back(UpstreamStep::Send(Bytes::from_static(line.as_bytes())));
-}
-
-/// A line that wipes itself once it was written.
-fn send_secret(steps: &mut Steps, line: SecretBytes) {
-    steps.push_back(UpstreamStep::Send(Bytes::from_owner(line)));
 }
 
 /// The fault of a line that the state has no use for.

@@ -4,111 +4,16 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fault::FaultKind;
-use crate::proto::{Credential, CredentialSecret};
+use crate::proto::Mechanism;
+use crate::proto::testing::login::{
+    self, ALL, Run, TOKEN, WITHOUT_STARTTLS, assert_end_is_told, blob, check_interactive_split, check_last_step,
+    check_split, oauth, password, readies,
+};
 
-/// What became of a login.
-#[derive(Debug, PartialEq, Eq)]
-struct Run {
-    /// What was written, each write a string, with `<TLS>` for a handshake and `<challenge …>` for a reported one.
-    wrote: Vec<String>,
-    outcome: Option<Outcome>,
-    state: &'static str,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    LoggedIn { surplus: String },
-    Failed(Fault),
-}
-
-impl Run {
-    fn surplus(&self) -> &str {
-        match &self.outcome {
-            Some(Outcome::LoggedIn { surplus }) => surplus,
-            other => panic!("not logged in: {other:?}"),
-        }
-    }
-
-    fn fault(&self) -> &Fault {
-        match &self.outcome {
-            Some(Outcome::Failed(fault)) => fault,
-            other => panic!("not failed: {other:?}"),
-        }
-    }
-
-    fn refusal(&self) -> (Option<&str>, &str, bool) {
-        match &self.fault().kind {
-            FaultKind::UpstreamRefused(refusal) => (refusal.code.as_deref(), &refusal.text, refusal.blames_credential),
-            other => panic!("not refused: {other:?}"),
-        }
-    }
-}
-
-const TOKEN: &str = "ya29.a0AfH6SMBx-token-of-the-test";
-const PASSWORD: &str = "correct horse battery";
-
-fn ready(secret: CredentialSecret, security: UpstreamSecurity) -> UpstreamReady {
-    UpstreamReady {
-        credential: Credential {
-            user: "ada@example.com".to_owned(),
-            secret,
-        },
-        mechanisms: vec![Mechanism::OAuthBearer, Mechanism::XOAuth2],
-        host: "pop.example.com".to_owned(),
-        port: 995,
-        security,
-    }
-}
-
-fn oauth(security: UpstreamSecurity) -> UpstreamReady {
-    let token = TOKEN.to_owned().into();
-    ready(CredentialSecret::OAuth { token, generation: 7 }, security)
-}
-
-fn password(security: UpstreamSecurity) -> UpstreamReady {
-    ready(CredentialSecret::Password(PASSWORD.to_owned().into()), security)
-}
-
-fn take_steps(dialogue: &mut Pop3Upstream, run: &mut Run) {
-    while let Some(step) = dialogue.poll_step() {
-        assert_eq!(run.outcome, None, "a step behind the last one");
-        match step {
-            UpstreamStep::Send(bytes) => run.wrote.push(String::from_utf8(bytes.to_vec()).unwrap()),
-            UpstreamStep::Secure => {
-                run.wrote.push("<TLS>".to_owned());
-                dialogue.handle_secured();
-            }
-            UpstreamStep::Challenged(text) => run.wrote.push(format!("<challenge {text}>")),
-            UpstreamStep::Learned(_) => panic!("POP3 promises nothing before a login"),
-            UpstreamStep::LoggedIn(greeted) => {
-                assert!(greeted.for_client.is_empty(), "POP3 has nothing to say unasked");
-                run.outcome = Some(Outcome::LoggedIn {
-                    surplus: String::from_utf8(greeted.surplus.to_vec()).unwrap(),
-                });
-            }
-            UpstreamStep::Failed(fault) => run.outcome = Some(Outcome::Failed(fault)),
-        }
-    }
-}
-
-/// Feeds each of `says` in pieces of `piece` bytes, as an upstream would that waits for our writes in between. What comes in
-/// pieces behind the last step is the relay's, and is counted to the surplus here.
 fn run_in_pieces(ready: UpstreamReady, says: &[&str], piece: usize) -> Run {
-    let mut dialogue = Pop3Upstream::new(ready);
-    let mut run = Run {
-        wrote: Vec::new(),
-        outcome: None,
-        state: "",
-    };
-    for bytes in says.iter().flat_map(|said| said.as_bytes().chunks(piece)) {
-        if let Some(Outcome::LoggedIn { surplus }) = &mut run.outcome {
-            surplus.push_str(std::str::from_utf8(bytes).unwrap());
-            continue;
-        }
-        dialogue.handle_bytes(bytes);
-        take_steps(&mut dialogue, &mut run);
-    }
-    run.state = dialogue.state_name();
+    let run = login::run_in_pieces(Pop3Upstream::new(ready), says, piece);
+    run.assert_client_hears_nothing();
+    run.assert_nothing_learned();
     run
 }
 
@@ -125,18 +30,6 @@ const EXCHANGE: &str = "+OK\r\nTOP\r\nUIDL\r\nSASL PLAIN XOAUTH2\r\nUSER\r\n.\r\
 const GMAIL_CHALLENGE: &str =
     "+ eyJzdGF0dXMiOiI0MDAiLCJzY2hlbWVzIjoiQmVhcmVyIiwic2NvcGUiOiJodHRwczovL21haWwuZ29vZ2xlLmNvbS8ifQ==\r\n";
 
-fn blob(mechanism: Mechanism) -> String {
-    let token = TOKEN.to_owned().into();
-    match mechanism {
-        Mechanism::OAuthBearer => {
-            crate::proto::sasl::upstream::oauthbearer("ada@example.com", "pop.example.com", 995, &token)
-        }
-        _ => crate::proto::sasl::upstream::xoauth2("ada@example.com", &token),
-    }
-    .unwrap()
-    .to_string()
-}
-
 #[test]
 fn a_token_goes_in_two_steps_by_the_first_mechanism_that_is_offered() {
     let gmail = run(
@@ -149,7 +42,7 @@ fn a_token_goes_in_two_steps_by_the_first_mechanism_that_is_offered() {
         ],
     );
     let bearer = format!("{}\r\n", blob(Mechanism::OAuthBearer));
-    assert_eq!(gmail.wrote, ["CAPA\r\n", "AUTH OAUTHBEARER\r\n", &bearer]);
+    assert_eq!(gmail.did, ["CAPA\r\n", "AUTH OAUTHBEARER\r\n", &bearer]);
     assert_eq!(gmail.surplus(), "+OK 2 320\r\n");
 
     // Exchange's continuation has no space, and its banner looks like an offer of APOP.
@@ -163,7 +56,7 @@ fn a_token_goes_in_two_steps_by_the_first_mechanism_that_is_offered() {
         ],
     );
     let xoauth2 = format!("{}\r\n", blob(Mechanism::XOAuth2));
-    assert_eq!(exchange.wrote, ["CAPA\r\n", "AUTH XOAUTH2\r\n", &xoauth2]);
+    assert_eq!(exchange.did, ["CAPA\r\n", "AUTH XOAUTH2\r\n", &xoauth2]);
     assert_eq!(exchange.surplus(), "");
 }
 
@@ -174,7 +67,7 @@ fn without_capabilities_the_providers_first_mechanism_is_tried() {
             oauth(UpstreamSecurity::Secured),
             &["+OK hi\r\n", capa, "+\r\n", "+OK\r\n"],
         );
-        assert_eq!(run.wrote[..2], ["CAPA\r\n", "AUTH OAUTHBEARER\r\n"]);
+        assert_eq!(run.did[..2], ["CAPA\r\n", "AUTH OAUTHBEARER\r\n"]);
         assert_eq!(run.surplus(), "");
     }
 }
@@ -196,7 +89,7 @@ fn a_refused_token_is_explained_acknowledged_and_blamed() {
             ],
         );
         let challenge = r#"<challenge {"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}>"#;
-        assert_eq!(run.wrote[3..], [challenge, answer], "{mechanism:?}");
+        assert_eq!(run.did[3..], [challenge, answer], "{mechanism:?}");
         assert_eq!(
             run.refusal(),
             (Some("AUTH"), "Username and password not accepted.", true)
@@ -249,7 +142,7 @@ fn what_is_not_the_credentials_fault_is_not_blamed_on_it() {
         command.fault(),
         &Fault::unavailable("upstream answers AUTH XOAUTH2 with -ERR Protocol error. 14")
     );
-    assert_eq!(command.wrote.len(), 2, "the token stays here");
+    assert_eq!(command.did.len(), 2, "the token stays here");
 }
 
 #[test]
@@ -259,7 +152,7 @@ fn a_password_goes_by_plain_by_user_and_pass_or_by_login() {
         &["+OK hi\r\n", GMAIL, "+ \r\n", "+OK in\r\n"],
     );
     assert_eq!(
-        plain.wrote,
+        plain.did,
         [
             "CAPA\r\n",
             "AUTH PLAIN\r\n",
@@ -276,7 +169,7 @@ fn a_password_goes_by_plain_by_user_and_pass_or_by_login() {
         ],
     );
     assert_eq!(
-        user.wrote,
+        user.did,
         ["CAPA\r\n", "USER ada@example.com\r\n", "PASS correct horse battery\r\n"]
     );
     assert_eq!(user.surplus(), "+OK 0 0\r\n");
@@ -291,7 +184,7 @@ fn a_password_goes_by_plain_by_user_and_pass_or_by_login() {
         ],
     );
     assert_eq!(
-        login.wrote[1..],
+        login.did[1..],
         [
             "AUTH LOGIN\r\n",
             "YWRhQGV4YW1wbGUuY29t\r\n",
@@ -310,7 +203,7 @@ fn a_refused_name_or_password_is_blamed() {
     );
     assert_eq!(name.refusal(), (None, "never heard of ada", true));
     assert_eq!(name.fault().detail, "in answer to USER and PASS");
-    assert_eq!(name.wrote.len(), 2, "the password stays here");
+    assert_eq!(name.did.len(), 2, "the password stays here");
     let secret = run(
         password(UpstreamSecurity::Secured),
         &[&begin[..], &["+OK\r\n", "-ERR invalid password\r\n"]].concat(),
@@ -325,7 +218,7 @@ fn stls_comes_before_everything_and_what_was_said_in_clear_is_forgotten() {
         &["+OK hi <1@x>\r\n", "+OK begin\r\n", EXCHANGE, "+\r\n", "+OK in\r\n"],
     );
     let blob = format!("{}\r\n", blob(Mechanism::XOAuth2));
-    assert_eq!(run.wrote, ["STLS\r\n", "<TLS>", "CAPA\r\n", "AUTH XOAUTH2\r\n", &blob]);
+    assert_eq!(run.did, ["STLS\r\n", "<TLS>", "CAPA\r\n", "AUTH XOAUTH2\r\n", &blob]);
     assert_eq!(run.surplus(), "");
 }
 
@@ -334,12 +227,12 @@ fn data_in_clear_behind_the_ok_of_stls_is_an_injection() {
     for injected in ["+OK\r\nSASL PLAIN\r\n.\r\n", "-ERR x\r\n", "+", "\r\n", "\x16\x03\x03"] {
         let answer = format!("+OK go\r\n{injected}");
         let run = run(oauth(UpstreamSecurity::StartTls), &["+OK hi\r\n", &answer]);
-        assert_eq!(run.wrote, ["STLS\r\n"], "no handshake: {injected:?}");
+        assert_eq!(run.did, ["STLS\r\n"], "no handshake: {injected:?}");
         assert_eq!(run.fault(), &super::injected());
     }
     // Both answers and more, before anything was asked.
     let early = run(oauth(UpstreamSecurity::StartTls), &["+OK hi\r\n+OK go\r\n+OK x\r\n"]);
-    assert_eq!((early.wrote.len(), early.fault()), (0, &super::injected()));
+    assert_eq!((early.did.len(), early.fault()), (0, &super::injected()));
     // In a piece of its own, before the handshake was done.
     let mut dialogue = Pop3Upstream::new(oauth(UpstreamSecurity::StartTls));
     dialogue.handle_bytes(b"+OK hi\r\n+OK go\r\n");
@@ -371,7 +264,7 @@ fn stls_that_is_refused_or_avoided_ends_the_login_before_the_credential() {
         let run = run(oauth(UpstreamSecurity::StartTls), says);
         assert_eq!(run.fault().kind, FaultKind::Unavailable);
         assert!(run.fault().detail.contains(detail), "{:?}", run.fault());
-        assert_eq!(run.wrote, ["STLS\r\n"]);
+        assert_eq!(run.did, ["STLS\r\n"]);
     }
 }
 
@@ -394,7 +287,7 @@ fn a_greeting_that_is_none_ends_the_login() {
             let run = run(oauth(security), &[&format!("{greeting}\r\n")]);
             let detail = format!("upstream sent an unexpected reply, waiting for the upstream's greeting: {greeting}");
             assert_eq!(run.fault(), &Fault::unavailable(detail));
-            assert!(run.wrote.is_empty());
+            assert!(run.did.is_empty());
         }
     }
 }
@@ -418,22 +311,9 @@ fn every_state_says_where_the_login_was_when_the_upstream_went_away() {
     ];
     for (ready, states) in [(oauth as fn(_) -> _, &sasl[..]), (password, &user_pass)] {
         for count in 0..states.len() {
-            let mut dialogue = Pop3Upstream::new(ready(UpstreamSecurity::StartTls));
-            let mut run = Run {
-                wrote: Vec::new(),
-                outcome: None,
-                state: "",
-            };
-            for (said, _) in &states[..count] {
-                dialogue.handle_bytes(said.as_bytes());
-                take_steps(&mut dialogue, &mut run);
-            }
-            let name = states[count].1;
-            assert_eq!(dialogue.state_name(), name);
-            dialogue.handle_eof();
-            take_steps(&mut dialogue, &mut run);
-            let expected = Fault::unavailable(format!("upstream closed the connection, {name}"));
-            assert_eq!(run.fault(), &expected);
+            let says: Vec<&str> = states[..count].iter().map(|(said, _)| *said).collect();
+            let dialogue = Pop3Upstream::new(ready(UpstreamSecurity::StartTls));
+            assert_end_is_told(dialogue, &says, states[count].1);
         }
     }
 }
@@ -444,12 +324,12 @@ fn a_challenge_that_makes_no_sense_is_cancelled_and_a_second_one_is_the_end() {
         password(UpstreamSecurity::Secured),
         &["+OK hi\r\n", GMAIL, "+\r\n", "+ ?\r\n", "-ERR cancelled\r\n"],
     );
-    assert_eq!(cancelled.wrote[3..], ["<challenge ?>", "*\r\n"]);
+    assert_eq!(cancelled.did[3..], ["<challenge ?>", "*\r\n"]);
     let endless = run(
         oauth(UpstreamSecurity::Secured),
         &["+OK hi\r\n", EXCHANGE, "+\r\n", "+ e30=\r\n", "+ e30=\r\n"],
     );
-    assert_eq!(endless.wrote[3..], ["<challenge {}>", "\r\n"]);
+    assert_eq!(endless.did[3..], ["<challenge {}>", "\r\n"]);
     assert!(
         endless.fault().detail.contains("unexpected reply"),
         "{:?}",
@@ -469,7 +349,7 @@ fn an_upstream_that_echoes_the_credential_is_not_repeated() {
     ] {
         let says = ["+OK hi\r\n", EXCHANGE, "+\r\n", &echo];
         let run = run(oauth(UpstreamSecurity::Secured), &says);
-        let seen = format!("{:?} {:?}", &run.wrote[3..], run.outcome);
+        let seen = format!("{:?} {:?}", &run.did[3..], run.outcome);
         assert!(
             run.outcome.is_some() && !seen.contains(blob.split_at(20).0) && !seen.contains(TOKEN.split_at(16).0),
             "{seen}"
@@ -503,7 +383,7 @@ fn a_credential_behind_a_fault_of_the_same_piece_is_not_sent() {
         oauth(UpstreamSecurity::Secured),
         &["+OK hi\r\n", &format!("{EXCHANGE}+\r\nHTTP/1.1 400\r\n")],
     );
-    assert_eq!(run.wrote, ["CAPA\r\n"]);
+    assert_eq!(run.did, ["CAPA\r\n"]);
     assert!(run.fault().detail.contains("HTTP/1.1 400"));
 }
 
@@ -553,23 +433,6 @@ const FRAGMENTS: [&str; 20] = [
     "x",
 ];
 
-fn readies(securities: &'static [UpstreamSecurity]) -> impl Strategy<Value = UpstreamReady> {
-    let security = proptest::sample::select(securities);
-    (any::<bool>(), security).prop_map(|(is_oauth, security)| match is_oauth {
-        true => oauth(security),
-        false => password(security),
-    })
-}
-
-/// On these, what came in clear and what came in TLS cannot be told by the pieces it came in.
-const WITHOUT_STARTTLS: &[UpstreamSecurity] = &[UpstreamSecurity::Secured, UpstreamSecurity::Clear];
-
-const ALL: &[UpstreamSecurity] = &[
-    UpstreamSecurity::Secured,
-    UpstreamSecurity::Clear,
-    UpstreamSecurity::StartTls,
-];
-
 proptest! {
     #![proptest_config(crate::proto::testing::proptest_config("proptest-regressions/pop3_upstream.txt"))]
 
@@ -579,10 +442,7 @@ proptest! {
         says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..12),
         piece in 1usize..50,
     ) {
-        let whole = run(ready_again(&ready), &[&says.concat()]);
-        let split = run_in_pieces(ready, &[&says.concat()], piece);
-        prop_assert_eq!(whole.outcome, split.outcome);
-        prop_assert_eq!(whole.state, split.state);
+        check_split(run_in_pieces, ready, &says, piece)?;
     }
 
     #[test]
@@ -593,7 +453,7 @@ proptest! {
     ) {
         // A piece that ends a line and begins another is an injection on one side of the cut only.
         let lines: Vec<&str> = says.iter().flat_map(|said| said.split_inclusive('\n')).collect();
-        prop_assert_eq!(run(ready_again(&ready), &lines), run_in_pieces(ready, &lines, piece));
+        check_interactive_split(run_in_pieces, ready, &lines, piece)?;
     }
 
     #[test]
@@ -602,33 +462,6 @@ proptest! {
         says in proptest::collection::vec(proptest::sample::select(&FRAGMENTS[..]), 0..20),
         bytes in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
-        let mut dialogue = Pop3Upstream::new(ready);
-        let mut last = 0;
-        for said in says.iter().map(|said| said.as_bytes()).chain(std::iter::once(&bytes[..])) {
-            dialogue.handle_bytes(said);
-            while let Some(step) = dialogue.poll_step() {
-                let shown = format!("{step:?}");
-                prop_assert!(!shown.contains(TOKEN) && !shown.contains(PASSWORD));
-                match step {
-                    UpstreamStep::Secure => dialogue.handle_secured(),
-                    UpstreamStep::LoggedIn(_) | UpstreamStep::Failed(_) => last += 1,
-                    UpstreamStep::Send(_) | UpstreamStep::Challenged(_) | UpstreamStep::Learned(_) => prop_assert_eq!(last, 0),
-                }
-            }
-        }
-        dialogue.handle_eof();
-        while dialogue.poll_step().is_some() {
-            last += 1;
-        }
-        prop_assert_eq!(last, 1);
-    }
-}
-
-fn ready_again(ready: &UpstreamReady) -> UpstreamReady {
-    UpstreamReady {
-        credential: ready.credential.clone(),
-        mechanisms: ready.mechanisms.clone(),
-        host: ready.host.clone(),
-        ..*ready
+        check_last_step(Pop3Upstream::new(ready), &says, &bytes)?;
     }
 }

@@ -103,11 +103,17 @@ pub fn oauthbearer(user: &str, host: &str, port: u16, token: &SecretString) -> R
     ]))
 }
 
-/// What answers the JSON challenge of a refused OAUTHBEARER attempt: base64 of `\x01` (RFC 7628 §3.2.3).
-pub const OAUTHBEARER_CHALLENGE_ANSWER: &str = "AQ==";
-
-/// What answers the JSON challenge of a refused XOAUTH2 attempt: nothing, on a line of its own.
-pub const XOAUTH2_CHALLENGE_ANSWER: &str = "";
+/// What answers a challenge behind the whole credential, in base64; `None` for a login without SASL.
+///
+/// For a refused OAUTHBEARER that is `\x01` (RFC 7628 §3.2.3), for a refused XOAUTH2 an empty line. A login that knows no such
+/// challenge is cancelled (RFC 9051 §6.2.2, RFC 4954 §4, RFC 5034 §4).
+pub fn challenge_answer(mechanism: Option<Mechanism>) -> &'static str {
+    match mechanism {
+        Some(Mechanism::OAuthBearer) => "AQ==",
+        Some(Mechanism::XOAuth2) => "",
+        Some(Mechanism::Plain | Mechanism::Login) | None => "*",
+    }
+}
 
 fn check_user(user: &str) -> Result<(), Unsendable> {
     if user.is_empty() || user.contains(char::is_control) {

@@ -10,15 +10,13 @@ use std::net::IpAddr;
 use zeroize::Zeroizing;
 
 use super::response::Reply;
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
+use crate::proto::presentation::{SecretBytes, first_offered, token_mechanisms, unsendable};
 use crate::proto::redaction::Redaction;
-use crate::proto::sasl::upstream::{Unsendable, login, message};
+use crate::proto::sasl::upstream::{login, message};
 use crate::proto::session::UpstreamReady;
 use crate::proto::{CredentialSecret, Mechanism};
 use crate::secret::ExposeSecret;
-
-/// Bytes that hold a secret and wipe themselves.
-pub(super) type SecretBytes = Zeroizing<Vec<u8>>;
 
 /// A credential, put into the words of the protocol.
 pub(super) struct Presentation {
@@ -121,30 +119,17 @@ fn choose(ready: &UpstreamReady, offered: &Offered) -> Result<Mechanism, Fault> 
     let by_password = [Mechanism::Plain, Mechanism::Login];
     let wanted: Vec<Mechanism> = match ready.credential.secret {
         CredentialSecret::Password(_) => by_password.to_vec(),
-        // Nobody is known to take a token by LOGIN.
-        CredentialSecret::OAuth { .. } => {
-            let known = ready.mechanisms.iter().copied();
-            known.filter(|mechanism| *mechanism != Mechanism::Login).collect()
-        }
+        CredentialSecret::OAuth { .. } => token_mechanisms(ready),
     };
-    let found = wanted.iter().copied().find(|mechanism| offered.offers(*mechanism));
-    found.ok_or_else(|| not_offered(&wanted, offered))
+    first_offered(&wanted, |mechanism| offered.offers(mechanism), || logins(offered))
 }
 
-/// Not the credential's fault, and nothing that a user could type would help; so the client is told to come again.
-fn not_offered(wanted: &[Mechanism], offered: &Offered) -> Fault {
-    let wanted: Vec<&str> = wanted.iter().map(|mechanism| mechanism.name()).collect();
-    let wanted = wanted.join(" or ");
-    let offers = match offered.0.is_empty() {
+/// The ways to log in that are offered, for the log.
+fn logins(offered: &Offered) -> String {
+    match offered.0.is_empty() {
         true => "no AUTH at all".to_owned(),
         false => format!("AUTH {}", Redaction::default().clean(offered.0.join(" ").as_bytes())),
-    };
-    Fault::unavailable(format_args!("login needs {wanted}, but the upstream offers {offers}"))
-}
-
-/// What cannot be sent should never have been stored.
-fn unsendable(error: Unsendable) -> Fault {
-    Fault::with_detail(FaultKind::Internal, error)
+    }
 }
 
 /// Joins without growing, so that no copy of a secret is left behind.
@@ -160,32 +145,8 @@ const COMMAND_LINE_OCTETS_MAX: usize = 512;
 mod tests {
     use super::super::response::ReplyFramer;
     use super::*;
-    use crate::proto::Credential;
-    use crate::proto::session::UpstreamSecurity;
-
-    fn ready(user: &str, secret: CredentialSecret, mechanisms: &[Mechanism]) -> UpstreamReady {
-        UpstreamReady {
-            credential: Credential {
-                user: user.to_owned(),
-                secret,
-            },
-            mechanisms: mechanisms.to_vec(),
-            host: "smtp.example.com".to_owned(),
-            port: 465,
-            security: UpstreamSecurity::Secured,
-        }
-    }
-
-    fn token(text: &str) -> CredentialSecret {
-        CredentialSecret::OAuth {
-            token: text.to_owned().into(),
-            generation: 1,
-        }
-    }
-
-    fn password(text: &str) -> CredentialSecret {
-        CredentialSecret::Password(text.to_owned().into())
-    }
+    use crate::fault::FaultKind;
+    use crate::proto::testing::login::{password_secret, ready, token_secret};
 
     fn offered(keywords: &[&str]) -> Offered {
         let mut framer = ReplyFramer::default();
@@ -228,7 +189,7 @@ mod tests {
             (&[OAuthBearer, XOAuth2], "AUTH LOGIN XOAUTH2", "AUTH XOAUTH2 dXNlc"),
             (&[Login, XOAuth2], "AUTH LOGIN XOAUTH2", "AUTH XOAUTH2 dXNlc"),
         ] {
-            let [write] = &writes(&ready("a@b", token("tok"), order), &[keyword])[..] else {
+            let [write] = &writes(&ready("a@b", token_secret("tok"), order), &[keyword])[..] else {
                 panic!("one write expected");
             };
             assert!(write.starts_with(expected), "{write}");
@@ -239,7 +200,7 @@ mod tests {
     fn the_initial_response_goes_along_only_within_512_octets() {
         let mut seen = Vec::new();
         for length in 300..400 {
-            let ready = ready("a@b", token(&"t".repeat(length)), &[Mechanism::XOAuth2]);
+            let ready = ready("a@b", token_secret(&"t".repeat(length)), &[Mechanism::XOAuth2]);
             match &writes(&ready, &["AUTH XOAUTH2"])[..] {
                 [whole] => {
                     assert!(whole.len() <= 512, "{}", whole.len());
@@ -258,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_password_goes_by_plain_or_else_by_login() {
-        let ready = ready("tim", password("pw"), &[Mechanism::XOAuth2]);
+        let ready = ready("tim", password_secret("pw"), &[Mechanism::XOAuth2]);
         assert_eq!(writes(&ready, &["AUTH LOGIN PLAIN"]), ["AUTH PLAIN AHRpbQBwdw==\r\n"]);
         assert_eq!(
             writes(&ready, &["AUTH=LOGIN"]),
@@ -268,8 +229,8 @@ mod tests {
 
     #[test]
     fn what_is_not_offered_is_named_and_is_nobodys_password() {
-        let oauth = ready("a", token("t"), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
-        let by_password = ready("a", password("p"), &[]);
+        let oauth = ready("a", token_secret("t"), &[Mechanism::OAuthBearer, Mechanism::XOAuth2]);
+        let by_password = ready("a", password_secret("p"), &[]);
         for (ready, keywords, detail) in [
             (
                 &oauth,
@@ -295,10 +256,10 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_is_a_defect_of_ours() {
         for (user, secret, keyword) in [
-            ("a\r\nDATA", password("x"), "AUTH PLAIN"),
-            ("a\r\nDATA", password("x"), "AUTH LOGIN"),
-            ("a", password("x\0"), "AUTH LOGIN"),
-            ("a", token("x\r\n"), "AUTH XOAUTH2"),
+            ("a\r\nDATA", password_secret("x"), "AUTH PLAIN"),
+            ("a\r\nDATA", password_secret("x"), "AUTH LOGIN"),
+            ("a", password_secret("x\0"), "AUTH LOGIN"),
+            ("a", token_secret("x\r\n"), "AUTH XOAUTH2"),
         ] {
             let ready = ready(user, secret, &[Mechanism::XOAuth2]);
             let fault = Presentation::compose(&ready, &offered(&[keyword])).err().unwrap();

@@ -26,19 +26,18 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::extensions;
-use super::presentation::{Offered, Presentation, SecretBytes, ehlo_name};
+use super::presentation::{Offered, Presentation, ehlo_name};
 use super::refusal::refusal;
 use super::response::{Reply, ReplyError, ReplyFramer};
 use crate::fault::Fault;
 use crate::proto::Mechanism;
-use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamGreeted, UpstreamStep};
+use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
+use crate::proto::outbox::{Outbox, closed};
+use crate::proto::presentation::SecretBytes;
 use crate::proto::redaction::Redaction;
-use crate::proto::sasl::upstream::{OAUTHBEARER_CHALLENGE_ANSWER, XOAUTH2_CHALLENGE_ANSWER};
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 
 /// Makes [`SmtpUpstream`]s.
@@ -61,7 +60,7 @@ impl DialUpstream for DialSmtp {
 pub struct SmtpUpstream {
     replies: ReplyFramer,
     state: State,
-    leg: Leg,
+    out: Outbox,
 }
 
 impl SmtpUpstream {
@@ -81,7 +80,7 @@ impl SmtpUpstream {
                     promised,
                 },
             }),
-            leg: Leg::default(),
+            out: Outbox::default(),
         }
     }
 
@@ -89,7 +88,7 @@ impl SmtpUpstream {
     fn handle_replies(&mut self) {
         while self.state.takes_replies() {
             match self.replies.next_reply() {
-                Ok(Some(reply)) => self.step(|state, leg| state.on_reply(&reply, leg)),
+                Ok(Some(reply)) => self.step(|state, out| state.on_reply(&reply, out)),
                 Ok(None) => return,
                 Err(error) => self.fail(unintelligible(&error, &self.state)),
             }
@@ -100,9 +99,9 @@ impl SmtpUpstream {
     }
 
     /// Replaces the state by what `transition` makes of it.
-    fn step(&mut self, transition: impl FnOnce(State, &mut Leg) -> Result<State, Fault>) {
+    fn step(&mut self, transition: impl FnOnce(State, &mut Outbox) -> Result<State, Fault>) {
         let state = std::mem::replace(&mut self.state, State::Failed);
-        match transition(state, &mut self.leg) {
+        match transition(state, &mut self.out) {
             Ok(next) => self.state = next,
             Err(fault) => self.fail(fault),
         }
@@ -110,12 +109,7 @@ impl SmtpUpstream {
 
     fn fail(&mut self, fault: Fault) {
         self.state = State::Failed;
-        // IMPORTANT: a write that nobody has taken yet must not go out any more: it could be a credential behind a fault
-        // that came in the same piece.
-        self.leg
-            .steps
-            .retain(|step| matches!(step, UpstreamStep::Challenged(_) | UpstreamStep::Learned(_)));
-        self.leg.steps.push_back(UpstreamStep::Failed(fault));
+        self.out.fail(fault);
     }
 }
 
@@ -129,10 +123,7 @@ impl UpstreamDialogue for SmtpUpstream {
 
     fn handle_eof(&mut self) {
         if !matches!(self.state, State::LoggedIn | State::Failed) {
-            let place = self.state.name();
-            self.fail(Fault::unavailable(format_args!(
-                "upstream closed the connection, {place}"
-            )));
+            self.fail(closed(self.state.name()));
         }
     }
 
@@ -141,11 +132,7 @@ impl UpstreamDialogue for SmtpUpstream {
     }
 
     fn poll_step(&mut self) -> Option<UpstreamStep> {
-        let mut step = self.leg.steps.pop_front()?;
-        if let UpstreamStep::LoggedIn(greeted) = &mut step {
-            greeted.surplus = self.replies.take_surplus();
-        }
-        Some(step)
+        self.out.poll(|| self.replies.take_surplus())
     }
 
     fn state_name(&self) -> &'static str {
@@ -158,18 +145,6 @@ impl fmt::Debug for SmtpUpstream {
         f.debug_struct("SmtpUpstream")
             .field("state", &self.state.name())
             .finish_non_exhaustive()
-    }
-}
-
-/// What every state may use: the way out.
-#[derive(Default)]
-struct Leg {
-    steps: VecDeque<UpstreamStep>,
-}
-
-impl Leg {
-    fn send(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) {
-        self.steps.push_back(UpstreamStep::Send(Bytes::from_owner(bytes)));
     }
 }
 
@@ -203,20 +178,20 @@ impl State {
         !matches!(self, Self::Handshake(_) | Self::LoggedIn | Self::Failed)
     }
 
-    fn on_secured(self, leg: &mut Leg) -> Result<Self, Fault> {
+    fn on_secured(self, out: &mut Outbox) -> Result<Self, Fault> {
         match self {
-            Self::Handshake(waiting) => Ok(waiting.on_secured(leg)),
+            Self::Handshake(waiting) => Ok(waiting.on_secured(out)),
             other => Ok(other),
         }
     }
 
-    fn on_reply(self, reply: &Reply, leg: &mut Leg) -> Result<Self, Fault> {
+    fn on_reply(self, reply: &Reply, out: &mut Outbox) -> Result<Self, Fault> {
         match self {
-            Self::Greeting(waiting) => waiting.on_reply(reply, leg),
-            Self::Ehlo(waiting) => waiting.on_reply(reply, leg),
-            Self::StartTls(waiting) => waiting.on_reply(reply, leg),
-            Self::Invitation(waiting) => waiting.on_reply(reply, leg),
-            Self::Answer(waiting) => waiting.on_reply(reply, leg),
+            Self::Greeting(waiting) => waiting.on_reply(reply, out),
+            Self::Ehlo(waiting) => waiting.on_reply(reply, out),
+            Self::StartTls(waiting) => waiting.on_reply(reply, out),
+            Self::Invitation(waiting) => waiting.on_reply(reply, out),
+            Self::Answer(waiting) => waiting.on_reply(reply, out),
             Self::Handshake(_) | Self::LoggedIn | Self::Failed => Ok(self),
         }
     }
@@ -239,8 +214,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn say_ehlo(self, is_in_tls: bool, leg: &mut Leg) -> State {
-        leg.send(format!("EHLO {}\r\n", self.name).into_bytes());
+    fn say_ehlo(self, is_in_tls: bool, out: &mut Outbox) -> State {
+        out.send(format!("EHLO {}\r\n", self.name));
         let wants_tls = self.ready.security == UpstreamSecurity::StartTls && !is_in_tls;
         State::Ehlo(AwaitEhlo { plan: self, wants_tls })
     }
@@ -252,9 +227,9 @@ struct AwaitGreeting {
 }
 
 impl AwaitGreeting {
-    fn on_reply(self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+    fn on_reply(self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
         match reply.code {
-            SERVICE_READY => Ok(self.plan.say_ehlo(false, leg)),
+            SERVICE_READY => Ok(self.plan.say_ehlo(false, out)),
             _ => Err(unexpected(reply, &State::Greeting(self))),
         }
     }
@@ -268,17 +243,17 @@ struct AwaitEhlo {
 }
 
 impl AwaitEhlo {
-    fn on_reply(self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+    fn on_reply(self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
         if reply.code != OK {
             return Err(unexpected(reply, &State::Ehlo(self)));
         }
         if self.wants_tls {
-            leg.send(&b"STARTTLS\r\n"[..]);
+            out.send("STARTTLS\r\n");
             return Ok(State::StartTls(AwaitStartTls { plan: self.plan }));
         }
         let learned = keywords(reply);
         let is_chunking_broken = extensions::is_chunking_broken(&self.plan.promised, &learned);
-        leg.steps.push_back(UpstreamStep::Learned(learned));
+        out.learned(learned);
         if is_chunking_broken {
             return Err(Fault::unavailable(
                 "the client was promised CHUNKING, which this upstream lacks; its next session is told what the provider has \
@@ -286,7 +261,7 @@ impl AwaitEhlo {
             ));
         }
         let presentation = Presentation::compose(&self.plan.ready, &Offered::in_reply(reply))?;
-        leg.send(presentation.opening);
+        out.send(presentation.opening);
         let login = Login {
             mechanism: presentation.mechanism,
             redaction: presentation.redaction,
@@ -301,7 +276,7 @@ struct AwaitStartTls {
 }
 
 impl AwaitStartTls {
-    fn on_reply(self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+    fn on_reply(self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
         if reply.code != SERVICE_READY {
             let said = Redaction::default().clean(&reply.text());
             let code = reply.full_code();
@@ -309,7 +284,7 @@ impl AwaitStartTls {
                 "upstream refuses STARTTLS: {code} {said}"
             )));
         }
-        leg.steps.push_back(UpstreamStep::Secure);
+        out.secure();
         Ok(State::Handshake(AwaitHandshake { plan: self.plan }))
     }
 }
@@ -321,8 +296,8 @@ struct AwaitHandshake {
 
 impl AwaitHandshake {
     /// RFC 3207 §4.2: what was learnt before TLS is to be discarded, so EHLO is said again.
-    fn on_secured(self, leg: &mut Leg) -> State {
-        self.plan.say_ehlo(true, leg)
+    fn on_secured(self, out: &mut Outbox) -> State {
+        self.plan.say_ehlo(true, out)
     }
 }
 
@@ -357,11 +332,11 @@ struct AwaitInvitation {
 }
 
 impl AwaitInvitation {
-    fn on_reply(mut self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+    fn on_reply(mut self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
         match reply.code {
             GO_ON => {
                 if let Some(line) = self.rest.pop_front() {
-                    leg.send(line);
+                    out.send(line);
                 }
                 Ok(self.login.await_next(self.rest))
             }
@@ -378,34 +353,20 @@ struct AwaitAnswer {
 }
 
 impl AwaitAnswer {
-    fn on_reply(mut self, reply: &Reply, leg: &mut Leg) -> Result<State, Fault> {
+    fn on_reply(mut self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
         match reply.code {
             LOGGED_IN => {
-                leg.steps.push_back(UpstreamStep::LoggedIn(UpstreamGreeted::default()));
+                out.logged_in(Bytes::new());
                 Ok(State::LoggedIn)
             }
             GO_ON if self.challenges < CHALLENGES_MAX => {
-                self.answer_challenge(&reply.text(), leg);
+                self.challenges += 1;
+                out.answer_challenge(Some(self.login.mechanism), &reply.text(), &self.login.redaction);
                 Ok(State::Answer(self))
             }
             400.. => Err(self.login.refused(reply)),
             _ => Err(unexpected(reply, &State::Answer(self))),
         }
-    }
-
-    /// The upstream explains a refusal (RFC 7628 §3.2.2) and says `535` once that was acknowledged. A mechanism that knows no
-    /// such thing is cancelled (RFC 4954 §4).
-    fn answer_challenge(&mut self, challenge: &[u8], leg: &mut Leg) {
-        self.challenges += 1;
-        let explained = STANDARD.decode(challenge).unwrap_or_else(|_| challenge.to_vec());
-        let explained = self.login.redaction.clean(&explained);
-        leg.steps.push_back(UpstreamStep::Challenged(explained));
-        let answer = match self.login.mechanism {
-            Mechanism::XOAuth2 => XOAUTH2_CHALLENGE_ANSWER,
-            Mechanism::OAuthBearer => OAUTHBEARER_CHALLENGE_ANSWER,
-            Mechanism::Plain | Mechanism::Login => "*",
-        };
-        leg.send(format!("{answer}\r\n").into_bytes());
     }
 }
 

@@ -4,113 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fault::FaultKind;
-use crate::proto::{Credential, CredentialSecret};
+use crate::proto::Mechanism;
+use crate::proto::testing::login::{
+    self, ALL, Run, TOKEN, WITHOUT_STARTTLS, assert_end_is_told, blob, check_interactive_split, check_last_step,
+    check_split, oauth, password, readies, with_token,
+};
 
-/// What became of a login.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Run {
-    /// What was written, each write a string, with `<TLS>` for a handshake, `<learned …>` for the extensions and
-    /// `<challenge …>` for a reported one.
-    did: Vec<String>,
-    outcome: Option<Outcome>,
-    state: &'static str,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    LoggedIn { surplus: String },
-    Failed(Fault),
-}
-
-impl Run {
-    fn surplus(&self) -> &str {
-        match &self.outcome {
-            Some(Outcome::LoggedIn { surplus }) => surplus,
-            other => panic!("not logged in: {other:?}"),
-        }
-    }
-
-    fn fault(&self) -> &Fault {
-        match &self.outcome {
-            Some(Outcome::Failed(fault)) => fault,
-            other => panic!("not failed: {other:?}"),
-        }
-    }
-
-    fn refusal(&self) -> (Option<&str>, &str, bool) {
-        match &self.fault().kind {
-            FaultKind::UpstreamRefused(refusal) => (refusal.code.as_deref(), &refusal.text, refusal.blames_credential),
-            other => panic!("not refused: {other:?}"),
-        }
-    }
-}
-
-const TOKEN: &str = "ya29.a0AfH6SMBx-token-of-the-test";
-const PASSWORD: &str = "correct horse battery";
-const EHLO: &str = "EHLO proxy.example.com\r\n";
-
-fn ready(secret: CredentialSecret, security: UpstreamSecurity) -> UpstreamReady {
-    UpstreamReady {
-        credential: Credential {
-            user: "ada@example.com".to_owned(),
-            secret,
-        },
-        mechanisms: vec![Mechanism::OAuthBearer, Mechanism::XOAuth2],
-        host: "smtp.example.com".to_owned(),
-        port: 465,
-        security,
-    }
-}
-
-fn with_token(token: &str, security: UpstreamSecurity) -> UpstreamReady {
-    let token = token.to_owned().into();
-    ready(CredentialSecret::OAuth { token, generation: 7 }, security)
-}
-
-fn oauth(security: UpstreamSecurity) -> UpstreamReady {
-    with_token(TOKEN, security)
-}
-
-fn password(security: UpstreamSecurity) -> UpstreamReady {
-    ready(CredentialSecret::Password(PASSWORD.to_owned().into()), security)
-}
-
-fn take_steps(dialogue: &mut SmtpUpstream, run: &mut Run) {
-    while let Some(step) = dialogue.poll_step() {
-        assert_eq!(run.outcome, None, "a step behind the last one");
-        match step {
-            UpstreamStep::Send(bytes) => run.did.push(String::from_utf8(bytes.to_vec()).unwrap()),
-            UpstreamStep::Secure => {
-                run.did.push("<TLS>".to_owned());
-                dialogue.handle_secured();
-            }
-            UpstreamStep::Challenged(text) => run.did.push(format!("<challenge {text}>")),
-            UpstreamStep::Learned(extensions) => run.did.push(format!("<learned {}>", extensions.join(", "))),
-            UpstreamStep::LoggedIn(greeted) => {
-                assert!(greeted.for_client.is_empty());
-                run.outcome = Some(Outcome::LoggedIn {
-                    surplus: String::from_utf8(greeted.surplus.to_vec()).unwrap(),
-                });
-            }
-            UpstreamStep::Failed(fault) => run.outcome = Some(Outcome::Failed(fault)),
-        }
-    }
-}
-
-/// Feeds each of `says` in pieces of `piece` bytes, as an upstream would that waits for our writes in between. What comes in
-/// pieces behind the last step is the relay's, and is counted to the surplus here.
 fn run_in_pieces(ready: UpstreamReady, says: &[&str], piece: usize) -> Run {
-    let mut dialogue = SmtpUpstream::new(ready, "proxy.example.com");
-    let mut run = Run::default();
-    for bytes in says.iter().flat_map(|said| said.as_bytes().chunks(piece)) {
-        if let Some(Outcome::LoggedIn { surplus }) = &mut run.outcome {
-            surplus.push_str(std::str::from_utf8(bytes).unwrap());
-            continue;
-        }
-        dialogue.handle_bytes(bytes);
-        take_steps(&mut dialogue, &mut run);
-    }
-    run.state = dialogue.state_name();
+    let run = login::run_in_pieces(SmtpUpstream::new(ready, "proxy.example.com"), says, piece);
+    run.assert_client_hears_nothing();
     run
 }
 
@@ -118,10 +20,7 @@ fn run(ready: UpstreamReady, says: &[&str]) -> Run {
     run_in_pieces(ready, says, usize::MAX)
 }
 
-fn blob(mechanism: Mechanism) -> String {
-    let message = crate::proto::sasl::upstream::message(mechanism, &oauth(UpstreamSecurity::Secured));
-    message.unwrap().to_string()
-}
+const EHLO: &str = "EHLO proxy.example.com\r\n";
 
 const GMAIL_GREETING: &str = "220 smtp.gmail.com ESMTP 5b1f17b1804b1-x - gsmtp\r\n";
 
@@ -511,20 +410,8 @@ fn every_state_says_where_the_login_was_when_the_upstream_went_away() {
         "waiting for the upstream's answer to AUTH",
     ];
     for (count, name) in names.iter().enumerate() {
-        let token = "e".repeat(600);
-        let mut dialogue = SmtpUpstream::new(with_token(&token, UpstreamSecurity::StartTls), "x");
-        let mut run = Run::default();
-        for said in &says[..count] {
-            dialogue.handle_bytes(said.as_bytes());
-            take_steps(&mut dialogue, &mut run);
-        }
-        assert_eq!(dialogue.state_name(), *name);
-        dialogue.handle_eof();
-        take_steps(&mut dialogue, &mut run);
-        assert_eq!(
-            run.fault(),
-            &Fault::unavailable(format!("upstream closed the connection, {name}"))
-        );
+        let dialogue = SmtpUpstream::new(with_token(&"e".repeat(600), UpstreamSecurity::StartTls), "x");
+        assert_end_is_told(dialogue, &says[..count], name);
     }
 }
 
@@ -608,24 +495,6 @@ const FRAGMENTS: [&str; 18] = [
     "220-x\r\n",
 ];
 
-fn readies(securities: &'static [UpstreamSecurity]) -> impl Strategy<Value = UpstreamReady> {
-    let security = proptest::sample::select(securities);
-    (0..3, security).prop_map(|(secret, security)| match secret {
-        0 => oauth(security),
-        1 => with_token(&TOKEN.repeat(20), security),
-        _ => password(security),
-    })
-}
-
-/// On these, what came in clear and what came in TLS cannot be told by the pieces it came in.
-const WITHOUT_STARTTLS: &[UpstreamSecurity] = &[UpstreamSecurity::Secured, UpstreamSecurity::Clear];
-
-const ALL: &[UpstreamSecurity] = &[
-    UpstreamSecurity::Secured,
-    UpstreamSecurity::Clear,
-    UpstreamSecurity::StartTls,
-];
-
 /// A conversation that goes well up to some turn, then anything.
 fn conversations() -> impl Strategy<Value = Vec<&'static str>> {
     let good = ["220 x\r\n", "250-x\r\n250 AUTH XOAUTH2 PLAIN\r\n", "220 go\r\n"];
@@ -640,10 +509,7 @@ proptest! {
         says in conversations(),
         piece in 1usize..50,
     ) {
-        let whole = run(ready_again(&ready), &[&says.concat()]);
-        let split = run_in_pieces(ready, &[&says.concat()], piece);
-        prop_assert_eq!(whole.outcome, split.outcome);
-        prop_assert_eq!(whole.state, split.state);
+        check_split(run_in_pieces, ready, &says, piece)?;
     }
 
     #[test]
@@ -652,7 +518,7 @@ proptest! {
         says in conversations(),
         piece in 1usize..50,
     ) {
-        prop_assert_eq!(run(ready_again(&ready), &says), run_in_pieces(ready, &says, piece));
+        check_interactive_split(run_in_pieces, ready, &says, piece)?;
     }
 
     #[test]
@@ -661,37 +527,7 @@ proptest! {
         says in conversations(),
         bytes in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
-        let mut dialogue = SmtpUpstream::new(ready, "proxy.example.com");
-        let (mut last, mut learned) = (0, 0);
-        for said in says.iter().map(|said| said.as_bytes()).chain(std::iter::once(&bytes[..])) {
-            dialogue.handle_bytes(said);
-            while let Some(step) = dialogue.poll_step() {
-                let shown = format!("{step:?}");
-                prop_assert!(!shown.contains(TOKEN) && !shown.contains(PASSWORD));
-                prop_assert_eq!(last, 0);
-                match step {
-                    UpstreamStep::Secure => dialogue.handle_secured(),
-                    UpstreamStep::LoggedIn(_) | UpstreamStep::Failed(_) => last += 1,
-                    UpstreamStep::Learned(_) => learned += 1,
-                    UpstreamStep::Send(_) | UpstreamStep::Challenged(_) => {}
-                }
-            }
-        }
-        dialogue.handle_eof();
-        while dialogue.poll_step().is_some() {
-            last += 1;
-        }
-        prop_assert_eq!(last, 1);
-        prop_assert!(learned <= 1);
-    }
-}
-
-fn ready_again(ready: &UpstreamReady) -> UpstreamReady {
-    UpstreamReady {
-        credential: ready.credential.clone(),
-        mechanisms: ready.mechanisms.clone(),
-        host: ready.host.clone(),
-        ..*ready
+        check_last_step(SmtpUpstream::new(ready, "proxy.example.com"), &says, &bytes)?;
     }
 }
 
