@@ -3,7 +3,8 @@
 //! Nothing here meets a socket, a clock, an actor, the store or TLS; the same inputs give the same actions, so that a whole
 //! session can be tested as a table. [`session::Session`] is the machine that every protocol runs on; a protocol is one
 //! folder that implements the traits of [`dialogue`], one variant of [`Protocol`], and one row in `docs/protocols.md`. What the
-//! protocols' client legs do alike is in `client_leg`.
+//! protocols do alike is in `client_leg` for their client legs, in `outbox`, `presentation` and `redaction` for their upstream
+//! legs, and in [`sasl`] for both.
 
 mod client_leg;
 pub mod dialogue;
