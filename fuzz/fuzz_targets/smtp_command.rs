@@ -41,12 +41,11 @@ fn check_command(line: &[u8]) {
     match &parsed {
         Ok(Command::Auth { mechanism, initial }) => {
             assert!(command::is_auth(line) && mechanism.is_ascii());
-            let initial = initial
-                .as_ref()
-                .map(|response| String::from_utf8_lossy(response).into_owned());
-            // A response that stands in the mechanism's name, too, is none that could be told from it.
-            if let Some(secret) = initial.filter(|secret| secret.len() > 20) {
-                assert!(!format!("{parsed:?}").contains(&secret));
+            // Debug output must not depend on the response. Looking for the response in it would not do: it may be a part of
+            // what the output always says.
+            if let Some(initial) = initial {
+                let other = format!("AUTH {mechanism} {}", "A".repeat(initial.len().max(1)));
+                assert_eq!(format!("{parsed:?}"), format!("{:?}", command::parse(other.as_bytes())));
             }
         }
         Err(BadCommand::Arguments(_)) => {}
