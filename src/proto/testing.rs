@@ -1,5 +1,6 @@
 //! What the tests of several protocol modules share.
 
+pub(crate) mod boundaries;
 pub(crate) mod login;
 
 use std::net::{IpAddr, Ipv4Addr};

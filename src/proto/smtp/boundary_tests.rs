@@ -5,44 +5,14 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-
-#[derive(Debug, Clone)]
-enum Said {
-    Client(String),
-    Upstream(String),
-}
-
-fn client(text: &str) -> Said {
-    Said::Client(text.to_owned())
-}
-
-fn upstream(text: &str) -> Said {
-    Said::Upstream(text.to_owned())
-}
-
-/// Whether there is a boundary after each thing said, each fed in pieces.
-fn watch(said: &[Said], piece: usize) -> Vec<bool> {
-    let mut boundaries = SmtpBoundaries::new();
-    said.iter()
-        .map(|said| {
-            match said {
-                Said::Client(text) => text.as_bytes().chunks(piece).for_each(|it| boundaries.watch_client(it)),
-                Said::Upstream(text) => text
-                    .as_bytes()
-                    .chunks(piece)
-                    .for_each(|it| boundaries.watch_upstream(it)),
-            }
-            boundaries.at_boundary()
-        })
-        .collect()
-}
+use crate::proto::testing::boundaries::{self, Said, client, upstream};
 
 fn check(table: &[(Said, bool)]) {
-    let said: Vec<Said> = table.iter().map(|(said, _)| said.clone()).collect();
-    let expected: Vec<bool> = table.iter().map(|(_, expected)| *expected).collect();
-    for piece in 1..60 {
-        assert_eq!(watch(&said, piece), expected, "in pieces of {piece}: {said:?}");
-    }
+    boundaries::check(SmtpBoundaries::new, table);
+}
+
+fn watch(said: &[Said], piece: usize) -> Vec<bool> {
+    boundaries::watch(SmtpBoundaries::new(), said, piece)
 }
 
 /// After `said`, boundaries have ended for good.

@@ -423,8 +423,7 @@ fn end_of_stream_before_login_ends_the_session_after_its_replies() {
 #[test]
 fn a_pop3_session_shows_no_secret_in_debug_output() {
     let now = Instant::now();
-    let mut session = Session::new(&pop3(ClientSecurity::Clear, true), now);
-    let mut output = String::new();
+    let session = Session::new(&pop3(ClientSecurity::Clear, true), now);
     let inputs = [
         Input::Opened,
         Input::ClientBytes(b"USER joe\r\nPASS 5ecret\r\n5ecret"),
@@ -437,14 +436,7 @@ fn a_pop3_session_shows_no_secret_in_debug_output() {
         Input::UpstreamBytes(b"+\r\n"),
         Input::UpstreamBytes(b"+OK\r\n"),
     ];
-    for input in inputs {
-        output += &format!("{input:?}\n");
-        session.handle(input, now);
-        while let Some(action) = session.poll_action() {
-            output += &format!("{action:?}\n{session:?}\n");
-        }
-    }
-    assert_eq!(session.phase(), Phase::Relay);
+    let output = debug_output(session, inputs, now);
     assert!(!output.contains("5ecret") && !output.contains(OAUTH_TOKEN), "{output}");
 }
 
