@@ -24,6 +24,8 @@ fn account(number: usize) -> AccountRecord {
         imap: None,
         smtp: None,
         pop3: None,
+        shares_grant_of: None,
+        authorized: None,
         state: AccountState::Active,
         last_error: None,
         created: Timestamp::EPOCH,

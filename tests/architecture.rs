@@ -45,7 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// A dependency, and the files that may name it.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("fjall", &["src/store/embedded/"]),
-    ("reqwest", &["src/oauth/client.rs"]),
+    ("reqwest", &["src/net/http.rs"]),
     ("oauth2", &["src/oauth/request.rs"]),
     ("axum", &["src/admin/", "src/demo/provider.rs"]),
     // axum serves a listener of its own making; bounds on headers, time and connections take hyper itself, as does a client

@@ -30,6 +30,8 @@ pub(super) fn new_account(
         imap: new.imap,
         smtp: new.smtp,
         pop3: new.pop3,
+        shares_grant_of: None,
+        authorized: None,
         state: AccountState::New,
         last_error: None,
         created: now,
@@ -234,6 +236,7 @@ fn grant(new: NewGrant, now: Timestamp) -> Result<Grant, ApiError> {
             refresh_token: new.refresh_token,
             access_token: new.access_token,
             expires: new.expires,
+            ..Grant::default()
         }),
     }
 }

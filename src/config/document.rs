@@ -30,6 +30,8 @@ pub(super) fn read(text: &str, report: &mut Report<'_>) -> raw::File {
             "admin" => file.admin = table("admin", value, report).unwrap_or_default(),
             "metrics" => file.metrics = table("metrics", value, report).unwrap_or_default(),
             "log" => file.log = table("log", value, report).unwrap_or_default(),
+            "web" => file.web = table("web", value, report).unwrap_or_default(),
+            "hooks" => file.hooks = table("hooks", value, report).unwrap_or_default(),
             "limits" => file.limits = table("limits", value, report).unwrap_or_default(),
             "listener" => file.listener = listeners(value, report),
             "certificate" => file.certificate = named_tables("certificate", value, report),
@@ -41,8 +43,7 @@ pub(super) fn read(text: &str, report: &mut Report<'_>) -> raw::File {
 }
 
 /// The tables of a file, in the order of INTERFACE §3.
-const TABLES: &str =
-    "server, store, secrets, admin, metrics, log, limits, [[listener]], [certificate.NAME], [provider.NAME]";
+const TABLES: &str = "server, store, secrets, admin, metrics, log, limits, web, hooks, [[listener]], [certificate.NAME], [provider.NAME]";
 
 /// The elements of `[[listener]]`.
 fn listeners(value: Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Vec<Spanned<raw::Listener>> {

@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 
 use super::load::Check;
+use super::raw::Key;
 use super::report::{Place, place, quoted, text};
 use super::{Certificate, Listener, ListenerTls, PlaintextAuth, Provider, environment, raw};
 use crate::proto::Protocol;
@@ -139,16 +140,19 @@ fn certificate_names(
 
 /// The peers that are believed when they say, by a PROXY header, whom they speak for.
 fn proxy_protocol_from(check: &mut Check<'_>, raw: &raw::Listener) -> Vec<IpNet> {
-    let key = "listener.proxy_protocol_from";
-    let given = raw.proxy_protocol_from.iter();
+    believed(check, "listener.proxy_protocol_from", &raw.proxy_protocol_from)
+}
+
+/// The peers of `key`, which are believed when they say whom they speak for.
+pub(super) fn believed(check: &mut Check<'_>, key: &str, raw: &Key<raw::OneOrMany>) -> Vec<IpNet> {
     let mut ranges = Vec::new();
-    for text in given.flat_map(|given| given.get_ref().given()) {
+    for text in raw.iter().flat_map(|given| given.get_ref().given()) {
         let Some(range) = address_range(text) else {
             let message = format!(
                 "{} is not allowed; use address ranges such as \"10.0.0.0/8\", or single addresses",
                 quoted(text)
             );
-            check.report.refuse(place(&raw.proxy_protocol_from), key, message);
+            check.report.refuse(place(raw), key, message);
             continue;
         };
         if range.prefix_len() == 0 {
@@ -218,6 +222,9 @@ pub(super) fn refuse_shared_addresses(
     }
     if let Some(address) = metrics {
         claim(check, "metrics.listen", place(&raw.metrics.listen), address);
+    }
+    if let Some(address) = text(&raw.web.listen).and_then(|given| given.parse().ok()) {
+        claim(check, "web.listen", place(&raw.web.listen), address);
     }
     for listener in &raw.listener {
         let key = &listener.get_ref().address;
@@ -290,7 +297,7 @@ fn key_file(check: &Check<'_>, given: &str) -> PathBuf {
     }
 }
 
-const CERTIFICATE_DEFAULT: &str = "default";
+pub(super) const CERTIFICATE_DEFAULT: &str = "default";
 
 /// What a listener may speak, the default first.
 const PROTOCOLS: [Protocol; 3] = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3];

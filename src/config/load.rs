@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::report::{ConfigError, Place, Problem, Report, text};
-use super::{Config, Listener, document, listener, locate, provider, secret, sections};
+use super::{Config, Listener, document, listener, locate, provider, secret, sections, web};
 use crate::proto::Protocol;
 
 /// Finds and reads the configuration: the file named by `explicit`, else by `PORTREEVE_CONFIG`, else the user's, else the
@@ -115,6 +115,8 @@ fn check(
         metrics_listen,
         log: sections::log(&mut check, &raw.log),
         limits: sections::limits(&mut check, &raw.limits),
+        web: web::web(&mut check, &raw),
+        hooks: web::hooks(&mut check, &raw.hooks),
         listeners: listener::listeners(&mut check, &raw, &providers),
         certificates: listener::certificates(&mut check, &raw.certificate),
         providers,

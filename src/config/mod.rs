@@ -23,7 +23,10 @@ mod secret;
 mod sections;
 mod show;
 #[cfg(test)]
+pub(crate) mod test_support;
+#[cfg(test)]
 mod tests;
+mod web;
 
 pub use endpoint::is_loopback_host;
 pub use environment::{Environment, FileContent, ProcessEnvironment};
@@ -67,6 +70,10 @@ pub struct Config {
     pub log: Log,
     /// `[limits]`
     pub limits: Limits,
+    /// `[web]`
+    pub web: Web,
+    /// `[hooks]`
+    pub hooks: Hooks,
     /// `[[listener]]`
     pub listeners: Vec<Listener>,
     /// `[certificate.*]`
@@ -149,6 +156,30 @@ pub struct Limits {
     pub bad_commands_max: u32,
     pub auth_failures_max: u32,
     pub auth_failure_delay: Duration,
+}
+
+/// `[web]`: the public side, where owners follow hosted links and providers send their browsers back.
+#[derive(Debug, Clone, Default)]
+pub struct Web {
+    /// Where; `None` where it is turned off.
+    pub listen: Option<SocketAddr>,
+    /// How browsers reach it, without a slash at its end; always there if `listen` is.
+    pub public_url: Option<Url>,
+    /// The name of its certificate; `None`: plain HTTP.
+    pub certificate: Option<String>,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[hooks]`: who is told when an account's state changes or its grant will end soon.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// A program and its arguments; empty: none.
+    pub command: Vec<String>,
+    /// Where the event is posted.
+    pub webhook_url: Option<Url>,
+    /// With what the post is signed.
+    pub webhook_secret: Option<SecretString>,
 }
 
 /// One `[[listener]]`.
@@ -234,6 +265,8 @@ pub struct Provider {
     pub domains: Vec<String>,
     /// What it takes as the login name for IMAP.
     pub imap_user: UserRule,
+    /// How to get what portreeve needs of it: a client id, or an app password. For people, in a few sentences.
+    pub advice: Option<&'static str>,
 }
 
 /// What a provider takes as login name, where an account names none.
@@ -248,6 +281,8 @@ pub enum UserRule {
 /// The OAuth app of a provider.
 #[derive(Debug, Clone)]
 pub struct OAuthApp {
+    /// How access tokens are had.
+    pub grant: GrantType,
     /// Where tokens are refreshed, if it was given or is a preset's; else `issuer` tells.
     pub token_url: Option<Url>,
     /// The issuer whose discovery document tells the endpoints (OpenID Connect Discovery 1.0 §4).
@@ -256,18 +291,66 @@ pub struct OAuthApp {
     pub authorize_url: Option<Url>,
     /// Where a device code is asked for (RFC 8628 §3.1).
     pub device_url: Option<Url>,
-    /// The app's id.
+    /// Where a token is given back (RFC 7009 §2), if it was given or is a preset's; else `issuer` may tell.
+    pub revocation_url: Option<Url>,
+    /// The app's id; empty for a service account and an external source, which have none.
     pub client_id: String,
     /// The app's secret, for a confidential client.
     pub client_secret: Option<SecretString>,
     /// How the app authenticates.
     pub client_auth: ClientAuth,
+    /// What the app signs its assertions with, where it authenticates by them.
+    pub client_key: Option<ClientKey>,
     /// The scopes that mail needs: as given, else the preset's for the protocols that listeners serve.
     pub scopes: Vec<String>,
+    /// What a consent asks for besides, so that the answer tells whose mailbox it is (OpenID Connect Core §5.4).
+    pub identity_scopes: Vec<String>,
+    /// What the provider wants in an authorization request besides RFC 6749's parameters, such as Google's `access_type`.
+    pub authorize_parameters: Vec<(&'static str, &'static str)>,
     /// The scopes that a refresh names: of several resources a preset's provider would refuse it, or it needs none.
     pub refresh_scopes: Vec<String>,
     /// Whether plain HTTP beyond loopback was allowed.
     pub allow_insecure: bool,
+    /// A grant that nobody uses is renewed at least this often, so that it does not die of disuse.
+    pub keep_alive: Duration,
+}
+
+/// `provider.grant`: how access tokens are had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrantType {
+    /// An owner consents in a browser (RFC 6749 §4.1); refreshed from then on. Device codes are taken where asked for.
+    Code,
+    /// The same, by a code typed on another device (RFC 8628), which `account authorize` then prefers.
+    Device,
+    /// The app itself may open the mailboxes (RFC 6749 §4.4).
+    ClientCredentials,
+    /// A Google service account speaks for the mailbox (RFC 7523 §2.1).
+    ServiceAccount {
+        /// Google's JSON key.
+        key_file: PathBuf,
+    },
+    /// The mailbox's own name and password (RFC 6749 §4.3).
+    Password,
+    /// Somebody else's program keeps the grant.
+    External(External),
+}
+
+/// Where an external program gives access tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum External {
+    /// A program and its arguments, in which `{account}` stands for the account's id.
+    Command(Vec<String>),
+    /// A URL, asked with `?account=&proto=`.
+    Url(Url),
+}
+
+/// What an app signs its assertions with (RFC 7523 §2.2). The files are read at each use, so that they can be replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientKey {
+    /// Its private key, in PEM.
+    pub key_file: PathBuf,
+    /// Its certificate, in PEM, whose thumbprint names the key (RFC 7515 §4.1.8).
+    pub certificate_file: Option<PathBuf>,
 }
 
 /// `provider.client_auth`
@@ -280,6 +363,9 @@ pub enum ClientAuth {
     Basic,
     /// A public client: the id alone, in the body.
     None,
+    /// An assertion signed with the app's own key (RFC 7523 §2.2).
+    #[serde(rename = "private_key_jwt")]
+    PrivateKeyJwt,
 }
 
 /// Where one protocol of a provider is served.
@@ -318,6 +404,13 @@ impl Provider {
     /// Whether it is configured without anybody's doing, because it needs no app of the administrator's (icloud).
     pub fn is_always_there(&self) -> bool {
         preset::without_oauth().any(|preset| preset.name == self.name)
+    }
+}
+
+impl GrantType {
+    /// Whether an owner has to consent before there is anything to log in with.
+    pub fn needs_consent(&self) -> bool {
+        matches!(self, Self::Code | Self::Device)
     }
 }
 

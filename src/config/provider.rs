@@ -1,7 +1,9 @@
 //! `[provider.*]`: a preset completed by its table, or an administrator's own provider.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::Spanned;
 use url::Url;
@@ -13,7 +15,7 @@ use super::raw::{self, Key};
 use super::report::{Place, place, quoted, text};
 use super::secret::{self, Forms};
 use super::sections::SESSIONS;
-use super::{ClientAuth, OAuthApp, Provider, UserRule};
+use super::{ClientAuth, ClientKey, External, GrantType, OAuthApp, Provider, UserRule};
 use crate::proto::{Mechanism, Protocol};
 
 /// All providers: those of the file, and the presets that need no app of the administrator's. `served` is what listeners
@@ -133,6 +135,7 @@ fn provider(
         submissions_max: submissions,
         domains: reader.domains(known),
         imap_user: known.map_or(UserRule::Address, |known| known.imap_user),
+        advice: known.and_then(|known| known.advice),
     })
 }
 
@@ -193,35 +196,59 @@ impl Reader<'_, '_, '_> {
     fn oauth(&mut self, preset: Option<&PresetOAuth>) -> Option<OAuthApp> {
         let raw = self.raw;
         let texts = [
+            &raw.grant,
             &raw.issuer,
             &raw.authorize_url,
             &raw.token_url,
             &raw.device_url,
+            &raw.revocation_url,
             &raw.client_id,
             &raw.client_secret_file,
             &raw.client_secret_env,
             &raw.client_auth,
+            &raw.client_certificate_file,
+            &raw.client_key_file,
+            &raw.service_account_file,
+            &raw.token_url_external,
         ];
-        let given = texts.iter().any(|key| text(key).is_some()) || raw.client_secret.is_some() || raw.scopes.is_some();
+        let given = texts.iter().any(|key| text(key).is_some())
+            || raw.client_secret.is_some()
+            || raw.scopes.is_some()
+            || raw.token_command.is_some();
         if preset.is_none() && !given {
             return None;
         }
+        let grant = self.grant();
         let tenant = self.tenant();
         let issuer = self.url("issuer", &raw.issuer);
-        let authorize_url = self
-            .url("authorize_url", &raw.authorize_url)
-            .or_else(|| preset?.authorize_url(&tenant));
-        let token_url = self
-            .url("token_url", &raw.token_url)
-            .or_else(|| preset?.token_url(&tenant));
-        let device_url = self
-            .url("device_url", &raw.device_url)
-            .or_else(|| preset?.device_url(&tenant));
-        if text(&raw.issuer).is_none() && text(&raw.token_url).is_none() && preset.is_none() {
+        let mut url = |name, key, known: Option<Url>| self.url(name, key).or(known);
+        let authorize_url = url(
+            "authorize_url",
+            &raw.authorize_url,
+            preset.and_then(|preset| preset.authorize_url(&tenant)),
+        );
+        let token_url = url(
+            "token_url",
+            &raw.token_url,
+            preset.and_then(|preset| preset.token_url(&tenant)),
+        );
+        let device_url = url(
+            "device_url",
+            &raw.device_url,
+            preset.and_then(|preset| preset.device_url(&tenant)),
+        );
+        let revocation_url = url(
+            "revocation_url",
+            &raw.revocation_url,
+            preset.and_then(PresetOAuth::revocation_url),
+        );
+        // A service account's key names its own endpoint, and an external program has one of its own.
+        let has_endpoint = matches!(grant, GrantType::ServiceAccount { .. } | GrantType::External(_));
+        if text(&raw.issuer).is_none() && text(&raw.token_url).is_none() && preset.is_none() && !has_endpoint {
             self.refuse(None, "token_url", "is missing; give token_url, or issuer for discovery");
         }
         let client_id = text(&raw.client_id).map(str::to_owned);
-        if client_id.is_none() {
+        if client_id.is_none() && !has_endpoint {
             self.refuse(
                 None,
                 "client_id",
@@ -237,31 +264,148 @@ impl Reader<'_, '_, '_> {
             variable: &raw.client_secret_env,
         };
         let client_secret = secret::resolve(self.check, &forms);
-        let client_auth = self.client_auth();
-        let scopes = self.scopes(preset);
+        let client_key = self.client_key();
+        let client_auth = self.client_auth(client_key.as_ref());
+        if grant == GrantType::ClientCredentials && client_auth == ClientAuth::None {
+            let message =
+                "client_credentials need a client_secret, or client_key_file: the app itself is what is trusted";
+            self.refuse(place(&raw.grant), "grant", message);
+        }
+        let scopes = self.scopes(preset, &grant);
         let refresh_scopes = match preset {
             // What `config show` has printed reads back as the same.
             Some(preset) if scopes == preset.scopes(self.served) => preset.refresh_scopes(self.served),
             _ => scopes.clone(),
         };
-        let allow_insecure = self.allows_insecure();
-        let client_id = client_id.unwrap_or_default();
         Some(OAuthApp {
+            grant,
             issuer,
             authorize_url,
             token_url,
             device_url,
-            client_id,
+            revocation_url,
+            client_id: client_id.unwrap_or_default(),
             client_secret,
             client_auth,
+            client_key,
+            identity_scopes: preset.map(PresetOAuth::identity_scopes).unwrap_or_default(),
+            authorize_parameters: preset.map(PresetOAuth::authorize_parameters).unwrap_or_default(),
             scopes,
             refresh_scopes,
-            allow_insecure,
+            allow_insecure: self.allows_insecure(),
+            keep_alive: self.keep_alive(),
         })
     }
 
-    /// How the app authenticates: as given, else by what there is to authenticate with. It must fit the secret.
-    fn client_auth(&mut self) -> ClientAuth {
+    /// How access tokens are had, with what that takes.
+    fn grant(&mut self) -> GrantType {
+        let raw = self.raw;
+        let kinds = [
+            "code",
+            "device",
+            "client_credentials",
+            "service_account",
+            "password",
+            "external",
+        ];
+        let kinds = kinds.map(|kind| (kind, kind));
+        let key = format!("{}.grant", self.section);
+        let kind = self.check.report.choice(&key, &raw.grant, "code", &kinds);
+        for (name, at, owner) in [
+            (
+                "service_account_file",
+                place(&raw.service_account_file),
+                "service_account",
+            ),
+            ("token_command", place(&raw.token_command), "external"),
+            ("token_url_external", place(&raw.token_url_external), "external"),
+        ] {
+            if at.is_some() && kind != owner {
+                self.refuse(at, name, format!("is for grant = \"{owner}\" only"));
+            }
+        }
+        match kind {
+            "device" => GrantType::Device,
+            "client_credentials" => GrantType::ClientCredentials,
+            "service_account" => {
+                let key_file = self.path("service_account_file", &raw.service_account_file);
+                if key_file.is_none() {
+                    let message = "is missing; give the JSON key of the service account";
+                    self.refuse(place(&raw.grant), "service_account_file", message);
+                }
+                GrantType::ServiceAccount {
+                    key_file: key_file.unwrap_or_default(),
+                }
+            }
+            "password" => GrantType::Password,
+            "external" => GrantType::External(self.external()),
+            _ => GrantType::Code,
+        }
+    }
+
+    /// Where an external program gives tokens: one of two ways.
+    fn external(&mut self) -> External {
+        let raw = self.raw;
+        let command = raw
+            .token_command
+            .as_ref()
+            .map(|given| given.get_ref().clone())
+            .unwrap_or_default();
+        let url = self.url("token_url_external", &raw.token_url_external);
+        match (command.first(), url) {
+            (Some(_), Some(_)) => {
+                let message = "is given beside token_command; use one of the two";
+                self.refuse(place(&raw.token_url_external), "token_url_external", message);
+            }
+            (Some(program), None) if program.is_empty() => {
+                let message = "begins with nothing; give a program and its arguments, each as a string of its own";
+                self.refuse(place(&raw.token_command), "token_command", message);
+            }
+            (None, Some(url)) => return External::Url(url),
+            (None, None) if text(&raw.token_url_external).is_none() => {
+                let message = "is missing; give token_command or token_url_external";
+                self.refuse(place(&raw.grant), "token_command", message);
+            }
+            _ => {}
+        }
+        External::Command(command)
+    }
+
+    /// What the app signs its assertions with.
+    fn client_key(&mut self) -> Option<ClientKey> {
+        let raw = self.raw;
+        let certificate_file = self.path("client_certificate_file", &raw.client_certificate_file);
+        match self.path("client_key_file", &raw.client_key_file) {
+            Some(key_file) => Some(ClientKey {
+                key_file,
+                certificate_file,
+            }),
+            None => {
+                if certificate_file.is_some() {
+                    let message = "goes with client_key_file, the certificate's private key";
+                    self.refuse(place(&raw.client_certificate_file), "client_certificate_file", message);
+                }
+                None
+            }
+        }
+    }
+
+    /// A file that holds or may hold a secret.
+    fn path(&mut self, name: &str, key: &Key<String>) -> Option<PathBuf> {
+        let given = text(key)?;
+        let full = format!("{}.{name}", self.section);
+        secret::path(self.check, &full, place(key), given)
+    }
+
+    fn keep_alive(&mut self) -> Duration {
+        let key = format!("{}.keep_alive", self.section);
+        let range = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+        let report = &mut self.check.report;
+        report.duration(&key, &self.raw.keep_alive, KEEP_ALIVE_DEFAULT, range)
+    }
+
+    /// How the app authenticates: as given, else by what there is to authenticate with. It must fit that.
+    fn client_auth(&mut self, client_key: Option<&ClientKey>) -> ClientAuth {
         let raw = self.raw;
         let secret = raw
             .client_secret
@@ -269,28 +413,29 @@ impl Reader<'_, '_, '_> {
             .is_some_and(|secret| !secret::is_empty(&secret.get_ref().0))
             || text(&raw.client_secret_file).is_some()
             || text(&raw.client_secret_env).is_some();
-        let default = if secret { ClientAuth::Post } else { ClientAuth::None };
+        let default = match (client_key, secret) {
+            (Some(_), _) => ClientAuth::PrivateKeyJwt,
+            (None, true) => ClientAuth::Post,
+            (None, false) => ClientAuth::None,
+        };
         let ways = [
             ("post", ClientAuth::Post),
             ("basic", ClientAuth::Basic),
             ("none", ClientAuth::None),
+            ("private_key_jwt", ClientAuth::PrivateKeyJwt),
         ];
         let key = format!("{}.client_auth", self.section);
         let auth = self.check.report.choice(&key, &raw.client_auth, default, &ways);
-        match (auth, secret) {
-            (ClientAuth::None, true) => {
-                self.refuse(
-                    place(&raw.client_auth),
-                    "client_auth",
-                    "\"none\" does not go with a client_secret",
-                );
+        let message = match (auth, secret, client_key) {
+            (ClientAuth::None, true, _) => "\"none\" does not go with a client_secret",
+            (ClientAuth::Post | ClientAuth::Basic, false, _) => {
+                "post and basic need a client_secret; for a public client use none"
             }
-            (ClientAuth::Post | ClientAuth::Basic, false) => {
-                let message = "post and basic need a client_secret; for a public client use none";
-                self.refuse(place(&raw.client_auth), "client_auth", message);
-            }
-            _ => {}
-        }
+            (ClientAuth::PrivateKeyJwt, true, _) => "\"private_key_jwt\" does not go with a client_secret",
+            (ClientAuth::PrivateKeyJwt, false, None) => "private_key_jwt needs client_key_file",
+            _ => return auth,
+        };
+        self.refuse(place(&raw.client_auth), "client_auth", message);
         auth
     }
 
@@ -323,9 +468,13 @@ impl Reader<'_, '_, '_> {
     }
 
     /// Scopes, each a `scope-token` of RFC 6749 §3.3.
-    fn scopes(&mut self, preset: Option<&PresetOAuth>) -> Vec<String> {
+    fn scopes(&mut self, preset: Option<&PresetOAuth>, grant: &GrantType) -> Vec<String> {
         let Some(given) = &self.raw.scopes else {
-            return preset.map(|preset| preset.scopes(self.served)).unwrap_or_default();
+            let known = preset.map(|preset| match grant {
+                GrantType::ClientCredentials => preset.app_scopes(),
+                _ => preset.scopes(self.served),
+            });
+            return known.unwrap_or_default();
         };
         let usable = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
         for scope in given.get_ref() {
@@ -382,3 +531,6 @@ impl Reader<'_, '_, '_> {
 }
 
 const OAUTH_MECHANISMS: [Mechanism; 2] = [Mechanism::OAuthBearer, Mechanism::XOAuth2];
+
+/// Well below the 90 days after which Microsoft, and the 6 months after which Google, ends a grant that nobody uses.
+const KEEP_ALIVE_DEFAULT: Duration = Duration::from_secs(30 * 86_400);

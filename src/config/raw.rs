@@ -29,6 +29,8 @@ pub(super) struct File {
     pub(super) metrics: Metrics,
     pub(super) log: Log,
     pub(super) limits: Limits,
+    pub(super) web: Web,
+    pub(super) hooks: Hooks,
     pub(super) listener: Vec<Spanned<Listener>>,
     pub(super) certificate: BTreeMap<String, Spanned<Certificate>>,
     pub(super) provider: BTreeMap<String, Spanned<Provider>>,
@@ -108,6 +110,27 @@ pub(super) struct Limits {
     pub(super) auth_failure_delay: Key<String>,
 }
 
+/// `[web]`
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Web {
+    pub(super) listen: Key<String>,
+    pub(super) public_url: Key<String>,
+    pub(super) certificate: Key<String>,
+    pub(super) trusted_proxies: Key<OneOrMany>,
+}
+
+/// `[hooks]`
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Hooks {
+    pub(super) command: Key<Vec<String>>,
+    pub(super) webhook_url: Key<String>,
+    pub(super) webhook_secret: Key<Secret>,
+    pub(super) webhook_secret_file: Key<String>,
+    pub(super) webhook_secret_env: Key<String>,
+}
+
 /// One `[[listener]]`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -134,15 +157,23 @@ pub(super) struct Certificate {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Provider {
+    pub(super) grant: Key<String>,
     pub(super) issuer: Key<String>,
     pub(super) authorize_url: Key<String>,
     pub(super) token_url: Key<String>,
     pub(super) device_url: Key<String>,
+    pub(super) revocation_url: Key<String>,
     pub(super) client_id: Key<String>,
     pub(super) client_secret: Key<Secret>,
     pub(super) client_secret_file: Key<String>,
     pub(super) client_secret_env: Key<String>,
     pub(super) client_auth: Key<String>,
+    pub(super) client_certificate_file: Key<String>,
+    pub(super) client_key_file: Key<String>,
+    pub(super) service_account_file: Key<String>,
+    pub(super) token_command: Key<Vec<String>>,
+    pub(super) token_url_external: Key<String>,
+    pub(super) keep_alive: Key<String>,
     pub(super) tenant: Key<String>,
     pub(super) cloud: Key<String>,
     pub(super) scopes: Key<Vec<String>>,

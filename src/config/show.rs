@@ -12,8 +12,10 @@ use url::Url;
 
 use super::endpoint::is_loopback_host;
 use super::raw::{self, Key, OneOrMany, REDACTED, Secret};
-use super::{Certificate, ClientAuth, Config, Endpoint, Limits, Listener, ListenerTls, LogFormat, OAuthApp};
-use super::{PlaintextAuth, Provider, UpstreamTls};
+use super::{
+    Certificate, ClientAuth, Config, Endpoint, External, GrantType, Limits, Listener, ListenerTls, LogFormat, OAuthApp,
+    PlaintextAuth, Provider, UpstreamTls, Web,
+};
 use crate::proto::Mechanism;
 use crate::secret::SecretString;
 
@@ -73,6 +75,14 @@ impl Config {
                 format: string(log_format(self.log.format)),
             },
             limits: limits(&self.limits),
+            web: web(&self.web),
+            hooks: raw::Hooks {
+                command: given(self.hooks.command.clone()),
+                webhook_url: url(self.hooks.webhook_url.as_ref()),
+                webhook_secret: secret(self.hooks.webhook_secret.as_ref()),
+                webhook_secret_file: None,
+                webhook_secret_env: None,
+            },
             listener: self.listeners.iter().map(|one| spanned(listener(one))).collect(),
             certificate: self
                 .certificates
@@ -106,6 +116,15 @@ fn limits(limits: &Limits) -> raw::Limits {
     }
 }
 
+fn web(web: &Web) -> raw::Web {
+    raw::Web {
+        listen: string(&web.listen.map(|address| address.to_string()).unwrap_or_default()),
+        public_url: url(web.public_url.as_ref()),
+        certificate: string(web.certificate.as_deref().unwrap_or_default()),
+        trusted_proxies: ranges(&web.trusted_proxies),
+    }
+}
+
 fn listener(listener: &Listener) -> raw::Listener {
     let tls = match listener.tls {
         ListenerTls::Off => "off",
@@ -123,9 +142,7 @@ fn listener(listener: &Listener) -> raw::Listener {
         tls: string(tls),
         certificate: given(OneOrMany::Many(listener.certificates.clone())),
         plaintext_auth: string(plaintext_auth),
-        proxy_protocol_from: given(OneOrMany::Many(
-            listener.proxy_protocol_from.iter().map(IpNet::to_string).collect(),
-        )),
+        proxy_protocol_from: ranges(&listener.proxy_protocol_from),
         provider: listener.provider.as_deref().and_then(string),
     }
 }
@@ -173,18 +190,58 @@ fn with_oauth(provider: raw::Provider, app: &OAuthApp) -> raw::Provider {
         ClientAuth::Post => "post",
         ClientAuth::Basic => "basic",
         ClientAuth::None => "none",
+        ClientAuth::PrivateKeyJwt => "private_key_jwt",
     };
+    let provider = with_grant(provider, &app.grant);
+    let key = app.client_key.as_ref();
     raw::Provider {
         issuer: url(app.issuer.as_ref()),
         authorize_url: url(app.authorize_url.as_ref()),
         token_url: url(app.token_url.as_ref()),
         device_url: url(app.device_url.as_ref()),
+        revocation_url: url(app.revocation_url.as_ref()),
         client_id: string(&app.client_id),
         client_secret: secret(app.client_secret.as_ref()),
         client_auth: string(client_auth),
+        client_key_file: key.and_then(|key| path(&key.key_file)),
+        client_certificate_file: key.and_then(|key| key.certificate_file.as_deref()).and_then(path),
+        keep_alive: duration(app.keep_alive),
         scopes: given(app.scopes.clone()),
         allow_insecure: given(app.allow_insecure),
         ..provider
+    }
+}
+
+fn with_grant(provider: raw::Provider, grant: &GrantType) -> raw::Provider {
+    let provider = raw::Provider {
+        grant: string(grant_name(grant)),
+        ..provider
+    };
+    match grant {
+        GrantType::Code | GrantType::Device | GrantType::ClientCredentials | GrantType::Password => provider,
+        GrantType::ServiceAccount { key_file } => raw::Provider {
+            service_account_file: path(key_file),
+            ..provider
+        },
+        GrantType::External(External::Command(command)) => raw::Provider {
+            token_command: given(command.clone()),
+            ..provider
+        },
+        GrantType::External(External::Url(source)) => raw::Provider {
+            token_url_external: url(Some(source)),
+            ..provider
+        },
+    }
+}
+
+const fn grant_name(grant: &GrantType) -> &'static str {
+    match grant {
+        GrantType::Code => "code",
+        GrantType::Device => "device",
+        GrantType::ClientCredentials => "client_credentials",
+        GrantType::ServiceAccount { .. } => "service_account",
+        GrantType::Password => "password",
+        GrantType::External(_) => "external",
     }
 }
 
@@ -251,6 +308,10 @@ fn duration(duration: Duration) -> Key<String> {
 
 fn addresses(addresses: &[SocketAddr]) -> Key<OneOrMany> {
     given(OneOrMany::Many(addresses.iter().map(SocketAddr::to_string).collect()))
+}
+
+fn ranges(ranges: &[IpNet]) -> Key<OneOrMany> {
+    given(OneOrMany::Many(ranges.iter().map(IpNet::to_string).collect()))
 }
 
 /// That there is a secret, and nothing of it.

@@ -6,13 +6,14 @@
 //! ```
 //!
 //! No protocol lives here: a relay watches its bytes through [`crate::proto::dialogue::Boundaries`] and does not know what
-//! for. `rustls` is named here and nowhere else, apart from the HTTP client's own set-up. Failures are values whose text
+//! for. `rustls` and the HTTP client are named here and nowhere else. Failures are values whose text
 //! tells an operator what to do; only `listener` logs on its own, since there is nobody to hand an accept error to.
 
 pub mod admission;
 pub mod complaints;
 pub mod dial;
 pub mod first_bytes;
+pub mod http;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod relay;

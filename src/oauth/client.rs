@@ -1,140 +1,126 @@
-//! The one HTTP client: sends token requests and reads at most [`TOKEN_ANSWER_BYTES_MAX`] of an answer. Nothing else in the
-//! crate names `reqwest`.
+//! Sends what [`super::request`] builds, and hands the answers to those who read them.
 //!
-//! Redirects are not followed (a token endpoint that redirects would be handed the refresh token elsewhere) and nothing is
-//! sent twice (a rotating refresh token may be used once), but for a refresh that named a scope without consent: it is asked
-//! again for the grant's own scopes. A request over the network goes through the proxy that
-//! `HTTPS_PROXY` and `NO_PROXY` name; one to a loopback host never does.
+//! An answer is read up to [`TOKEN_ANSWER_BYTES_MAX`]. Nothing is sent twice, but for a refresh that named a scope without
+//! consent: it is asked again for the grant's own scopes.
 
 use std::collections::HashMap;
-use std::error::Error;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use reqwest::header::RETRY_AFTER;
+use http::{Method, Request, header};
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::answer::{self, Response, TokenAnswer, TokenError, TokenErrorKind};
+use super::discovery::Metadata;
 use super::request::TokenRequest;
-use super::{TokenSource, discovery, is_loopback, is_url_allowed, request};
+use super::{Basis, TokenSource, discovery, is_loopback, is_url_allowed, request};
 use crate::clock;
 use crate::config::{OAuthApp, Provider};
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
-use crate::net::tls::SystemRoots;
+use crate::net::http::{Destination, Http, HttpError, Reply, Route};
 use crate::secret::{ExposeSecret, SecretString};
 
-/// Sends token requests. Cheap to clone; clones share connections and caches.
+/// Sends requests to providers. Cheap to clone; clones share what issuers told.
 #[derive(Debug, Clone)]
-pub struct TokenClient {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    system: SystemRoots,
-    clients: Mutex<HashMap<Trust, reqwest::Client>>,
-    endpoints: Mutex<HashMap<Url, Discovered>>,
-}
-
-/// What distinguishes one HTTP client from another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Trust {
-    ca_file: Option<PathBuf>,
-    route: Route,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Route {
-    /// To this machine, past any proxy.
-    Loopback,
-    /// As the environment says.
-    System,
+pub struct OAuthClient {
+    http: Http,
+    issuers: Arc<Mutex<HashMap<Url, Discovered>>>,
 }
 
 #[derive(Debug, Clone)]
 struct Discovered {
-    token_url: Url,
+    metadata: Arc<Metadata>,
     at: Instant,
 }
 
-/// What came back: the answer's parts that [`Response`] borrows.
-struct Received {
-    status: u16,
-    retry_after: Option<String>,
-    body: Zeroizing<Vec<u8>>,
+/// What is left of the time that an exchange may take in all.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    begun: Instant,
+    limit: Duration,
 }
 
-impl TokenClient {
-    /// A client that trusts `system`, and has connected to nothing yet.
-    pub fn new(system: SystemRoots) -> Self {
+impl OAuthClient {
+    /// A client that sends by `http`.
+    pub fn new(http: Http) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                system,
-                clients: Mutex::default(),
-                endpoints: Mutex::default(),
-            }),
+            http,
+            issuers: Arc::default(),
         }
     }
 
-    async fn endpoint(&self, app: &OAuthApp, provider: &Provider, timeout: Duration) -> Result<Url, TokenError> {
-        if let Some(url) = &app.token_url {
-            return Ok(url.clone());
-        }
+    /// What the provider's issuer tells of itself; `None` where the provider has no issuer.
+    async fn metadata(
+        &self,
+        provider: &Provider,
+        app: &OAuthApp,
+        deadline: Deadline,
+    ) -> Result<Option<Arc<Metadata>>, TokenError> {
         let Some(issuer) = &app.issuer else {
-            return Err(TokenError::app(
-                "no_endpoint",
-                "the provider has neither a token_url nor an issuer",
-            ));
+            return Ok(None);
         };
-        let known = lock(&self.shared.endpoints).get(issuer).cloned();
+        let known = self.issuers().get(issuer).cloned();
         if let Some(known) = known
             && clock::instant().duration_since(known.at) < DISCOVERY_LIFE
         {
-            return Ok(known.token_url);
+            return Ok(Some(known.metadata));
         }
         let url = discovery::metadata_url(issuer);
-        check(&url, app)?;
-        let client = self.client(provider, &url).await?;
-        let received = receive(client.get(url), timeout).await?;
-        let token_url = discovery::token_endpoint(issuer, app.allow_insecure, &received.response())?;
-        let at = clock::instant();
+        let request = Request::builder().method(Method::GET).uri(url.as_str());
+        let request = request.header(header::ACCEPT, "application/json").body(Vec::new());
+        let request = request.map_err(|error| TokenError::app("bad_app", error.to_string()))?;
+        let reply = self.send(provider, app, &url, request, deadline).await?;
+        let metadata = Arc::new(discovery::read(issuer, app.allow_insecure, &reply.response())?);
         let discovered = Discovered {
-            token_url: token_url.clone(),
-            at,
+            metadata: Arc::clone(&metadata),
+            at: clock::instant(),
         };
-        lock(&self.shared.endpoints).insert(issuer.clone(), discovered);
-        Ok(token_url)
+        self.issuers().insert(issuer.clone(), discovered);
+        Ok(Some(metadata))
     }
 
-    /// Asks `url` for a refresh, for `scopes` or the grant's own.
+    /// Where the provider issues tokens.
+    async fn token_url(&self, provider: &Provider, app: &OAuthApp, deadline: Deadline) -> Result<Url, TokenError> {
+        if let Some(url) = &app.token_url {
+            return Ok(url.clone());
+        }
+        let metadata = self.metadata(provider, app, deadline).await?;
+        metadata
+            .map(|metadata| metadata.token_endpoint.clone())
+            .ok_or_else(|| TokenError::app("no_endpoint", "the provider has neither a token_url nor an issuer"))
+    }
+
+    /// Sends a token request and reads its answer. `secrets` are what it holds beside the app's own.
     async fn ask(
         &self,
         provider: &Provider,
         app: &OAuthApp,
         url: &Url,
-        refresh_token: &SecretString,
-        scopes: &[String],
-        timeout: Duration,
+        request: Result<TokenRequest, String>,
+        secrets: &[&SecretString],
+        deadline: Deadline,
     ) -> Result<TokenAnswer, TokenError> {
-        let TokenRequest { http } =
-            request::refresh(app, url, refresh_token, scopes).map_err(|message| TokenError::app("bad_app", message))?;
-        let client = self.client(provider, url).await?;
-        if timeout.is_zero() {
-            return Err(timed_out(timeout));
-        }
-        let (head, body) = http.into_parts();
-        let received = receive(client.post(url.clone()).headers(head.headers).body(body), timeout).await?;
-        let mut secrets = vec![refresh_token.expose_secret()];
-        secrets.extend(app.client_secret.as_ref().map(ExposeSecret::expose_secret));
-        answer::read(&received.response(), clock::now(), &secrets)
+        let TokenRequest { http } = request.map_err(|message| TokenError::app("bad_app", message))?;
+        let reply = self.send(provider, app, url, http, deadline).await?;
+        let secrets = secrets.iter().copied().chain(app.client_secret.as_ref());
+        let secrets: Vec<&str> = secrets.map(ExposeSecret::expose_secret).collect();
+        answer::read(&reply.response(), clock::now(), &secrets)
     }
 
-    /// The HTTP client for a provider's trust anchors, made on first use.
-    async fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, TokenError> {
-        let trust = Trust {
+    async fn send(
+        &self,
+        provider: &Provider,
+        app: &OAuthApp,
+        url: &Url,
+        request: Request<Vec<u8>>,
+        deadline: Deadline,
+    ) -> Result<Reply, TokenError> {
+        if !is_url_allowed(url, app.allow_insecure) {
+            let message = "the provider's OAuth URLs must be https, or http on a loopback host";
+            return Err(TokenError::app("insecure_url", message));
+        }
+        let destination = Destination {
             ca_file: provider.ca_file.clone(),
             route: if is_loopback(url) {
                 Route::Loopback
@@ -142,45 +128,33 @@ impl TokenClient {
                 Route::System
             },
         };
-        if let Some(client) = lock(&self.shared.clients).get(&trust) {
-            return Ok(client.clone());
-        }
-        let (system, wanted) = (self.shared.system.clone(), trust.clone());
-        let client = tokio::task::spawn_blocking(move || build(&system, &wanted))
-            .await
-            .map_err(|error| TokenError::temporary("internal", error.to_string()))?
-            .map_err(|message| TokenError::temporary("trust", message))?;
-        lock(&self.shared.clients).insert(trust, client.clone());
-        Ok(client)
+        let sent = self
+            .http
+            .send(request, &destination, TOKEN_ANSWER_BYTES_MAX, deadline.left());
+        sent.await.map_err(failed)
     }
-}
 
-#[async_trait]
-impl TokenSource for TokenClient {
+    /// Refreshes a grant (RFC 6749 §6).
     async fn refresh(
         &self,
         provider: &Provider,
+        app: &OAuthApp,
         refresh_token: &SecretString,
-        timeout: Duration,
+        deadline: Deadline,
     ) -> Result<TokenAnswer, TokenError> {
-        let Some(app) = &provider.oauth else {
-            return Err(TokenError::app("no_app", "the provider has no OAuth app configured"));
+        let url = self.token_url(provider, app, deadline).await?;
+        let ask = async |scopes: &[String]| {
+            let request = request::refresh(app, &url, refresh_token, scopes);
+            self.ask(provider, app, &url, request, &[refresh_token], deadline).await
         };
-        let begun = clock::instant();
-        let url = self.endpoint(app, provider, timeout).await?;
-        check(&url, app)?;
-        // What finding the endpoint took is not to be had again: whoever stops waits for one `timeout`.
-        let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
         let scopes = app.refresh_scopes.as_slice();
-        let answer = self.ask(provider, app, &url, refresh_token, scopes, left()).await;
-        match answer {
+        match ask(scopes).await {
             // A grant that was given for less than is served now: its own scopes still open what they opened before. Nothing
             // was rotated, since the endpoint refused.
-            Err(error) if !scopes.is_empty() && error.is_for_want_of_consent() && !left().is_zero() => {
+            Err(error) if !scopes.is_empty() && error.is_for_want_of_consent() && !deadline.left().is_zero() => {
                 tracing::info!(provider = %provider.name, %error, "refreshing for the scopes that the grant has");
-                let own = self.ask(provider, app, &url, refresh_token, &[], left()).await;
                 // The first refusal says what is missing, and is not made better by a second.
-                own.map_err(|second| match second.kind {
+                ask(&[]).await.map_err(|second| match second.kind {
                     TokenErrorKind::Temporary { .. } => second,
                     TokenErrorKind::Grant | TokenErrorKind::App => error,
                 })
@@ -189,13 +163,47 @@ impl TokenSource for TokenClient {
         }
     }
 
-    fn reload(&self) {
-        lock(&self.shared.clients).clear();
-        lock(&self.shared.endpoints).clear();
+    fn issuers(&self) -> MutexGuard<'_, HashMap<Url, Discovered>> {
+        // Nothing under this lock can leave the map half-changed.
+        self.issuers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Received {
+#[async_trait]
+impl TokenSource for OAuthClient {
+    async fn obtain(&self, provider: &Provider, basis: &Basis, timeout: Duration) -> Result<TokenAnswer, TokenError> {
+        let Some(app) = &provider.oauth else {
+            return Err(TokenError::app("no_app", "the provider has no OAuth app configured"));
+        };
+        let deadline = Deadline::begin(timeout);
+        match &basis.refresh_token {
+            Some(refresh_token) => self.refresh(provider, app, refresh_token, deadline).await,
+            None => Err(TokenError::app("no_grant", "the account has no refresh token")),
+        }
+    }
+
+    fn reload(&self) {
+        self.http.reload();
+        self.issuers().clear();
+    }
+}
+
+impl Deadline {
+    fn begin(limit: Duration) -> Self {
+        Self {
+            begun: clock::instant(),
+            limit,
+        }
+    }
+
+    /// What finding an endpoint took is not to be had again: whoever stops waits for one `limit`.
+    fn left(self) -> Duration {
+        let passed = clock::instant().saturating_duration_since(self.begun);
+        self.limit.saturating_sub(passed)
+    }
+}
+
+impl Reply {
     fn response(&self) -> Response<'_> {
         Response {
             status: self.status,
@@ -205,94 +213,15 @@ impl Received {
     }
 }
 
-fn check(url: &Url, app: &OAuthApp) -> Result<(), TokenError> {
-    if is_url_allowed(url, app.allow_insecure) {
-        return Ok(());
-    }
-    Err(TokenError::app(
-        "insecure_url",
-        "the provider's OAuth URLs must be https, or http on a loopback host",
-    ))
-}
-
-fn build(system: &SystemRoots, trust: &Trust) -> Result<reqwest::Client, String> {
-    let tls = system
-        .client_config(trust.ca_file.as_deref())
-        .map_err(|error| error.to_string())?;
-    let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .user_agent(concat!("portreeve/", env!("CARGO_PKG_VERSION")))
-        // A connection for each request: one kept may have been closed meanwhile, and then nobody could tell whether a
-        // rotation had been carried out. An account asks about once an hour.
-        .pool_max_idle_per_host(0);
-    let builder = match trust.route {
-        Route::Loopback => builder.no_proxy(),
-        Route::System => builder,
+fn failed(error: HttpError) -> TokenError {
+    let code = match &error {
+        HttpError::TimedOut(_) => "timeout",
+        HttpError::Connect(_) => "connect",
+        HttpError::Broken(_) => "network",
+        HttpError::Trust(_) => "trust",
+        HttpError::Internal(_) => "internal",
     };
-    builder.build().map_err(|error| causes(&error))
-}
-
-/// Sends a request and reads its answer up to the limit, all within `timeout`.
-async fn receive(request: reqwest::RequestBuilder, timeout: Duration) -> Result<Received, TokenError> {
-    let mut response = request
-        .timeout(timeout)
-        .send()
-        .await
-        .map_err(|error| failed(error, timeout))?;
-    let retry_after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok());
-    let mut received = Received {
-        status: response.status().as_u16(),
-        retry_after: retry_after.map(str::to_owned),
-        body: Zeroizing::default(),
-    };
-    // What lies beyond the limit is never read; one byte more than the limit marks the body as too long.
-    while received.body.len() <= TOKEN_ANSWER_BYTES_MAX {
-        let Some(chunk) = response.chunk().await.map_err(|error| failed(error, timeout))? else {
-            break;
-        };
-        let room = (TOKEN_ANSWER_BYTES_MAX + 1).saturating_sub(received.body.len());
-        received.body.extend(chunk.iter().take(room));
-    }
-    Ok(received)
-}
-
-fn failed(error: reqwest::Error, timeout: Duration) -> TokenError {
-    let error = error.without_url();
-    if error.is_timeout() {
-        return timed_out(timeout);
-    }
-    let code = if error.is_connect() { "connect" } else { "network" };
-    TokenError::temporary(code, answer::clean(&causes(&error), &[]))
-}
-
-fn timed_out(timeout: Duration) -> TokenError {
-    let message = format!(
-        "the token endpoint did not answer within {}",
-        humantime::format_duration(timeout)
-    );
-    TokenError::temporary("timeout", message)
-}
-
-/// An error with its causes, for the outermost of `reqwest`'s never tells what happened.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing under these locks can leave a value half-changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    TokenError::temporary(code, answer::clean(&format!("the token endpoint: {error}"), &[]))
 }
 
 /// How long an issuer's metadata is believed. Endpoints move rarely, and a reload asks anew.
@@ -307,8 +236,11 @@ mod tests {
     use axum::routing::{get, post};
     use tokio::sync::mpsc;
 
+    use std::path::PathBuf;
+
     use super::*;
-    use crate::config::{ClientAuth, UserRule};
+    use crate::config::{ClientAuth, test_support};
+    use crate::net::tls::SystemRoots;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -321,36 +253,31 @@ mod tests {
     }
 
     fn provider(token_url: Option<Url>, issuer: Option<Url>) -> Provider {
-        Provider {
-            name: "example".to_owned(),
-            oauth: Some(OAuthApp {
-                authorize_url: None,
-                device_url: None,
-                token_url,
-                issuer,
-                client_id: "app".to_owned(),
-                client_secret: Some("s3cr3t".into()),
-                client_auth: ClientAuth::Post,
-                scopes: vec![],
-                refresh_scopes: vec![],
-                allow_insecure: false,
-            }),
-            sasl: vec![],
-            imap: None,
-            smtp: None,
-            pop3: None,
-            ca_file: None,
-            sessions_per_account_max: None,
-            submissions_max: None,
-            domains: vec![],
-            imap_user: UserRule::Address,
+        let app = OAuthApp {
+            token_url,
+            issuer,
+            client_secret: Some("s3cr3t".into()),
+            client_auth: ClientAuth::Post,
+            ..test_support::app()
+        };
+        test_support::provider("example", Some(app))
+    }
+
+    fn client() -> OAuthClient {
+        OAuthClient::new(Http::new(SystemRoots::none()))
+    }
+
+    fn basis() -> Basis {
+        Basis {
+            account: "ada".to_owned(),
+            user: "ada@example.com".to_owned(),
+            refresh_token: Some("r1".into()),
+            password: None,
         }
     }
 
     async fn refresh(provider: &Provider, timeout: Duration) -> Result<TokenAnswer, TokenError> {
-        TokenClient::new(SystemRoots::none())
-            .refresh(provider, &"r1".into(), timeout)
-            .await
+        client().obtain(provider, &basis(), timeout).await
     }
 
     async fn refresh_against(
@@ -496,14 +423,14 @@ mod tests {
             .route("/token", post(async || r#"{"access_token":"a"}"#))
             .with_state(seen);
         let provider = provider(None, Some(serve(router).await));
-        let client = TokenClient::new(SystemRoots::none());
+        let client = client();
         for _ in 0..3 {
-            client.refresh(&provider, &"r1".into(), TIMEOUT).await.unwrap();
+            client.obtain(&provider, &basis(), TIMEOUT).await.unwrap();
         }
         asked.try_recv().unwrap();
         assert!(asked.try_recv().is_err());
         client.reload();
-        client.refresh(&provider, &"r1".into(), TIMEOUT).await.unwrap();
+        client.obtain(&provider, &basis(), TIMEOUT).await.unwrap();
         asked.try_recv().unwrap();
     }
 

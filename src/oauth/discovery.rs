@@ -1,4 +1,4 @@
-//! OpenID Connect Discovery 1.0, and RFC 8414 as far as it agrees with it: an issuer tells its token endpoint. Pure: where
+//! OpenID Connect Discovery 1.0, and RFC 8414 as far as it agrees with it: an issuer tells its endpoints. Pure: where
 //! to ask and what the answer means.
 
 use serde::Deserialize;
@@ -21,38 +21,73 @@ pub fn metadata_url(issuer: &Url) -> Url {
     url
 }
 
-/// The token endpoint in an issuer's metadata.
+/// What an issuer tells of itself, as far as it matters here. Every URL is one that secrets may go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// The issuer's own name for itself, word for word.
+    pub issuer: String,
+    /// Where tokens are issued.
+    pub token_endpoint: Url,
+    /// Where owners consent.
+    pub authorization_endpoint: Option<Url>,
+    /// Where device codes are issued (RFC 8628 §4).
+    pub device_authorization_endpoint: Option<Url>,
+    /// Where tokens are given back (RFC 7009).
+    pub revocation_endpoint: Option<Url>,
+    /// Whether an answer to an authorization request always names the issuer (RFC 9207 §3).
+    pub names_itself: bool,
+}
+
+/// Reads an issuer's metadata.
 ///
 /// # Errors
 /// [`TokenError`], temporary: if the document is not there or not readable, is another issuer's (§4.3: the two must be
 /// identical, or one provider could direct secrets meant for another), or names an endpoint that secrets may not go to.
-pub fn token_endpoint(issuer: &Url, allow_insecure: bool, response: &Response<'_>) -> Result<Url, TokenError> {
+pub fn read(issuer: &Url, allow_insecure: bool, response: &Response<'_>) -> Result<Metadata, TokenError> {
     if response.status != 200 || response.body.len() > TOKEN_ANSWER_BYTES_MAX {
         return Err(failed(&format!(
             "the issuer's metadata cannot be read (HTTP {})",
             response.status
         )));
     }
-    let Ok(metadata) = serde_json::from_slice::<Metadata>(response.body) else {
+    let Ok(document) = serde_json::from_slice::<Document>(response.body) else {
         return Err(failed(
             "the issuer's metadata is not what OpenID Connect Discovery describes",
         ));
     };
     // A trailing slash is the one difference forgiven: URL parsing adds it to a bare host.
-    if metadata.issuer.trim_end_matches('/') != issuer.as_str().trim_end_matches('/') {
+    if document.issuer.trim_end_matches('/') != issuer.as_str().trim_end_matches('/') {
         return Err(failed("the metadata is another issuer's"));
     }
-    match Url::parse(&metadata.token_endpoint) {
+    let url = |what: &str, given: &str| match Url::parse(given) {
         Ok(url) if is_url_allowed(&url, allow_insecure) => Ok(url),
-        Ok(_) => Err(failed("the token endpoint in the issuer's metadata is not https")),
-        Err(_) => Err(failed("the token endpoint in the issuer's metadata is not a URL")),
-    }
+        Ok(_) => Err(failed(&format!(
+            "the {what} endpoint in the issuer's metadata is not https"
+        ))),
+        Err(_) => Err(failed(&format!(
+            "the {what} endpoint in the issuer's metadata is not a URL"
+        ))),
+    };
+    let optional = |what, given: Option<String>| given.map(|given| url(what, &given)).transpose();
+    Ok(Metadata {
+        token_endpoint: url("token", &document.token_endpoint)?,
+        authorization_endpoint: optional("authorization", document.authorization_endpoint)?,
+        device_authorization_endpoint: optional("device authorization", document.device_authorization_endpoint)?,
+        revocation_endpoint: optional("revocation", document.revocation_endpoint)?,
+        names_itself: document.authorization_response_iss_parameter_supported,
+        issuer: document.issuer,
+    })
 }
 
 #[derive(Deserialize)]
-struct Metadata {
+struct Document {
     issuer: String,
     token_endpoint: String,
+    authorization_endpoint: Option<String>,
+    device_authorization_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
 }
 
 fn failed(message: &str) -> TokenError {
@@ -128,7 +163,7 @@ mod tests {
                 retry_after: None,
                 body: body.as_bytes(),
             };
-            let endpoint = token_endpoint(&issuer, false, &response);
+            let endpoint = read(&issuer, false, &response).map(|metadata| metadata.token_endpoint);
             assert_eq!(endpoint.as_ref().ok().map(Url::as_str), expected, "{status} {body}");
             if let Err(error) = endpoint {
                 assert_eq!(error.code, "discovery");

@@ -1,7 +1,6 @@
 //! OAuth2 towards providers: what to ask their token endpoints, what their answers mean, and who they are.
 //!
-//! [`request`], [`answer`] and [`discovery`] are pure and meet no socket; [`client`] is the only place that names the HTTP
-//! client. Who the providers are is configuration, presets included. Nothing here keeps a token: that is [`crate::account`]'s.
+//! [`request`], [`answer`] and [`discovery`] are pure and meet no socket; [`client`] sends and receives. Who the providers are is configuration, presets included. Nothing here keeps a token: that is [`crate::account`]'s.
 //!
 //! Everything that can go wrong is a [`TokenError`] whose kind says what a retry would need: nothing but time, another
 //! app configuration, or a person.
@@ -22,18 +21,27 @@ use crate::secret::SecretString;
 
 pub use answer::{TokenAnswer, TokenError, TokenErrorKind};
 
-/// Where refreshed tokens come from: [`client::TokenClient`], or a scripted provider in tests.
+/// What an account has to obtain an OAuth access token with; which of it counts is the provider's way of granting
+/// ([`crate::config::GrantType`]).
+#[derive(Debug, Clone)]
+pub struct Basis {
+    /// The account's id, for external programs.
+    pub account: String,
+    /// The mailbox: the subject of a service account's assertion, the name beside a password.
+    pub user: String,
+    /// The grant's refresh token.
+    pub refresh_token: Option<SecretString>,
+    /// The mailbox's password at the provider.
+    pub password: Option<SecretString>,
+}
+
+/// Where OAuth access tokens come from: [`client::OAuthClient`], or a scripted provider in tests.
 #[async_trait]
 pub trait TokenSource: Send + Sync + 'static {
-    /// Asks `provider` for a new access token. `timeout` bounds the whole exchange.
+    /// Obtains a new access token from `provider`. `timeout` bounds the whole exchange.
     ///
     /// Dropping the future may lose a rotated refresh token, so callers run it to its end.
-    async fn refresh(
-        &self,
-        provider: &Provider,
-        refresh_token: &SecretString,
-        timeout: Duration,
-    ) -> Result<TokenAnswer, TokenError>;
+    async fn obtain(&self, provider: &Provider, basis: &Basis, timeout: Duration) -> Result<TokenAnswer, TokenError>;
 
     /// The configuration or the files that it names may have changed: forget what was derived from them.
     fn reload(&self) {}

@@ -36,7 +36,7 @@ pub fn refresh(
         .set_token_uri(TokenUrl::from_url(token_url.clone()))
         .set_auth_type(match app.client_auth {
             ClientAuth::Basic => AuthType::BasicAuth,
-            ClientAuth::Post | ClientAuth::None => AuthType::RequestBody,
+            ClientAuth::Post | ClientAuth::None | ClientAuth::PrivateKeyJwt => AuthType::RequestBody,
         });
     // A public client must not send a secret even if one is configured: Microsoft refuses it (AADSTS700025).
     if let (ClientAuth::Post | ClientAuth::Basic, Some(secret)) = (app.client_auth, &app.client_secret) {
@@ -81,19 +81,16 @@ impl SyncHttpClient for HandBack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::test_support;
 
     fn app(client_auth: ClientAuth, secret: Option<&str>, scopes: &[&str]) -> OAuthApp {
         OAuthApp {
-            authorize_url: None,
-            device_url: None,
-            token_url: None,
-            issuer: None,
             client_id: "app id".to_owned(),
             client_secret: secret.map(Into::into),
             client_auth,
             scopes: vec!["consented".to_owned()],
             refresh_scopes: scopes.iter().map(ToString::to_string).collect(),
-            allow_insecure: false,
+            ..test_support::app()
         }
     }
 

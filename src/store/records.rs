@@ -38,6 +38,12 @@ pub struct AccountRecord {
     /// What it has of its own for POP3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pop3: Option<EndpointOverride>,
+    /// The account whose grant opens this mailbox too; it has none of its own then (shared mailboxes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares_grant_of: Option<String>,
+    /// When its owner last consented through portreeve. Links that were made before are void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorized: Option<Timestamp>,
     /// Its state.
     pub state: AccountState,
     /// The last error that concerned its credential.
@@ -148,6 +154,10 @@ pub struct Grant {
     pub obtained: Option<Timestamp>,
     /// When the access token ends.
     pub expires: Option<Timestamp>,
+    /// The scopes that were granted, parted by spaces (RFC 6749 §3.3), where the provider told.
+    pub scope: Option<String>,
+    /// When the grant itself ends whatever is done, where the provider told.
+    pub ends: Option<Timestamp>,
 }
 
 /// The SHA-256 of an access token, which names it everywhere. Written as 64 lower-case hex digits.

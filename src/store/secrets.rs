@@ -17,14 +17,17 @@ pub(super) fn encode(secrets: &AccountSecrets) -> Zeroizing<Vec<u8>> {
         (ACCESS_TOKEN, grant.and_then(|grant| grant.access_token.as_ref())),
         (PASSWORD, secrets.password.as_ref()),
     ];
+    let scope = grant.and_then(|grant| grant.scope.as_deref());
     let times = [
         (OBTAINED, grant.and_then(|grant| grant.obtained)),
         (EXPIRES, grant.and_then(|grant| grant.expires)),
+        (ENDS, grant.and_then(|grant| grant.ends)),
     ];
     let text_bytes: usize = texts
         .iter()
         .filter_map(|(_, text)| Some(text.as_ref()?.expose_secret().len()))
         .sum();
+    let text_bytes = text_bytes + scope.map_or(0, str::len);
 
     // IMPORTANT: the capacity must suffice, or growing leaves a copy behind that nobody wipes.
     let mut bytes = Zeroizing::new(Vec::with_capacity(
@@ -37,6 +40,9 @@ pub(super) fn encode(secrets: &AccountSecrets) -> Zeroizing<Vec<u8>> {
         if let Some(text) = text {
             push(&mut bytes, tag, text.expose_secret().as_bytes());
         }
+    }
+    if let Some(scope) = scope {
+        push(&mut bytes, SCOPE, scope.as_bytes());
     }
     for (tag, time) in times {
         if let Some(time) = time {
@@ -60,6 +66,8 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<AccountSecrets> {
             ACCESS_TOKEN => secrets.grant.as_mut()?.access_token = Some(text(value)?),
             OBTAINED => secrets.grant.as_mut()?.obtained = Some(time(value)?),
             EXPIRES => secrets.grant.as_mut()?.expires = Some(time(value)?),
+            SCOPE => secrets.grant.as_mut()?.scope = Some(std::str::from_utf8(value).ok()?.to_owned()),
+            ENDS => secrets.grant.as_mut()?.ends = Some(time(value)?),
             _ => return None,
         }
     }
@@ -92,8 +100,10 @@ const ACCESS_TOKEN: u8 = 3;
 const OBTAINED: u8 = 4;
 const EXPIRES: u8 = 5;
 const PASSWORD: u8 = 6;
+const SCOPE: u8 = 7;
+const ENDS: u8 = 8;
 
-const FIELDS_MAX: usize = 6;
+const FIELDS_MAX: usize = 8;
 const HEADER_BYTES: usize = 5;
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use crate::account::refresh::{Renewal, TokenTimes};
 use crate::account::writes::{Credentials, Replacement};
 use crate::clock::Timestamp;
 use crate::limits::OAUTH_TOKEN_LIFE_DEFAULT;
-use crate::oauth::TokenAnswer;
+use crate::oauth::{Basis, TokenAnswer};
 use crate::proto::Protocol;
-use crate::secret::{ExposeSecret, SecretString};
+use crate::secret::{ExposeSecret, SecretString, duplicate};
 use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState};
 
 /// An account's record and secrets.
@@ -80,6 +80,22 @@ impl Held {
         match (self.refresh_token(), other) {
             (Some(mine), Some(other)) => mine.expose_secret() == other.expose_secret(),
             _ => false,
+        }
+    }
+
+    /// What a new access token is obtained with.
+    pub(super) fn basis(&self) -> Basis {
+        let record = &self.record;
+        let user = record
+            .user
+            .as_ref()
+            .or(record.email.as_ref())
+            .unwrap_or(&record.account);
+        Basis {
+            account: record.account.clone(),
+            user: user.clone(),
+            refresh_token: self.refresh_token().map(duplicate),
+            password: self.password().map(duplicate),
         }
     }
 

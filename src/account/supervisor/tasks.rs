@@ -14,7 +14,6 @@ use crate::account::writes::Replacement;
 use crate::clock;
 use crate::metrics::names;
 use crate::oauth::TokenError;
-use crate::secret::duplicate;
 use crate::store::{StoreError, TokenId};
 
 /// Refreshes the grant that is held, as soon as the provider has room for one more request of ours.
@@ -25,11 +24,11 @@ pub(super) fn refresh(state: &Supervised, grant: u64) {
     let account = state.held.record.account.clone();
     let name = state.held.record.provider.clone();
     let provider = config.providers.get(&name).cloned();
-    let refresh_token = state.held.refresh_token().map(duplicate);
+    let basis = state.held.basis();
     let timeout = config.limits.token_request_timeout;
     let limiter = shared.limiter(&name);
     let request = async move {
-        let (Some(provider), Some(refresh_token)) = (provider, refresh_token) else {
+        let Some(provider) = provider else {
             return Err(TokenError::app(
                 "no_provider",
                 format!("provider '{name}' is not configured"),
@@ -43,7 +42,7 @@ pub(super) fn refresh(state: &Supervised, grant: u64) {
         }
         tracing::debug!(%account, provider = %provider.name, "refreshing the OAuth token");
         let begun = clock::instant();
-        let result = shared.tokens.refresh(&provider, &refresh_token, timeout).await;
+        let result = shared.tokens.obtain(&provider, &basis, timeout).await;
         let took = clock::instant().saturating_duration_since(begun);
         let outcome = result.as_ref().map_or_else(TokenError::label, |_| names::OUTCOME_OK);
         names::oauth_refreshes(&name, outcome).increment(1);

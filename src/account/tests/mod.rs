@@ -60,6 +60,7 @@ fn access_token(token: &str, life: u64) -> AccountSecrets {
             access_token: Some(token.into()),
             obtained: Some(clock::now()),
             expires: Some(clock::now().after(Duration::from_secs(life))),
+            ..Grant::default()
         }),
         password: None,
     }

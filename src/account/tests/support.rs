@@ -13,14 +13,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::account::{Accounts, LiveSession, SessionId, SessionLease};
 use crate::clock::{self, Timestamp};
 use crate::config::{
-    Admin, ClientAuth, Config, Endpoint, Limits, Log, LogFormat, OAuthApp, Provider, SecretsSettings, Server,
-    StoreSettings, UpstreamTls, UserRule,
+    Admin, Config, Endpoint, Hooks, Limits, Log, LogFormat, Provider, SecretsSettings, Server, StoreSettings,
+    UpstreamTls, UserRule, Web, test_support,
 };
 use crate::fault::Fault;
-use crate::oauth::{TokenAnswer, TokenError, TokenSource};
+use crate::oauth::{Basis, TokenAnswer, TokenError, TokenSource};
 use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
-use crate::secret::{ExposeSecret, SecretString};
+use crate::secret::ExposeSecret;
 use crate::store::{
     AccountRecord, AccountSecrets, AccountState, Grant, Listing, Page, SharedStore, Store, StoreError, TokenId,
     TokenRecord, TokenUse, UsageEvent, UsageFilter,
@@ -37,6 +37,8 @@ pub(crate) fn account(id: &str) -> AccountRecord {
         imap: None,
         smtp: None,
         pop3: None,
+        shares_grant_of: None,
+        authorized: None,
         state: AccountState::New,
         last_error: None,
         created: Timestamp::EPOCH,
@@ -67,41 +69,23 @@ pub(crate) fn password(password: &str) -> AccountSecrets {
 pub(crate) fn config() -> Config {
     let provider = |name: &str, oauth| {
         let provider = Provider {
-            name: name.to_owned(),
-            oauth,
-            sasl: vec![],
             imap: Some(Endpoint {
                 host: "imap.example.com".to_owned(),
                 port: 993,
                 tls: UpstreamTls::Implicit,
             }),
-            smtp: None,
-            pop3: None,
-            ca_file: None,
-            sessions_per_account_max: None,
-            submissions_max: None,
-            domains: vec![],
             imap_user: match name {
                 "icloud" => UserRule::LocalPart,
                 _ => UserRule::Address,
             },
+            ..test_support::provider(name, oauth)
         };
         (name.to_owned(), Arc::new(provider))
     };
-    let app = OAuthApp {
-        authorize_url: None,
-        device_url: None,
-        token_url: None,
-        issuer: None,
-        client_id: "app".to_owned(),
-        client_secret: None,
-        client_auth: ClientAuth::None,
-        scopes: vec![],
-        refresh_scopes: vec![],
-        allow_insecure: false,
-    };
     Config {
         warnings: Vec::new(),
+        web: Web::default(),
+        hooks: Hooks::default(),
         source: None,
         server: Server {
             hostname: "proxy.example.com".to_owned(),
@@ -145,7 +129,7 @@ pub(crate) fn config() -> Config {
         },
         listeners: vec![],
         certificates: BTreeMap::new(),
-        providers: BTreeMap::from([provider("example", Some(app)), provider("icloud", None)]),
+        providers: BTreeMap::from([provider("example", Some(test_support::app())), provider("icloud", None)]),
     }
 }
 
@@ -239,14 +223,10 @@ struct ScriptedTokens(mpsc::UnboundedSender<TokenRequest>);
 
 #[async_trait]
 impl TokenSource for ScriptedTokens {
-    async fn refresh(
-        &self,
-        _: &Provider,
-        refresh_token: &SecretString,
-        _: Duration,
-    ) -> Result<TokenAnswer, TokenError> {
+    async fn obtain(&self, _: &Provider, basis: &Basis, _: Duration) -> Result<TokenAnswer, TokenError> {
         let (answer, answered) = oneshot::channel();
-        let refresh_token = refresh_token.expose_secret().to_owned();
+        let refresh_token = basis.refresh_token.as_ref().map(ExposeSecret::expose_secret);
+        let refresh_token = refresh_token.unwrap_or_default().to_owned();
         let request = TokenRequest { refresh_token, answer };
         self.0.send(request).unwrap();
         answered.await.expect("the provider breaks down")

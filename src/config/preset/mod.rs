@@ -35,6 +35,8 @@ pub(super) struct Preset {
     pub(super) domains: &'static [&'static str],
     /// What it takes as the login name for IMAP.
     pub(super) imap_user: UserRule,
+    /// How to get a client id, or an app password, in a few sentences.
+    pub(super) advice: &'static str,
 }
 
 /// The OAuth side of a [`Preset`]. `{tenant}` in a URL stands for the configured tenant.
@@ -44,8 +46,16 @@ pub(super) struct PresetOAuth {
     token_url: &'static str,
     /// `None` where the device flow (RFC 8628) is closed to mail.
     device_url: Option<&'static str>,
+    /// Where a token is given back (RFC 7009); `None` where there is no such thing.
+    revocation_url: Option<&'static str>,
     /// The scopes that a mailbox's owner consents to.
     scopes: PresetScopes,
+    /// What a consent asks for besides, for the owner's address (OpenID Connect Core §5.4); empty where it is not OpenID.
+    identity: &'static [&'static str],
+    /// What an app asks for that opens mailboxes by itself (RFC 6749 §4.4); empty where that is not offered.
+    app: &'static [&'static str],
+    /// What an authorization request holds besides RFC 6749's parameters.
+    parameters: &'static [(&'static str, &'static str)],
     /// The scopes that a refresh names.
     refresh: RefreshScopes,
 }
@@ -119,6 +129,7 @@ impl Preset {
             submissions_max: self.submissions_max,
             domains: self.domains.iter().map(|domain| (*domain).to_owned()).collect(),
             imap_user: self.imap_user,
+            advice: Some(self.advice),
         }
     }
 }
@@ -137,6 +148,26 @@ impl PresetOAuth {
     /// Where a device code is asked for (RFC 8628).
     pub(super) fn device_url(&self, tenant: &str) -> Option<Url> {
         with_tenant(self.device_url?, tenant)
+    }
+
+    /// Where a token is given back.
+    pub(super) fn revocation_url(&self) -> Option<Url> {
+        Url::parse(self.revocation_url?).ok()
+    }
+
+    /// What a consent asks for besides mail.
+    pub(super) fn identity_scopes(&self) -> Vec<String> {
+        owned(self.identity)
+    }
+
+    /// What an app asks for that opens mailboxes by itself.
+    pub(super) fn app_scopes(&self) -> Vec<String> {
+        owned(self.app)
+    }
+
+    /// What an authorization request holds besides.
+    pub(super) fn authorize_parameters(&self) -> Vec<(&'static str, &'static str)> {
+        self.parameters.to_vec()
     }
 }
 
@@ -180,6 +211,10 @@ impl PresetEndpoint {
             tls: self.tls,
         }
     }
+}
+
+fn owned(scopes: &[&str]) -> Vec<String> {
+    scopes.iter().map(|scope| (*scope).to_owned()).collect()
 }
 
 fn with_tenant(url: &str, tenant: &str) -> Option<Url> {

@@ -29,6 +29,11 @@ const GOOGLE: Preset = Preset {
             pop3: "https://mail.google.com/",
             common: &[],
         },
+        identity: &["openid", "email"],
+        app: &["https://mail.google.com/"],
+        // Without the first there is no refresh token, without the second only at the very first consent.
+        parameters: &[("access_type", "offline"), ("prompt", "consent")],
+        revocation_url: Some("https://oauth2.googleapis.com/revoke"),
         refresh: RefreshScopes::Unnamed,
     }),
     sasl: &[Mechanism::OAuthBearer, Mechanism::XOAuth2],
@@ -39,6 +44,8 @@ const GOOGLE: Preset = Preset {
     submissions_max: None,
     domains: &["gmail.com", "googlemail.com"],
     imap_user: UserRule::Address,
+    advice: "Create an OAuth client of type \"Desktop app\" in a Google Cloud project of your own, with the scope \
+             https://mail.google.com/, and publish the app: in Testing, Google ends every grant after seven days.",
 };
 
 /// Microsoft 365 and Outlook.com (learn.microsoft.com/exchange/client-developer/legacy-protocols), worldwide and GCC.
@@ -56,6 +63,10 @@ const MICROSOFT: Preset = Preset {
             pop3: "https://outlook.office.com/POP.AccessAsUser.All",
             common: &["offline_access"],
         },
+        identity: MICROSOFT_IDENTITY,
+        app: &["https://outlook.office365.com/.default"],
+        parameters: &[],
+        revocation_url: None,
         refresh: RefreshScopes::Consented,
     }),
     sasl: &[Mechanism::XOAuth2],
@@ -66,6 +77,9 @@ const MICROSOFT: Preset = Preset {
     submissions_max: Some(3),
     domains: &["outlook.com", "hotmail.com", "live.com", "msn.com"],
     imap_user: UserRule::Address,
+    advice: "Register an app in your directory (Entra ID), add http://localhost as a redirect URI of a mobile and desktop \
+             application, allow public client flows, and give it the delegated permissions IMAP.AccessAsUser.All, \
+             POP.AccessAsUser.All and SMTP.Send of Office 365 Exchange Online; an administrator consents to it once.",
 };
 
 /// The cloud of the United States' government. GCC without "High" is the global cloud.
@@ -103,6 +117,10 @@ const MICROSOFT_CHINA: Preset = Preset {
             pop3: "https://partner.outlook.cn/POP.AccessAsUser.All",
             common: &["offline_access"],
         },
+        identity: MICROSOFT_IDENTITY,
+        app: &["https://partner.outlook.cn/.default"],
+        parameters: &[],
+        revocation_url: None,
         refresh: RefreshScopes::Consented,
     }),
     imap: Some(implicit("partner.outlook.cn", 993)),
@@ -111,6 +129,9 @@ const MICROSOFT_CHINA: Preset = Preset {
     domains: &[],
     ..MICROSOFT
 };
+
+/// Not of a mail resource: they may stand beside its scopes (learn.microsoft.com/entra/identity-platform/scopes-oidc).
+const MICROSOFT_IDENTITY: &[&str] = &["openid", "email", "profile"];
 
 const US_GOVERNMENT: PresetOAuth = PresetOAuth {
     authorize_url: "https://login.microsoftonline.us/{tenant}/oauth2/v2.0/authorize",
@@ -122,6 +143,10 @@ const US_GOVERNMENT: PresetOAuth = PresetOAuth {
         pop3: "https://outlook.office365.us/POP.AccessAsUser.All",
         common: &["offline_access"],
     },
+    identity: MICROSOFT_IDENTITY,
+    app: &["https://outlook.office365.us/.default"],
+    parameters: &[],
+    revocation_url: None,
     refresh: RefreshScopes::Consented,
 };
 
@@ -138,6 +163,7 @@ const ICLOUD: Preset = Preset {
     submissions_max: None,
     domains: &["icloud.com", "me.com", "mac.com"],
     imap_user: UserRule::LocalPart,
+    advice: "Make an app-specific password at account.apple.com, under Sign-In and Security.",
 };
 
 const fn implicit(host: &'static str, port: u16) -> PresetEndpoint {

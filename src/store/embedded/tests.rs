@@ -26,11 +26,17 @@ const ALL: Page = Page { page: 0, size: 1000 };
 pub(in crate::store) fn any_secrets() -> impl Strategy<Value = AccountSecrets> {
     let text = || prop::option::of(any::<String>().prop_map(SecretString::from));
     let time = || prop::option::of(any::<u64>().prop_map(Timestamp::from_millis));
-    let grant = (text(), text(), time(), time()).prop_map(|(refresh_token, access_token, obtained, expires)| Grant {
-        refresh_token,
-        access_token,
-        obtained,
-        expires,
+    let texts = (text(), text(), prop::option::of(any::<String>()));
+    let grant = (texts, time(), time(), time()).prop_map(|(texts, obtained, expires, ends)| {
+        let (refresh_token, access_token, scope) = texts;
+        Grant {
+            refresh_token,
+            access_token,
+            obtained,
+            expires,
+            scope,
+            ends,
+        }
     });
     (prop::option::of(grant), text()).prop_map(|(grant, password)| AccountSecrets { grant, password })
 }
@@ -40,7 +46,7 @@ pub(in crate::store) fn revealed(secrets: &AccountSecrets) -> String {
     let text = |secret: &Option<SecretString>| secret.as_ref().map(|text| text.expose_secret().to_owned());
     let grant = secrets.grant.as_ref().map(|grant| {
         let texts = (text(&grant.refresh_token), text(&grant.access_token));
-        (texts, grant.obtained, grant.expires)
+        (texts, grant.obtained, grant.expires, grant.scope.clone(), grant.ends)
     });
     format!("{grant:?} {:?}", text(&secrets.password))
 }
@@ -65,6 +71,8 @@ fn account(id: &str, email: Option<&str>, created: u64) -> AccountRecord {
         imap: None,
         smtp: None,
         pop3: None,
+        shares_grant_of: None,
+        authorized: None,
         state: AccountState::New,
         last_error: None,
         created: Timestamp::from_millis(created),
@@ -581,6 +589,7 @@ async fn fill(store: &EmbeddedStore) {
         access_token: Some("access".into()),
         obtained: Some(Timestamp::from_millis(1_700_000_000_000)),
         expires: Some(Timestamp::from_millis(1_700_003_600_000)),
+        ..Grant::default()
     };
     let secrets = AccountSecrets {
         grant: Some(grant),
