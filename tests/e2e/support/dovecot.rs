@@ -55,14 +55,16 @@ impl Dovecot {
         let passwords = users.iter().map(|(user, password)| format!("{user}:{password}\n"));
         write(&base.join("passwd"), &passwords.collect::<String>());
         let endpoints = provider.endpoints();
-        let introspection = fill(
-            include_str!("../../testbed/dovecot/oauth2.conf.ext.in"),
-            &[
-                ("INTROSPECTION_URL", &endpoints.introspection_url),
+        for (file, client, username_format) in INTROSPECTIONS {
+            let words = [
+                ("INTROSPECTION_URL", endpoints.introspection_url.as_str()),
+                ("CLIENT_ID", client),
                 ("CLIENT_SECRET", &endpoints.client_secret),
-            ],
-        );
-        write(&base.join("oauth2.conf.ext"), &introspection);
+                ("USERNAME_FORMAT", username_format),
+            ];
+            let introspection = fill(include_str!("../../testbed/dovecot/oauth2.conf.ext.in"), &words);
+            write(&base.join(file), &introspection);
+        }
         write(&base.join("dovecot.conf"), &configuration(base, owner, &doors));
         make_owned_directory(&base.join("mail"), owner);
 
@@ -325,6 +327,12 @@ fn make_owned_directory(path: &Path, owner: Option<(u32, u32)>) {
     }
 }
 
+/// The ways of asking about a token: the file, as which client, and what the user's name is compared in.
+const INTROSPECTIONS: [(&str, &str, &str); 3] = [
+    ("oauth2.conf.ext", "dovecot", "%Lu"),
+    ("oauth2-apps.conf.ext", "dovecot-apps", "any"),
+    ("oauth2-shared.conf.ext", "dovecot", "any"),
+];
 /// Not in the search path of users other than root.
 const DOVECOT: &str = "/usr/sbin/dovecot";
 /// Debian's `nobody` and `nogroup`: Dovecot refuses to read mail as root.
