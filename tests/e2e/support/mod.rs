@@ -22,12 +22,14 @@ pub mod process;
 pub mod programs;
 pub mod protocol;
 pub mod provider;
+pub mod provider_options;
 pub mod shell;
 pub mod smtp;
 pub mod template;
 pub mod thunderbird;
 pub mod transcript;
 pub mod upstream;
+pub mod visitor;
 pub mod wire;
 
 use std::path::{Path, PathBuf};
