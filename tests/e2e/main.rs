@@ -34,6 +34,7 @@ mod starttls;
 mod submission;
 mod support;
 mod testbed;
+mod testbed_browser;
 mod testbed_consent;
 mod testbed_mail;
 mod thunderbird;
