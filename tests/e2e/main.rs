@@ -37,5 +37,6 @@ mod testbed;
 mod testbed_browser;
 mod testbed_consent;
 mod testbed_mail;
+mod testbed_recorded;
 mod thunderbird;
 mod transcripts;

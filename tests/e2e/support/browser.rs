@@ -105,10 +105,19 @@ pub struct Violation {
 impl Browser {
     /// Starts one that trusts these authorities beside those that it knows by itself.
     pub async fn start(ca_files: &[&Path]) -> Browser {
+        Browser::launch(json!({ "ca_files": ca_files })).await
+    }
+
+    /// As [`Browser::start`], with all but this machine's own addresses behind a proxy.
+    pub async fn start_behind(proxy_url: &str, ca_files: &[&Path]) -> Browser {
+        Browser::launch(json!({ "ca_files": ca_files, "proxy": proxy_url })).await
+    }
+
+    async fn launch(mut options: Value) -> Browser {
         require_installed(&project_file("tests/testbed/node/node_modules/.installed-from"));
         require_installed(Path::new("/usr/bin/chromium"));
         let home = open_directory();
-        let options = json!({ "home": home.path(), "ca_files": ca_files });
+        options["home"] = json!(home.path());
         let process = Process::spawn_ending_with_stdin(
             "browser",
             Command::new(project_file("tests/testbed/node/node"))

@@ -38,6 +38,13 @@ impl Dovecot {
 
     /// As [`Dovecot::start`], with users who may also log in by password.
     pub async fn start_with_passwords(provider: &Provider, users: &[(&str, &str)]) -> Dovecot {
+        let endpoints = provider.endpoints();
+        Dovecot::start_asking(&endpoints.introspection_url, &endpoints.client_secret, users).await
+    }
+
+    /// As [`Dovecot::start_with_passwords`], with OAuth tokens that are known at an introspection endpoint (RFC 7662), where
+    /// Dovecot shows who it is by this secret.
+    pub async fn start_asking(introspection_url: &str, secret: &str, users: &[(&str, &str)]) -> Dovecot {
         require_installed(Path::new(DOVECOT));
         for service in ["imap", "pop3", "lmtp"] {
             require_installed(&Path::new("/usr/lib/dovecot").join(service));
@@ -54,12 +61,11 @@ impl Dovecot {
         write(&base.join("key.pem"), &leaf.key_pem);
         let passwords = users.iter().map(|(user, password)| format!("{user}:{password}\n"));
         write(&base.join("passwd"), &passwords.collect::<String>());
-        let endpoints = provider.endpoints();
         for (file, client, username_format) in INTROSPECTIONS {
             let words = [
-                ("INTROSPECTION_URL", endpoints.introspection_url.as_str()),
+                ("INTROSPECTION_URL", introspection_url),
                 ("CLIENT_ID", client),
-                ("CLIENT_SECRET", &endpoints.client_secret),
+                ("CLIENT_SECRET", secret),
                 ("USERNAME_FORMAT", username_format),
             ];
             let introspection = fill(include_str!("../../testbed/dovecot/oauth2.conf.ext.in"), &words);

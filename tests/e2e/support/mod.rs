@@ -24,6 +24,7 @@ pub mod programs;
 pub mod protocol;
 pub mod provider;
 pub mod provider_options;
+pub mod recorded;
 pub mod shell;
 pub mod smtp;
 pub mod template;

@@ -3,7 +3,8 @@
 // a line, `{"id", "do", …}`, and answers each with a line, `{"id", "answer"}` or `{"id", "error"}`.
 // Ends, with the browser, when its standard input does.
 //
-//   {"home": a directory of its own, "ca_files": [PEM files of authorities to trust]}
+//   {"home": a directory of its own, "ca_files": [PEM files of authorities to trust],
+//    "proxy": the URL of a proxy, through which goes all but this machine's own addresses, or none}
 //
 // Each context is a person of its own: cookies, screen and colours are not shared.
 
@@ -128,8 +129,14 @@ trust(options.ca_files);
 const browser = await chromium.launch({
   executablePath: '/usr/bin/chromium',
   chromiumSandbox: false, // it has none for root
+  proxy: options.proxy ? { server: options.proxy } : undefined,
   env: { ...process.env, HOME: options.home },
-  args: ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  args: [
+    '--disable-gpu', '--disable-quic', '--no-first-run',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    // What it would do unasked all the same ends here: no name but this machine's own is looked up.
+    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1, EXCLUDE [::1]',
+  ],
 });
 const say = (line) => console.log(JSON.stringify(line));
 say({ id: 0, answer: browser.version() });
