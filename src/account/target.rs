@@ -55,7 +55,7 @@ impl Place {
     }
 
     /// Completes this place with a secret.
-    pub(super) fn with_secret(self, secret: CredentialSecret, grant: u64) -> UpstreamTarget {
+    pub(crate) fn with_secret(self, secret: CredentialSecret, grant: u64) -> UpstreamTarget {
         UpstreamTarget {
             credential: Credential {
                 user: self.user,
