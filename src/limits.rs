@@ -99,6 +99,38 @@ pub const REFRESHES_PER_PROVIDER_MAX: usize = 64;
 /// A token that an upstream refused is replaced ahead of its time at most this often for each account.
 pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
+// Consent.
+
+/// How long a code flow waits for the owner's browser. Providers let their codes live about as long.
+pub const CODE_FLOW_LIFE: Duration = Duration::from_secs(600);
+
+/// Code flows in progress; the oldest makes room for one more. Each is about a kilobyte.
+pub const CODE_FLOWS_MAX: usize = 1024;
+
+/// Code flows in progress for one account: owners press the button again.
+pub const CODE_FLOWS_PER_ACCOUNT_MAX: usize = 8;
+
+/// Device flows in progress; each is a task that asks its provider every few seconds.
+pub const DEVICE_FLOWS_MAX: usize = 256;
+
+/// How long a device flow is followed, whatever its provider says. Yandex gives 10 minutes, Microsoft 15.
+pub const DEVICE_FLOW_LIFE_MAX: Duration = Duration::from_secs(1800);
+
+/// Longest wait between two questions of a device flow (RFC 8628 §3.5 lets it grow by 5 s at each refusal).
+pub const DEVICE_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// How long it is told what became of an account's latest flow.
+pub const FLOW_OUTCOME_LIFE: Duration = Duration::from_secs(3600);
+
+/// Flows whose outcome is kept to be told; the oldest makes room for one more.
+pub const FLOW_OUTCOMES_MAX: usize = 4096;
+
+/// How long a hosted link is good (INTERFACE §4): its reader may read their mail tomorrow.
+pub const LINK_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of a hosted link's own part: an id of 256 characters and an address of 1,024, escaped and in base64, fit.
+pub const LINK_BYTES_MAX: usize = 16 * 1024;
+
 // Logins.
 
 /// Bytes of a client's SASL message, decoded. Access tokens are 64 characters; this is as much as fits a command line.
