@@ -37,3 +37,4 @@ mod testbed;
 mod testbed_mail;
 mod thunderbird;
 mod transcripts;
+mod web;
