@@ -53,6 +53,35 @@ pub const SUBMISSION_WAITERS_MAX: usize = 64;
 /// Bytes of an answer of a token endpoint. Real ones are below 8 KiB (Microsoft's tokens are about 3 KiB).
 pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 * 1024;
 
+/// Scopes that are kept of those that an answer names. Google's longest consent screens have a few dozen.
+pub const CONSENTED_SCOPES_MAX: usize = 128;
+
+/// Bytes of the URL that a provider sends an owner's browser back to. Microsoft's codes are about 2 KiB; most servers take
+/// no longer request line.
+pub const REDIRECT_BYTES_MAX: usize = 16 * 1024;
+
+/// Characters of a claim that is taken over from an id_token. A subject has at most 255 (OpenID Connect Core §2), an address
+/// 254 (RFC 5321 §4.5.3.1.3).
+pub const CLAIM_CHARS_MAX: usize = 256;
+
+/// How far the provider's clock and ours may differ where an id_token's end is checked (RFC 7519 §4.1.4: "a few minutes").
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
+
+/// Life of a device code whose answer does not tell, though it must (RFC 8628 §3.2): what most providers give.
+pub const DEVICE_CODE_LIFE_DEFAULT: Duration = Duration::from_secs(900);
+
+/// Longest life of a device code that is believed: nobody takes a day to type one.
+pub const DEVICE_CODE_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Time between two polls for a device code where the answer does not tell (RFC 8628 §3.2).
+pub const DEVICE_POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Longest time between two polls that a provider can ask for, so that an owner who has typed the code sees it taken.
+pub const DEVICE_POLL_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// Characters of a code that an owner types. RFC 8628 §6.1 wants them short; its examples have 9.
+pub const USER_CODE_CHARS_MAX: usize = 64;
+
 /// Life of an OAuth access token whose answer does not tell (`expires_in` absent, RFC 6749 §5.1).
 pub const OAUTH_TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
 

@@ -202,9 +202,8 @@ pub(crate) type Asked = Result<crate::account::UpstreamTarget, crate::fault::Fau
 impl TokenRequest {
     pub(crate) fn succeed(self, access_token: &str, refresh_token: Option<&str>, life: u64) {
         let answer = TokenAnswer {
-            access_token: access_token.into(),
             refresh_token: refresh_token.map(Into::into),
-            expires_in: Duration::from_secs(life),
+            ..TokenAnswer::bearer(access_token.into(), Duration::from_secs(life))
         };
         self.answer.send(Ok(answer)).unwrap();
     }
