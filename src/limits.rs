@@ -311,7 +311,7 @@ pub const WEB_HSTS_LIFE: Duration = days(365);
 /// Characters of a name, an address or a reason that a page shows; more is cut.
 pub const WEB_TEXT_CHARS_MAX: usize = 512;
 
-/// How long requests in progress may go on when the public side stops.
+/// How long consents in progress may go on when the public side stops.
 pub const WEB_STOP_GRACE: Duration = Duration::from_secs(15);
 
 // Files, the store and metrics.

@@ -521,6 +521,10 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
     let status = daemon.done(Method::GET, "/v1/status", None).await;
     assert_eq!(status["certificateAuthority"], authority);
 
+    let web = json!({"address": "0.0.0.0:8443", "tls": true, "publicUrl": "https://mail.example.com"});
+    *daemon.world.web.lock().unwrap() = Some(serde_json::from_value(web.clone()).unwrap());
+    assert_eq!(daemon.done(Method::GET, "/v1/status", None).await["web"], web);
+
     *daemon.world.trouble.lock().unwrap() = Some(StoreError::Unwritable("disk full".to_owned()));
     let message = "cannot write to the store: disk full";
     assert_eq!(
