@@ -611,7 +611,7 @@ impl Login {
             .denied(&self.facts, account.clone(), token, reason, clock::now());
         let (session, remote) = (self.session_id, self.remote);
         let user = account.or_else(|| user.and_then(|user| loggable(&user)));
-        let meaning = meaning::of_fault(self.facts.protocol, fault).map(|meaning| meaning.text);
+        let meaning = meaning::of_fault(self.facts.protocol, fault).map(|meaning| meaning.explanation.to_string());
         match fault.kind.log_level() {
             Level::ERROR => error!(%session, user, %remote, %fault, meaning, "login refused"),
             Level::WARN => warn!(%session, user, %remote, %fault, meaning, "login refused"),

@@ -143,7 +143,7 @@ impl Walk {
                 .report_accepted(&account.account, target.grant, self.protocol);
         }
         let login = login.map_err(|fault| match meaning::of_fault(self.protocol, &fault) {
-            Some(meaning) => format!("{fault}; {}", meaning.text),
+            Some(meaning) => format!("{fault}; {}", meaning.explanation),
             None => fault.to_string(),
         });
         let logged_in = self.step("login", login, |_| format!("logged in as {}", target.credential.user))?;
