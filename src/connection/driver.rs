@@ -426,6 +426,7 @@ impl Login {
         let limit = self.config.limits.upstream_connect_timeout;
         attempt.work = Some(Box::pin(async move {
             let connect = async {
+                services.throttles.check(&account, protocol, clock::instant())?;
                 let target = services.accounts.credential(&account, protocol, refused).await?;
                 let leg = open::open(&target, protocol, &services.trust, limit).await?;
                 Ok((leg, Box::new(target)))
@@ -602,6 +603,10 @@ impl Login {
                 self.services.accounts.report_refused(account, grant, protocol, refusal);
             }
             (account, token) = (attempt.account, attempt.token);
+        }
+        if let Some(account) = &account {
+            let throttles = &self.services.throttles;
+            throttles.note(account, self.facts.protocol, fault, clock::instant());
         }
         self.cast(Message::Refused);
         let reason = fault.kind.label();

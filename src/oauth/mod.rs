@@ -27,7 +27,7 @@ use url::Url;
 use crate::config::{Provider, is_loopback_host};
 use crate::secret::SecretString;
 
-pub use answer::TokenAnswer;
+pub use answer::{TokenAnswer, missing_scopes};
 pub use client::{CodeRequest, OAuthClient, PendingCode};
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, TokenErrorKind};
