@@ -1,13 +1,14 @@
 //! Wiring: what is started in which order, and stopped in which.
 //!
 //! ```text
-//! start:  descriptors → store → accounts → TLS → sessions → listeners → admin and metrics
-//! stop:   not ready → listeners → quiet sessions → all sessions → accounts (refreshes in flight) → store → admin
+//! start:  descriptors → store → accounts → TLS → sessions → listeners → public side → admin and metrics
+//! stop:   not ready → listeners → quiet sessions → all sessions → public side → accounts (refreshes in flight) → store → admin
 //! ```
 //!
 //! The admin API is the last to go, so that an administrator can watch a drain.
 
 mod certificates;
+mod consent;
 mod ports;
 mod reload;
 
@@ -22,8 +23,9 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::account::Accounts;
+use crate::account::{Accounts, Changes};
 use crate::admin::{self, AdminState, Sockets};
+use crate::authorize::Authorizer;
 use crate::cli::Failure;
 use crate::clock;
 use crate::config::{Config, ListenerTls};
@@ -39,6 +41,7 @@ use crate::store::embedded::EmbeddedStore;
 use crate::store::master_key::MasterKeySource;
 use crate::store::{SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
+use crate::web;
 use certificates::ListenerCertificates;
 use ports::{AccountPort, SessionPort};
 
@@ -54,6 +57,8 @@ pub struct App {
     stop_admin: watch::Sender<bool>,
     /// The accept loops.
     accepting: JoinSet<()>,
+    /// The public side, which ends when its requests in progress are answered.
+    public: JoinSet<()>,
     /// The sweepers, which end when the stop is over.
     sweeping: JoinSet<()>,
     admin: JoinSet<()>,
@@ -98,6 +103,10 @@ impl App {
             ));
         }
 
+        let changes = Arc::new(Changes::default());
+        let authorizer = Authorizer::new(Arc::clone(&services), oauth, Arc::clone(&changes));
+        let web_view = bound.web.as_ref().map(web_view);
+        let public = serve_web(bound.web, authorizer.clone(), &draining_watch);
         let (drain, drain_watch) = watch::channel(Drain::Serving);
         let sweeping = sweepers(&services, &drain_watch);
 
@@ -105,10 +114,12 @@ impl App {
         let state = AdminState {
             store,
             accounts: Arc::new(AccountPort::new(services.clone())),
-            changes: admin::Changes::default(),
+            consent: Arc::new(authorizer),
+            changes,
             sessions: Arc::new(SessionPort::new(
                 services.sessions.clone(),
                 bound.views,
+                web_view,
                 bound.certificates.ca(),
             )),
             config,
@@ -132,6 +143,7 @@ impl App {
             drain,
             stop_admin,
             accepting,
+            public,
             sweeping,
             admin,
         })
@@ -182,6 +194,7 @@ impl App {
                 );
             }
         }
+        while self.public.join_next().await.is_some() {}
         self.services.accounts.drain().await;
         drop(self.drain);
         while self.sweeping.join_next().await.is_some() {}
@@ -214,11 +227,30 @@ fn sweepers(services: &Arc<Services>, drain: &watch::Receiver<Drain>) -> JoinSet
     sweeping
 }
 
+/// Serves the public side, where it is turned on, until `draining`.
+fn serve_web(bound: Option<web::Bound>, authorizer: Authorizer, draining: &watch::Receiver<bool>) -> JoinSet<()> {
+    let mut public = JoinSet::new();
+    if let Some(bound) = bound {
+        info!(address = %bound.address(), public_url = %bound.public_url(), "the public side is listening");
+        public.spawn(web::serve(bound, Arc::new(authorizer), draining.clone()));
+    }
+    public
+}
+
+fn web_view(bound: &web::Bound) -> admin::types::WebView {
+    admin::types::WebView {
+        address: bound.address(),
+        tls: bound.is_tls(),
+        public_url: bound.public_url().as_str().trim_end_matches('/').to_owned(),
+    }
+}
+
 /// Everything that listens for clients.
 struct Bound {
     sockets: Vec<(Arc<Listener>, tokio::net::TcpListener)>,
     addresses: Vec<SocketAddr>,
     views: Vec<admin::types::ListenerView>,
+    web: Option<web::Bound>,
     certificates: ListenerCertificates,
 }
 
@@ -228,6 +260,7 @@ impl Bound {
             sockets: Vec::new(),
             addresses: Vec::new(),
             views: Vec::new(),
+            web: None,
             certificates: ListenerCertificates::open(config)?,
         };
         for settings in &config.listeners {
@@ -255,7 +288,21 @@ impl Bound {
                 bound.sockets.push((listener.clone(), socket));
             }
         }
+        bound.open_web(config)?;
         Ok(bound)
+    }
+
+    fn open_web(&mut self, config: &Config) -> Result<(), Failure> {
+        let settings = &config.web;
+        if settings.listen.is_none() {
+            return Ok(());
+        }
+        let tls = match &settings.certificate {
+            Some(name) => Some(self.certificates.serve(std::slice::from_ref(name), config)?),
+            None => None,
+        };
+        self.web = web::Bound::open(settings, tls).map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(())
     }
 }
 

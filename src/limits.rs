@@ -99,6 +99,38 @@ pub const REFRESHES_PER_PROVIDER_MAX: usize = 64;
 /// A token that an upstream refused is replaced ahead of its time at most this often for each account.
 pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
+// Consent.
+
+/// How long a code flow waits for the owner's browser. Providers let their codes live about as long.
+pub const CODE_FLOW_LIFE: Duration = Duration::from_secs(600);
+
+/// Code flows in progress; the oldest makes room for one more. Each is about a kilobyte.
+pub const CODE_FLOWS_MAX: usize = 1024;
+
+/// Code flows in progress for one account: owners press the button again.
+pub const CODE_FLOWS_PER_ACCOUNT_MAX: usize = 8;
+
+/// Device flows in progress; each is a task that asks its provider every few seconds.
+pub const DEVICE_FLOWS_MAX: usize = 256;
+
+/// How long a device flow is followed, whatever its provider says. Yandex gives 10 minutes, Microsoft 15.
+pub const DEVICE_FLOW_LIFE_MAX: Duration = Duration::from_secs(1800);
+
+/// Longest wait between two questions of a device flow (RFC 8628 §3.5 lets it grow by 5 s at each refusal).
+pub const DEVICE_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// How long it is told what became of an account's latest flow.
+pub const FLOW_OUTCOME_LIFE: Duration = Duration::from_secs(3600);
+
+/// Flows whose outcome is kept to be told; the oldest makes room for one more.
+pub const FLOW_OUTCOMES_MAX: usize = 4096;
+
+/// How long a hosted link is good (INTERFACE §4): its reader may read their mail tomorrow.
+pub const LINK_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of a hosted link's own part: an id of 256 characters and an address of 1,024, escaped and in base64, fit.
+pub const LINK_BYTES_MAX: usize = 16 * 1024;
+
 // Logins.
 
 /// Bytes of a client's SASL message, decoded. Access tokens are 64 characters; this is as much as fits a command line.
@@ -236,6 +268,54 @@ pub const PAGE_SIZE_DEFAULT: usize = 20;
 
 /// Accounts that `/v1/status` names as needing attention; their number is told in any case.
 pub const STATUS_ATTENTION_MAX: usize = 100;
+
+// The public side.
+
+/// Bytes of the line and header of a request to the public side. A link's token is below 1 KiB, and so is the code that a
+/// provider sends back; Microsoft's may reach 2 KiB.
+pub const WEB_HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a request's body at the public side: its one form has no fields.
+pub const WEB_BODY_BYTES_MAX: usize = 1024;
+
+/// Connections to the public side at once.
+pub const WEB_CONNECTIONS_MAX: usize = 512;
+
+/// Connections of one client address at once; a browser opens six to one host.
+pub const WEB_CONNECTIONS_PER_IP_MAX: usize = 16;
+
+/// How long a browser may take for the TLS handshake, for a request's header, and for its body, each.
+pub const WEB_INPUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request to the public side may take in all. The longest is the provider's redirect: a token request and a login
+/// over one protocol after the other, each with its own limit; what takes longer goes on behind the answer.
+pub const WEB_REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a connection to the public side may last, slow readers included: what comes in, the request, and as much for the
+/// answer as for what came in.
+pub const WEB_CONNECTION_LIFE: Duration =
+    Duration::from_secs(WEB_REQUEST_TIMEOUT.as_secs() + 4 * WEB_INPUT_TIMEOUT.as_secs());
+
+/// Requests that one client address may send to the public side in a burst, and then one each
+/// [`WEB_REQUEST_INTERVAL`]: an office of owners behind one address may come at once.
+pub const WEB_REQUESTS_BURST: u32 = 60;
+/// See [`WEB_REQUESTS_BURST`].
+pub const WEB_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Client addresses whose requests are counted at once, each in about 64 bytes.
+pub const WEB_CLIENTS_MAX: usize = 65_536;
+
+/// How long a browser may be away at the provider: people are asked for second factors and for other people's consent.
+pub const WEB_COOKIE_LIFE: Duration = Duration::from_secs(3600);
+
+/// How long a browser keeps to HTTPS once it has been here (RFC 6797 §6.1.1).
+pub const WEB_HSTS_LIFE: Duration = days(365);
+
+/// Characters of a name, an address or a reason that a page shows; more is cut.
+pub const WEB_TEXT_CHARS_MAX: usize = 512;
+
+/// How long requests in progress may go on when the public side stops.
+pub const WEB_STOP_GRACE: Duration = Duration::from_secs(15);
 
 // Files, the store and metrics.
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Endpoint, Provider, UserRule};
+use crate::config::{Config, Endpoint, Provider};
 use crate::fault::{Fault, FaultKind};
 use crate::proto::{Credential, CredentialSecret, Protocol};
 use crate::store::{AccountRecord, EndpointOverride};
@@ -77,7 +77,7 @@ fn user(record: &AccountRecord, own: Option<&EndpointOverride>, provider: &Provi
     let address = record.email.as_ref().unwrap_or(&record.account);
     let rule = match protocol {
         Protocol::Imap => provider.imap_user,
-        Protocol::Smtp | Protocol::Pop3 => UserRule::Address,
+        Protocol::Smtp | Protocol::Pop3 => provider.user,
     };
     rule.apply(address).to_owned()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::account::{AccountStatus, SessionId};
-use crate::admin::types::{self, ListenerView, VerifyStep};
+use crate::admin::types::{self, ListenerView, VerifyStep, WebView};
 use crate::admin::{AccountControl, SessionControl};
 use crate::clock;
 use crate::connection::{self, Services, Sessions, StepResult};
@@ -22,6 +22,7 @@ pub(super) struct AccountPort {
 pub(super) struct SessionPort {
     sessions: Arc<Sessions>,
     listeners: Vec<ListenerView>,
+    web: Option<WebView>,
     ca: Option<Arc<PrivateCa>>,
 }
 
@@ -32,10 +33,16 @@ impl AccountPort {
 }
 
 impl SessionPort {
-    pub(super) fn new(sessions: Arc<Sessions>, listeners: Vec<ListenerView>, ca: Option<Arc<PrivateCa>>) -> Self {
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        listeners: Vec<ListenerView>,
+        web: Option<WebView>,
+        ca: Option<Arc<PrivateCa>>,
+    ) -> Self {
         Self {
             sessions,
             listeners,
+            web,
             ca,
         }
     }
@@ -99,6 +106,10 @@ impl SessionControl for SessionPort {
 
     fn listeners(&self) -> Vec<ListenerView> {
         self.listeners.clone()
+    }
+
+    fn web(&self) -> Option<WebView> {
+        self.web.clone()
     }
 
     fn certificate_authority(&self) -> Option<types::CertificateAuthorityView> {

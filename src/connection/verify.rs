@@ -68,7 +68,7 @@ pub enum StepResult {
 /// A protocol that fails does not stop the next. The token and its scopes, which concern all, are steps of the first that gets
 /// so far. With STARTTLS the handshake is part of the login, so the step `tls` is skipped and says so.
 pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
-    let protocols = protocols(&services.config(), account);
+    let protocols = walked(&services.config(), account);
     let mut walk = Walk::new();
     for (index, protocol) in protocols.iter().enumerate() {
         walk.protocol = *protocol;
@@ -82,7 +82,7 @@ pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
 }
 
 /// The protocols that are walked for `account`, in their order.
-fn protocols(config: &Config, account: &AccountRecord) -> Vec<Protocol> {
+pub fn walked(config: &Config, account: &AccountRecord) -> Vec<Protocol> {
     let is_served = |protocol: &Protocol| config.listeners.iter().any(|listener| listener.protocol == *protocol);
     let mut offered = vec![Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
     offered.retain(|protocol| Place::find(account, config, *protocol).is_ok());

@@ -43,14 +43,14 @@ fn protocols_are_walked_that_are_offered_and_served() {
     record.smtp = Some(own(None));
     // A name alone makes no endpoint where the provider has none.
     record.pop3 = Some(own(Some("name")));
-    assert_eq!(protocols(&serving(&[Pop3, Smtp]), &record), [Smtp]);
-    assert_eq!(protocols(&serving(&[Imap]), &record), [Imap]);
+    assert_eq!(walked(&serving(&[Pop3, Smtp]), &record), [Smtp]);
+    assert_eq!(walked(&serving(&[Imap]), &record), [Imap]);
     record.pop3 = Some(own(None));
-    assert_eq!(protocols(&serving(&[Pop3, Smtp, Imap]), &record), [Imap, Smtp, Pop3]);
-    assert_eq!(protocols(&serving(&[Pop3]), &record), [Pop3]);
-    assert_eq!(protocols(&serving(&[]), &record), [Imap, Smtp, Pop3], "none is served");
+    assert_eq!(walked(&serving(&[Pop3, Smtp, Imap]), &record), [Imap, Smtp, Pop3]);
+    assert_eq!(walked(&serving(&[Pop3]), &record), [Pop3]);
+    assert_eq!(walked(&serving(&[]), &record), [Imap, Smtp, Pop3], "none is served");
     record.provider = "gone".to_owned();
-    assert_eq!(protocols(&serving(&[Imap, Smtp]), &record), [Imap], "its failure tells");
+    assert_eq!(walked(&serving(&[Imap, Smtp]), &record), [Imap], "its failure tells");
 }
 
 #[test]
