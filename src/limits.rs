@@ -157,6 +157,9 @@ pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
 /// Lines of one SMTP reply of an upstream. The EHLO replies of large providers have about a dozen.
 pub const UPSTREAM_REPLY_LINES_MAX: usize = 64;
 
+/// Longest time for which a login is not tried because an upstream asks for it. Exchange Online's suggestions stay below.
+pub const THROTTLE_BACKOFF_MAX: Duration = Duration::from_secs(300);
+
 /// Characters of an upstream's own text that a client or a log line gets to see.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 512;
 
@@ -246,10 +249,10 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 128;
 /// How long a caller of the admin API may take to send a request's header.
 pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request to the admin API may take in all. The longest is `verify`: for each of three
-/// protocols it waits for a name, a connection, TLS and a login, and once for a token, each with its own limit; with the
-/// defaults of these limits, 300 s in all.
-pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a request to the admin API may take in all. The longest is `verify`: for each of three protocols it waits for a
+/// name, a connection, TLS, a login, a first command and a farewell, and once for a token, each with its own limit; with the
+/// defaults of these limits, 378 s in all.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(400);
 
 /// How long requests in progress may go on when the admin API stops.
 pub const ADMIN_STOP_GRACE: Duration = Duration::from_secs(2);

@@ -69,7 +69,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["src/net/"]),
     ("tokio_rustls", &["src/net/"]),
     ("rcgen", &["src/net/tls/private_ca", "src/demo/mod.rs"]),
-    ("x509_parser", &["src/net/tls/private_ca"]),
+    ("x509_parser", &["src/net/tls/private_ca", "src/net/tls/chain.rs"]),
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),

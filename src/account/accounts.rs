@@ -214,11 +214,13 @@ impl Accounts {
         let store = &self.shared.store;
         let record = store.account(account).await?.ok_or(StoreError::NotFound("account"))?;
         let secrets = store.account_secrets(account).await?.unwrap_or_default();
+        let grant = secrets.grant.unwrap_or_default();
         Ok(AccountStatus {
             state: record.state,
             last_error: record.last_error,
             next_try: None,
-            expires: secrets.grant.and_then(|grant| grant.expires),
+            expires: grant.expires,
+            scope: grant.scope,
         })
     }
 

@@ -44,4 +44,6 @@ pub struct AccountStatus {
     pub next_try: Option<Timestamp>,
     /// When its OAuth access token ends.
     pub expires: Option<Timestamp>,
+    /// The scopes that its provider granted, where it told.
+    pub scope: Option<String>,
 }

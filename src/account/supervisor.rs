@@ -263,6 +263,7 @@ impl Supervised {
             last_error: self.held.record.last_error.clone(),
             next_try: self.refresher.next_try(),
             expires: self.held.expires(),
+            scope: self.held.secrets.grant.as_ref().and_then(|grant| grant.scope.clone()),
         }
     }
 

@@ -330,6 +330,7 @@ impl AccountControl for World {
             last_error: record.last_error,
             next_try: (record.state == AccountState::Failing).then(|| Timestamp::from_millis(0)),
             expires: None,
+            scope: None,
         })
     }
 
@@ -432,6 +433,7 @@ pub(crate) fn step(name: &str, result: StepResult, message: &str) -> VerifyStep 
         ms: 1,
         result,
         message: message.to_owned(),
+        remedy: None,
     }
 }
 

@@ -164,16 +164,19 @@ pub struct VerifyReport {
 /// One step of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyStep {
-    /// What was tried: `dns`, `connect`, `tls`, `token` or `login`.
+    /// What was tried: `dns`, `connect`, `tls`, `token`, `scopes`, `login` or `command`.
     pub name: String,
-    /// The protocol that it concerns; the token concerns all.
+    /// The protocol that it concerns; the token and its scopes concern all.
     pub protocol: Option<Protocol>,
     /// How it went.
     pub result: StepResult,
     /// How long it took, in milliseconds.
     pub ms: u64,
-    /// What was found and, where it failed, what to do.
+    /// What was found.
     pub message: String,
+    /// What to do, where it failed and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
 }
 
 /// How a step of a verification went.
@@ -626,6 +629,7 @@ impl AccountView {
             last_error: record.last_error,
             next_try: None,
             expires: None,
+            scope: None,
         });
         Self {
             account: record.account,

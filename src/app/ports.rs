@@ -161,5 +161,6 @@ fn view(step: connection::Step) -> VerifyStep {
         },
         ms: step.ms,
         message: step.message,
+        remedy: step.remedy,
     }
 }

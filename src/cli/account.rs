@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use comfy_table::Cell;
+use comfy_table::{Cell, CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
 use super::daemon::{answer, client};
@@ -13,7 +13,7 @@ use super::{Exit, Failure, Globals};
 use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
-    AccountCreated, AccountView, AccountsPage, Deleted, ProviderView, StatusView, StepResult, VerifyReport,
+    AccountCreated, AccountView, AccountsPage, Deleted, ProviderView, StatusView, StepResult, VerifyReport, VerifyStep,
 };
 use crate::metrics::names::state_label;
 use crate::proto::Protocol;
@@ -232,16 +232,7 @@ async fn verify(client: &Client, account: &str, globals: &Globals) -> Result<(),
     if globals.json {
         print(&report.raw)?;
     } else {
-        let mut table = table(&["PROTOCOL", "STEP", "RESULT", "MESSAGE"]);
-        for step in &report.value.steps {
-            table.add_row([
-                cell(step.protocol.map(Protocol::name)),
-                cell(Some(&step.name)),
-                result_cell(step.result),
-                cell(Some(&step.message)),
-            ]);
-        }
-        print_table(&table)?;
+        print_table(&verification(&report.value.steps))?;
     }
     if report.value.ok {
         Ok(())
@@ -419,6 +410,25 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
         ("created", time(Some(account.created))),
         ("updated", time(Some(account.updated))),
     ])
+}
+
+/// A line for each step, and below one that failed what to do.
+fn verification(steps: &[VerifyStep]) -> Table {
+    let mut table = table(&["PROTOCOL", "STEP", "RESULT", "MS", "MESSAGE"]);
+    for step in steps {
+        table.add_row([
+            cell(step.protocol.map(Protocol::name)),
+            cell(Some(&step.name)),
+            result_cell(step.result),
+            Cell::new(step.ms).set_alignment(CellAlignment::Right),
+            cell(Some(&step.message)),
+        ]);
+        if let Some(remedy) = &step.remedy {
+            let remedy = Cell::new(format!("→ {}", clean(remedy)));
+            table.add_row([Cell::new(""), Cell::new(""), Cell::new(""), Cell::new(""), remedy]);
+        }
+    }
+    table
 }
 
 fn result_cell(result: StepResult) -> Cell {

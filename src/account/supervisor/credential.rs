@@ -148,10 +148,8 @@ impl Supervised {
                     }
                 };
                 // IMPORTANT: before the waiters are answered, for their faults carry the error.
-                let meaning = meaning::of_token_error(&error);
-                let message = meaning.map(|meaning| format!("{}; {meaning}", error.message));
-                let message = message.as_deref().unwrap_or(&error.message);
-                self.note(state, Some((&error.code, message)), now);
+                let message = meaning::of_token_error(&error, &self.held.record, &self.held.secrets, now);
+                self.note(state, Some((&error.code, &message)), now);
                 self.decide(Input::Failed { grant, failure }, now);
             }
         }
@@ -270,7 +268,7 @@ fn told(protocol: Protocol, refusal: &UpstreamRefusal, meaning: Option<&Meaning>
         Protocol::Pop3 => " over pop3",
     };
     let told = format!("the upstream refuses the {what}{at}: {code}{}", refusal.text);
-    meaning.map_or(told.clone(), |meaning| format!("{told}; {}", meaning.text))
+    meaning.map_or(told.clone(), |meaning| format!("{told}; {}", meaning.explanation))
 }
 
 /// What is told of a token that was refused and cannot be replaced now. Who asks knows the upstream's own words.
