@@ -431,7 +431,7 @@ async fn usage_is_filtered_and_told_for_one_token() {
     for (path, message) in [
         (
             "/v1/usage?outcome=ok",
-            "outcome: 'ok' is not one of: login, denied, end",
+            "outcome: 'ok' is not one of: login, denied, end, state",
         ),
         (
             "/v1/usage?since=now",

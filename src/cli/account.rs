@@ -110,6 +110,9 @@ pub struct Fields {
     /// File with the password; - for standard input
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Account whose grant opens this mailbox, too (shared mailboxes)
+    #[arg(long, value_name = "ACCOUNT", conflicts_with_all = ["refresh_token_file", "password_file"])]
+    pub shares_grant_of: Option<String>,
     /// Another IMAP endpoint than the provider's
     #[arg(long, value_name = "HOST:PORT[/implicit|starttls|off]")]
     pub imap: Option<String>,
@@ -281,6 +284,9 @@ impl Fields {
             let token = secret(path, "refresh token")?;
             body.insert("oauth2".to_owned(), json!({"refreshToken": token}));
         }
+        if let Some(owner) = &self.shares_grant_of {
+            body.insert("oauth2".to_owned(), json!({"sharesGrantOf": owner}));
+        }
         if let Some(path) = &self.password_file {
             body.insert("password".to_owned(), secret(path, "password")?.into());
         }
@@ -409,6 +415,7 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
         ("imap", endpoint(&account.imap)),
         ("smtp", endpoint(&account.smtp)),
         ("pop3", endpoint(&account.pop3)),
+        ("shares grant of", account.shares_grant_of.clone()),
         ("state", Some(state_label(account.state).to_owned())),
         (
             "last error",
@@ -416,6 +423,7 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
         ),
         ("next try", time(account.next_try)),
         ("token expires", time(account.expires)),
+        ("grant ends", time(account.grant_ends)),
         ("created", time(Some(account.created))),
         ("updated", time(Some(account.updated))),
     ])

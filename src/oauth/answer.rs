@@ -25,6 +25,10 @@ pub struct TokenAnswer {
     pub refresh_token: Option<SecretString>,
     /// How long the access token lives, from the moment of the answer.
     pub expires_in: Duration,
+    /// What it is good for, where the answer tells; `None`: for what was asked (RFC 6749 §5.1).
+    pub scopes: Option<Vec<String>>,
+    /// How long the refresh token lives, where the answer tells that it ends.
+    pub ends_in: Option<Duration>,
 }
 
 /// Why there is no new access token.
@@ -173,6 +177,8 @@ fn success(mut members: Map<String, Value>) -> Result<TokenAnswer, &'static str>
         access_token: access_token.into(),
         refresh_token,
         expires_in: life(members.get("expires_in")),
+        scopes: None,
+        ends_in: None,
     })
 }
 

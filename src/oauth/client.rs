@@ -171,6 +171,10 @@ impl OAuthClient {
 
 #[async_trait]
 impl TokenSource for OAuthClient {
+    async fn revoke(&self, _: &Provider, _: &SecretString, _: Duration) -> Result<super::Revocation, TokenError> {
+        Ok(super::Revocation::NotOffered)
+    }
+
     async fn obtain(&self, provider: &Provider, basis: &Basis, timeout: Duration) -> Result<TokenAnswer, TokenError> {
         let Some(app) = &provider.oauth else {
             return Err(TokenError::app("no_app", "the provider has no OAuth app configured"));

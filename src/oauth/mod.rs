@@ -35,6 +35,15 @@ pub struct Basis {
     pub password: Option<SecretString>,
 }
 
+/// What became of a grant that was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// The provider has taken note.
+    Done,
+    /// The provider has no endpoint for it.
+    NotOffered,
+}
+
 /// Where OAuth access tokens come from: [`client::OAuthClient`], or a scripted provider in tests.
 #[async_trait]
 pub trait TokenSource: Send + Sync + 'static {
@@ -42,6 +51,14 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// Dropping the future may lose a rotated refresh token, so callers run it to its end.
     async fn obtain(&self, provider: &Provider, basis: &Basis, timeout: Duration) -> Result<TokenAnswer, TokenError>;
+
+    /// Gives a grant back (RFC 7009), so that nobody can use it any more. `timeout` bounds the whole exchange.
+    async fn revoke(
+        &self,
+        provider: &Provider,
+        refresh_token: &SecretString,
+        timeout: Duration,
+    ) -> Result<Revocation, TokenError>;
 
     /// The configuration or the files that it names may have changed: forget what was derived from them.
     fn reload(&self) {}

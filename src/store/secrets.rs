@@ -22,6 +22,8 @@ pub(super) fn encode(secrets: &AccountSecrets) -> Zeroizing<Vec<u8>> {
         (OBTAINED, grant.and_then(|grant| grant.obtained)),
         (EXPIRES, grant.and_then(|grant| grant.expires)),
         (ENDS, grant.and_then(|grant| grant.ends)),
+        (ENDS_TOLD, grant.and_then(|grant| grant.ends_told)),
+        (WARNED_OF, grant.and_then(|grant| grant.warned_of)),
     ];
     let text_bytes: usize = texts
         .iter()
@@ -68,6 +70,8 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<AccountSecrets> {
             EXPIRES => secrets.grant.as_mut()?.expires = Some(time(value)?),
             SCOPE => secrets.grant.as_mut()?.scope = Some(std::str::from_utf8(value).ok()?.to_owned()),
             ENDS => secrets.grant.as_mut()?.ends = Some(time(value)?),
+            ENDS_TOLD => secrets.grant.as_mut()?.ends_told = Some(time(value)?),
+            WARNED_OF => secrets.grant.as_mut()?.warned_of = Some(time(value)?),
             _ => return None,
         }
     }
@@ -102,8 +106,10 @@ const EXPIRES: u8 = 5;
 const PASSWORD: u8 = 6;
 const SCOPE: u8 = 7;
 const ENDS: u8 = 8;
+const ENDS_TOLD: u8 = 9;
+const WARNED_OF: u8 = 10;
 
-const FIELDS_MAX: usize = 8;
+const FIELDS_MAX: usize = 10;
 const HEADER_BYTES: usize = 5;
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ pub(in crate::store) fn any_secrets() -> impl Strategy<Value = AccountSecrets> {
     let text = || prop::option::of(any::<String>().prop_map(SecretString::from));
     let time = || prop::option::of(any::<u64>().prop_map(Timestamp::from_millis));
     let texts = (text(), text(), prop::option::of(any::<String>()));
-    let grant = (texts, time(), time(), time()).prop_map(|(texts, obtained, expires, ends)| {
+    let times = prop::array::uniform5(time());
+    let grant = (texts, times).prop_map(|(texts, [obtained, expires, ends, ends_told, warned_of])| {
         let (refresh_token, access_token, scope) = texts;
         Grant {
             refresh_token,
@@ -36,6 +37,8 @@ pub(in crate::store) fn any_secrets() -> impl Strategy<Value = AccountSecrets> {
             expires,
             scope,
             ends,
+            ends_told,
+            warned_of,
         }
     });
     (prop::option::of(grant), text()).prop_map(|(grant, password)| AccountSecrets { grant, password })
@@ -46,7 +49,8 @@ pub(in crate::store) fn revealed(secrets: &AccountSecrets) -> String {
     let text = |secret: &Option<SecretString>| secret.as_ref().map(|text| text.expose_secret().to_owned());
     let grant = secrets.grant.as_ref().map(|grant| {
         let texts = (text(&grant.refresh_token), text(&grant.access_token));
-        (texts, grant.obtained, grant.expires, grant.scope.clone(), grant.ends)
+        let ends = (grant.ends, grant.ends_told, grant.warned_of);
+        (texts, grant.obtained, grant.expires, grant.scope.clone(), ends)
     });
     format!("{grant:?} {:?}", text(&secrets.password))
 }
@@ -110,10 +114,10 @@ fn event(time: u64, account: Option<&str>, token: Option<u8>) -> UsageEvent {
         } else {
             UsageKind::Denied
         },
-        protocol: Protocol::Imap,
+        protocol: Some(Protocol::Imap),
         account: account.map(str::to_owned),
         token: token.map(|id| TokenId([id; 32])),
-        remote_address: [127, 0, 0, 1].into(),
+        remote_address: Some([127, 0, 0, 1].into()),
         client: None,
         reason: None,
         bytes_up: None,
