@@ -236,7 +236,12 @@ mod tests {
         let keep_alive = DAY * 30;
         let mut of_day = [0; 6];
         for number in 0..6000 {
-            let due = due(&format!("user{number}@example.com"), &Grant::default(), at(0), keep_alive);
+            let due = due(
+                &format!("user{number}@example.com"),
+                &Grant::default(),
+                at(0),
+                keep_alive,
+            );
             let day = due.since(at(24)).as_secs() / DAY.as_secs();
             of_day[usize::try_from(day).unwrap().min(5)] += 1;
         }
@@ -256,7 +261,11 @@ mod tests {
             assert_eq!(warning(&grant(Some(ends), Some(at(0)))), Some(ends.before(lead)));
         }
         assert_eq!(warning(&grant(None, None)), None);
-        assert_eq!(warning(&grant(Some(at(10)), None)), Some(at(7)), "nobody knows since when");
+        assert_eq!(
+            warning(&grant(Some(at(10)), None)),
+            Some(at(7)),
+            "nobody knows since when"
+        );
         let week = grant(Some(at(7)), Some(at(0)));
         assert_eq!((ending(&week, at(3)), ending(&week, at(4))), (None, Some(at(7))));
     }
@@ -266,15 +275,27 @@ mod tests {
         let mut grant = grant(Some(at(7)), None);
         grant.obtained = Some(at(0));
         note_end(&mut grant, None, at(1));
-        assert_eq!((grant.ends, grant.ends_told), (Some(at(7)), Some(at(0))), "told by the consent alone");
+        assert_eq!(
+            (grant.ends, grant.ends_told),
+            (Some(at(7)), Some(at(0))),
+            "told by the consent alone"
+        );
         grant.obtained = Some(at(1));
         let second = Duration::from_secs(1);
         note_end(&mut grant, Some(DAY * 6 + second), at(1));
-        assert_eq!((grant.ends, grant.ends_told), (Some(at(7)), Some(at(0))), "rounded otherwise");
+        assert_eq!(
+            (grant.ends, grant.ends_told),
+            (Some(at(7)), Some(at(0))),
+            "rounded otherwise"
+        );
         note_end(&mut grant, Some(DAY * 7), at(1));
         assert_eq!((grant.ends, grant.ends_told), (Some(at(8)), Some(at(1))), "it moves");
         note_end(&mut grant, Some(DAY), at(2));
-        assert_eq!((grant.ends, grant.ends_told), (Some(at(3)), Some(at(1))), "it was cut short");
+        assert_eq!(
+            (grant.ends, grant.ends_told),
+            (Some(at(3)), Some(at(1))),
+            "it was cut short"
+        );
     }
 
     #[test]

@@ -58,7 +58,10 @@ impl AccountStatus {
         let is_untroubled = matches!(self.state, AccountState::New | AccountState::Active);
         let has_lost_its_grant = match owner.state {
             AccountState::NeedsAuthorization => true,
-            AccountState::Failing => owner.last_error.as_ref().is_some_and(|error| error.code != UPSTREAM_REFUSED),
+            AccountState::Failing => owner
+                .last_error
+                .as_ref()
+                .is_some_and(|error| error.code != UPSTREAM_REFUSED),
             AccountState::New | AccountState::Active | AccountState::Disabled => false,
         };
         let (state, last_error) = match is_untroubled && has_lost_its_grant {

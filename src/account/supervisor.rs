@@ -60,7 +60,10 @@ pub(super) enum Message {
         reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
     },
     /// Renew the grant if it is due before `until_next` from now, and answer when that is over.
-    KeepAlive { until_next: Duration, reply: RpcReplyPort<()> },
+    KeepAlive {
+        until_next: Duration,
+        reply: RpcReplyPort<()>,
+    },
     /// How is the credential?
     Status(RpcReplyPort<AccountStatus>),
     /// Change the account.

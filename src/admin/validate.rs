@@ -104,7 +104,10 @@ pub(super) fn needs_root(change: &AccountChange) -> bool {
         || change.smtp.is_some()
         || change.pop3.is_some()
         || change.disabled.is_some()
-        || change.oauth2.as_ref().is_some_and(|oauth2| oauth2.shares_grant_of.is_some())
+        || change
+            .oauth2
+            .as_ref()
+            .is_some_and(|oauth2| oauth2.shares_grant_of.is_some())
 }
 
 /// The checked settings of a new token.
@@ -262,7 +265,10 @@ fn share(record: &mut AccountRecord, oauth2: Option<&NewGrant>, owner: Option<Ac
         Some(AccountRecord {
             shares_grant_of: Some(first),
             ..
-        }) => refused(format!("'{named}' shares a grant itself; name '{}'", first.escape_debug())),
+        }) => refused(format!(
+            "'{named}' shares a grant itself; name '{}'",
+            first.escape_debug()
+        )),
         Some(owner) => {
             record.shares_grant_of = Some(owner.account);
             Ok(())

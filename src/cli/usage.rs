@@ -194,7 +194,9 @@ fn line(event: &UsageEvent) -> String {
         event.time,
         event.protocol.map_or("-", Protocol::name),
         clean(event.account.as_deref().unwrap_or("-")),
-        event.remote_address.map_or("-".to_owned(), |address| address.to_string())
+        event
+            .remote_address
+            .map_or("-".to_owned(), |address| address.to_string())
     );
     let millis = |millis: u64| humantime::format_duration(Duration::from_millis(millis)).to_string();
     for (name, value) in [

@@ -51,7 +51,10 @@ impl Way {
             return Self::Sharing;
         }
         let provider = config.providers.get(&record.provider);
-        match provider.and_then(|provider| provider.oauth.as_ref()).map(|app| &app.grant) {
+        match provider
+            .and_then(|provider| provider.oauth.as_ref())
+            .map(|app| &app.grant)
+        {
             None | Some(GrantType::Code | GrantType::Device) => Self::Grant,
             Some(GrantType::ClientCredentials | GrantType::ServiceAccount { .. } | GrantType::External(_)) => Self::App,
             Some(GrantType::Password) => Self::Password,
@@ -122,8 +125,15 @@ impl Held {
 
     /// The end of a grant that is to be told at `now`: of one that may still be used, to somebody who can do something.
     pub(super) fn ending(&self, now: Timestamp) -> Option<Timestamp> {
-        let is_alive = !matches!(self.record.state, AccountState::NeedsAuthorization | AccountState::Disabled);
-        let grant = self.secrets.grant.as_ref().filter(|_| is_alive && self.way == Way::Grant)?;
+        let is_alive = !matches!(
+            self.record.state,
+            AccountState::NeedsAuthorization | AccountState::Disabled
+        );
+        let grant = self
+            .secrets
+            .grant
+            .as_ref()
+            .filter(|_| is_alive && self.way == Way::Grant)?;
         keeping::ending(grant, now)
     }
 

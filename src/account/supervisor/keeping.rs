@@ -45,7 +45,13 @@ impl Supervised {
         let Some(ends) = self.held.ending(now) else {
             return;
         };
-        let Some(grant) = self.held.secrets.grant.as_mut().filter(|grant| keeping::is_unwarned(grant)) else {
+        let Some(grant) = self
+            .held
+            .secrets
+            .grant
+            .as_mut()
+            .filter(|grant| keeping::is_unwarned(grant))
+        else {
             return;
         };
         grant.warned_of = Some(ends);

@@ -95,7 +95,9 @@ pub(super) fn borrow(
     let myself = state.myself.clone();
     let accounts = Accounts::of(&state.shared);
     tokio::spawn(async move {
-        let secret = AssertUnwindSafe(Box::pin(accounts.lend(&owner, refused))).catch_unwind().await;
+        let secret = AssertUnwindSafe(Box::pin(accounts.lend(&owner, refused)))
+            .catch_unwind()
+            .await;
         let secret = secret.unwrap_or_else(|panic| Err(Fault::with_detail(FaultKind::Internal, what(&*panic))));
         let message = Message::Lent {
             protocol,
@@ -120,7 +122,9 @@ pub(super) fn revoke(shared: &Arc<Shared>, account: &str, provider: &str, refres
         let timeout = config.limits.token_request_timeout;
         let provider_name = &provider.name;
         match shared.tokens.revoke(&provider, &refresh_token, timeout).await {
-            Ok(Revocation::Done) => tracing::info!(%account, provider = %provider_name, "the removed account's grant is revoked"),
+            Ok(Revocation::Done) => {
+                tracing::info!(%account, provider = %provider_name, "the removed account's grant is revoked")
+            }
             Ok(Revocation::NotOffered) => tracing::info!(
                 %account,
                 provider = %provider_name,

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use crate::account::{Accounts, LiveSession, Notice, SessionId, SessionLease};
 use crate::clock::{self, Timestamp};
 use crate::config::{
-    Admin, Config, Endpoint, Hooks, Limits, Log, LogFormat, Provider, SecretsSettings, Server, StoreSettings,
+    Admin, Config, Endpoint, Hooks, Limits, Log, LogFormat, OAuthApp, Provider, SecretsSettings, Server, StoreSettings,
     UpstreamTls, UserRule, Web, test_support,
 };
 use crate::fault::Fault;
@@ -133,6 +133,12 @@ pub(crate) fn config() -> Config {
     }
 }
 
+/// The OAuth app of the provider `example`.
+pub(crate) fn app_of(config: &mut Config) -> &mut OAuthApp {
+    let provider = config.providers.get_mut("example").unwrap();
+    Arc::get_mut(provider).unwrap().oauth.as_mut().unwrap()
+}
+
 /// Accounts over a store in memory and a provider whose answers the test gives.
 pub(crate) struct World {
     pub(crate) accounts: Accounts,
@@ -182,8 +188,13 @@ impl World {
 
     /// Asks for a credential in a task of its own.
     pub(crate) fn ask(&self, refused: Option<u64>) -> tokio::task::JoinHandle<Asked> {
+        self.ask_of("ada", refused)
+    }
+
+    /// The same, of another account.
+    pub(crate) fn ask_of(&self, account: &'static str, refused: Option<u64>) -> tokio::task::JoinHandle<Asked> {
         let accounts = self.accounts.clone();
-        tokio::spawn(async move { accounts.credential("ada", crate::proto::Protocol::Imap, refused).await })
+        tokio::spawn(async move { accounts.credential(account, Protocol::Imap, refused).await })
     }
 
     /// Opens a submission in a task of its own.
@@ -198,7 +209,11 @@ impl World {
     }
 
     pub(crate) async fn state(&self) -> AccountState {
-        self.accounts.status("ada").await.unwrap().state
+        self.state_of("ada").await
+    }
+
+    pub(crate) async fn state_of(&self, account: &str) -> AccountState {
+        self.accounts.status(account).await.unwrap().state
     }
 
     /// The refresh token that is in the store.
@@ -229,7 +244,7 @@ impl TokenRequest {
             access_token: access_token.into(),
             refresh_token: refresh_token.map(Into::into),
             expires_in: Duration::from_secs(life),
-            scopes: None,
+            scopes: Some(vec!["mail".to_owned()]),
             ends_in,
         };
         self.answer.send(Ok(answer)).unwrap();
@@ -392,6 +407,11 @@ impl Store for MemoryStore {
 
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
         let mut kept = self.kept.lock().unwrap();
+        let shares =
+            |(record, _): &&(AccountRecord, AccountSecrets)| record.shares_grant_of.as_deref() == Some(account);
+        if let Some((sharer, _)) = kept.accounts.values().find(shares) {
+            return Err(StoreError::GrantShared(sharer.account.clone()));
+        }
         kept.accounts.remove(account).ok_or(StoreError::NotFound("account"))?;
         Ok(std::mem::take(&mut kept.tokens))
     }

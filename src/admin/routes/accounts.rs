@@ -12,7 +12,8 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Parameters, PathId};
 use crate::admin::state::AdminState;
 use crate::admin::types::{
-    AccountChange, AccountCreated, AccountView, AccountsPage, Deleted, NewAccount, NewGrant, PageHead, StepResult, VerifyReport,
+    AccountChange, AccountCreated, AccountView, AccountsPage, Deleted, NewAccount, NewGrant, PageHead, StepResult,
+    VerifyReport,
 };
 use crate::admin::validate;
 use crate::clock;

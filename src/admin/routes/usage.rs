@@ -56,6 +56,9 @@ fn kind(text: &str) -> Result<UsageKind, String> {
         "denied" => Ok(UsageKind::Denied),
         "end" => Ok(UsageKind::End),
         "state" => Ok(UsageKind::State),
-        _ => Err(format!("'{}' is not one of: login, denied, end, state", text.escape_debug())),
+        _ => Err(format!(
+            "'{}' is not one of: login, denied, end, state",
+            text.escape_debug()
+        )),
     }
 }

@@ -30,10 +30,10 @@ pub(super) fn accounts_after(
     count: usize,
 ) -> Result<Vec<AccountRecord>, StoreError> {
     let view = tables.view();
-    let entries = view.entries_behind(Table::Accounts, after.map(str::as_bytes)).take(count);
-    entries
-        .map(|entry| codec::decode("an account", &entry?.1))
-        .collect()
+    let entries = view
+        .entries_behind(Table::Accounts, after.map(str::as_bytes))
+        .take(count);
+    entries.map(|entry| codec::decode("an account", &entry?.1)).collect()
 }
 
 /// Access tokens, newest first; see [`crate::store::Store::tokens`].

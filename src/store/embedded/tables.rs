@@ -251,7 +251,9 @@ impl View<'_> {
     pub(super) fn entries_behind(&self, table: Table, key: Option<&[u8]>) -> impl Iterator<Item = Entry> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         let range = (from, Bound::Unbounded);
-        self.snapshot.range::<&[u8], _>(self.tables.keyspace(table), range).map(entry)
+        self.snapshot
+            .range::<&[u8], _>(self.tables.keyspace(table), range)
+            .map(entry)
     }
 
     /// The keys that begin with `prefix`, in order.
