@@ -1,8 +1,9 @@
 //! Wiring: what is started in which order, and stopped in which.
 //!
 //! ```text
-//! start:  descriptors → store → accounts → TLS → sessions → listeners → keeper of grants, hooks → admin and metrics
-//! stop:   not ready → listeners → quiet sessions → all sessions → accounts (refreshes in flight) → hooks → store → admin
+//! start:  descriptors → store → accounts → TLS → sessions → listeners → public side → keeper of grants, hooks → admin and metrics
+//! stop:   not ready → listeners → quiet sessions → all sessions → public side → accounts (refreshes in flight) → hooks → store
+//!         → admin
 //! ```
 //!
 //! The admin API is the last to go, so that an administrator can watch a drain.
@@ -41,8 +42,9 @@ use crate::store::embedded::EmbeddedStore;
 use crate::store::master_key::MasterKeySource;
 use crate::store::{SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
+use crate::web;
 use certificates::ListenerCertificates;
-use ports::{AccountPort, SessionPort};
+use ports::{AccountPort, NoLinks, SessionPort};
 
 /// A running portreeve.
 pub struct App {
@@ -56,6 +58,8 @@ pub struct App {
     stop_admin: watch::Sender<bool>,
     /// The accept loops.
     accepting: JoinSet<()>,
+    /// The public side, which ends when its requests in progress are answered.
+    public: JoinSet<()>,
     /// The sweepers, which end when the stop is over.
     sweeping: JoinSet<()>,
     admin: JoinSet<()>,
@@ -101,6 +105,8 @@ impl App {
             ));
         }
 
+        let web_view = bound.web.as_ref().map(web_view);
+        let public = serve_web(bound.web, &draining_watch);
         let (drain, drain_watch) = watch::channel(Drain::Serving);
         let mut sweeping = sweepers(&services, &drain_watch);
         // Nothing has happened to an account yet that these could miss.
@@ -114,6 +120,7 @@ impl App {
             sessions: Arc::new(SessionPort::new(
                 services.sessions.clone(),
                 bound.views,
+                web_view,
                 bound.certificates.ca(),
             )),
             config,
@@ -137,6 +144,7 @@ impl App {
             drain,
             stop_admin,
             accepting,
+            public,
             sweeping,
             admin,
         })
@@ -187,6 +195,7 @@ impl App {
                 );
             }
         }
+        while self.public.join_next().await.is_some() {}
         self.services.accounts.drain().await;
         drop(self.drain);
         while self.sweeping.join_next().await.is_some() {}
@@ -232,11 +241,30 @@ fn keepers(sweeping: &mut JoinSet<()>, services: &Arc<Services>, http: Http, dra
     sweeping.spawn(account::keeping::keep(accounts.clone(), ended()));
 }
 
+/// Serves the public side, where it is turned on, until `draining`.
+fn serve_web(bound: Option<web::Bound>, draining: &watch::Receiver<bool>) -> JoinSet<()> {
+    let mut public = JoinSet::new();
+    if let Some(bound) = bound {
+        info!(address = %bound.address(), public_url = %bound.public_url(), "the public side is listening");
+        public.spawn(web::serve(bound, Arc::new(NoLinks), draining.clone()));
+    }
+    public
+}
+
+fn web_view(bound: &web::Bound) -> admin::types::WebView {
+    admin::types::WebView {
+        address: bound.address(),
+        tls: bound.is_tls(),
+        public_url: bound.public_url().as_str().trim_end_matches('/').to_owned(),
+    }
+}
+
 /// Everything that listens for clients.
 struct Bound {
     sockets: Vec<(Arc<Listener>, tokio::net::TcpListener)>,
     addresses: Vec<SocketAddr>,
     views: Vec<admin::types::ListenerView>,
+    web: Option<web::Bound>,
     certificates: ListenerCertificates,
 }
 
@@ -246,6 +274,7 @@ impl Bound {
             sockets: Vec::new(),
             addresses: Vec::new(),
             views: Vec::new(),
+            web: None,
             certificates: ListenerCertificates::open(config)?,
         };
         for settings in &config.listeners {
@@ -273,7 +302,21 @@ impl Bound {
                 bound.sockets.push((listener.clone(), socket));
             }
         }
+        bound.open_web(config)?;
         Ok(bound)
+    }
+
+    fn open_web(&mut self, config: &Config) -> Result<(), Failure> {
+        let settings = &config.web;
+        if settings.listen.is_none() {
+            return Ok(());
+        }
+        let tls = match &settings.certificate {
+            Some(name) => Some(self.certificates.serve(std::slice::from_ref(name), config)?),
+            None => None,
+        };
+        self.web = web::Bound::open(settings, tls).map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(())
     }
 }
 

@@ -24,3 +24,4 @@ pub mod secret;
 pub mod store;
 pub mod telemetry;
 pub mod usage;
+pub mod web;

@@ -53,6 +53,35 @@ pub const SUBMISSION_WAITERS_MAX: usize = 64;
 /// Bytes of an answer of a token endpoint. Real ones are below 8 KiB (Microsoft's tokens are about 3 KiB).
 pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 * 1024;
 
+/// Scopes that are kept of those that an answer names. Google's longest consent screens have a few dozen.
+pub const CONSENTED_SCOPES_MAX: usize = 128;
+
+/// Bytes of the URL that a provider sends an owner's browser back to. Microsoft's codes are about 2 KiB; most servers take
+/// no longer request line.
+pub const REDIRECT_BYTES_MAX: usize = 16 * 1024;
+
+/// Characters of a claim that is taken over from an id_token. A subject has at most 255 (OpenID Connect Core §2), an address
+/// 254 (RFC 5321 §4.5.3.1.3).
+pub const CLAIM_CHARS_MAX: usize = 256;
+
+/// How far the provider's clock and ours may differ where an id_token's end is checked (RFC 7519 §4.1.4: "a few minutes").
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
+
+/// Life of a device code whose answer does not tell, though it must (RFC 8628 §3.2): what most providers give.
+pub const DEVICE_CODE_LIFE_DEFAULT: Duration = Duration::from_secs(900);
+
+/// Longest life of a device code that is believed: nobody takes a day to type one.
+pub const DEVICE_CODE_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Time between two polls for a device code where the answer does not tell (RFC 8628 §3.2).
+pub const DEVICE_POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Longest time between two polls that a provider can ask for, so that an owner who has typed the code sees it taken.
+pub const DEVICE_POLL_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// Characters of a code that an owner types. RFC 8628 §6.1 wants them short; its examples have 9.
+pub const USER_CODE_CHARS_MAX: usize = 64;
+
 /// Life of an OAuth access token whose answer does not tell (`expires_in` absent, RFC 6749 §5.1).
 pub const OAUTH_TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
 
@@ -254,6 +283,54 @@ pub const PAGE_SIZE_DEFAULT: usize = 20;
 
 /// Accounts that `/v1/status` names as needing attention; their number is told in any case.
 pub const STATUS_ATTENTION_MAX: usize = 100;
+
+// The public side.
+
+/// Bytes of the line and header of a request to the public side. A link's token is below 1 KiB, and so is the code that a
+/// provider sends back; Microsoft's may reach 2 KiB.
+pub const WEB_HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a request's body at the public side: its one form has no fields.
+pub const WEB_BODY_BYTES_MAX: usize = 1024;
+
+/// Connections to the public side at once.
+pub const WEB_CONNECTIONS_MAX: usize = 512;
+
+/// Connections of one client address at once; a browser opens six to one host.
+pub const WEB_CONNECTIONS_PER_IP_MAX: usize = 16;
+
+/// How long a browser may take for the TLS handshake, for a request's header, and for its body, each.
+pub const WEB_INPUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request to the public side may take in all. The longest is the provider's redirect: a token request and a login
+/// over one protocol after the other, each with its own limit; what takes longer goes on behind the answer.
+pub const WEB_REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a connection to the public side may last, slow readers included: what comes in, the request, and as much for the
+/// answer as for what came in.
+pub const WEB_CONNECTION_LIFE: Duration =
+    Duration::from_secs(WEB_REQUEST_TIMEOUT.as_secs() + 4 * WEB_INPUT_TIMEOUT.as_secs());
+
+/// Requests that one client address may send to the public side in a burst, and then one each
+/// [`WEB_REQUEST_INTERVAL`]: an office of owners behind one address may come at once.
+pub const WEB_REQUESTS_BURST: u32 = 60;
+/// See [`WEB_REQUESTS_BURST`].
+pub const WEB_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Client addresses whose requests are counted at once, each in about 64 bytes.
+pub const WEB_CLIENTS_MAX: usize = 65_536;
+
+/// How long a browser may be away at the provider: people are asked for second factors and for other people's consent.
+pub const WEB_COOKIE_LIFE: Duration = Duration::from_secs(3600);
+
+/// How long a browser keeps to HTTPS once it has been here (RFC 6797 §6.1.1).
+pub const WEB_HSTS_LIFE: Duration = days(365);
+
+/// Characters of a name, an address or a reason that a page shows; more is cut.
+pub const WEB_TEXT_CHARS_MAX: usize = 512;
+
+/// How long requests in progress may go on when the public side stops.
+pub const WEB_STOP_GRACE: Duration = Duration::from_secs(15);
 
 // Files, the store and metrics.
 

@@ -44,6 +44,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "usage", "account",
         ],
     ),
+    // What it asks of the rest of the program goes through its own port.
+    ("web", &["limits", "clock", "config", "net"]),
 ];
 
 /// A dependency, and the files that may name it.
@@ -51,11 +53,16 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("fjall", &["src/store/embedded/"]),
     ("reqwest", &["src/net/http.rs"]),
     ("oauth2", &["src/oauth/request.rs"]),
-    ("axum", &["src/admin/", "src/demo/provider.rs"]),
+    (
+        "axum",
+        &["src/admin/", "src/web/", "src/net/http_server.rs", "src/demo/provider.rs"],
+    ),
     // axum serves a listener of its own making; bounds on headers, time and connections take hyper itself, as does a client
     // that speaks over a Unix socket.
-    ("hyper", &["src/admin/"]),
-    ("hyper_util", &["src/admin/"]),
+    ("hyper", &["src/net/http_server.rs", "src/admin/client.rs"]),
+    ("hyper_util", &["src/net/http_server.rs", "src/admin/client.rs"]),
+    ("maud", &["src/web/pages/"]),
+    ("governor", &["src/web/"]),
     ("nom", &["src/proto/"]),
     ("rustls", &["src/net/"]),
     ("rustls_native_certs", &["src/net/"]),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Endpoint, Provider, UserRule};
+use crate::config::{Config, Endpoint, Provider};
 use crate::fault::{Fault, FaultKind};
 use crate::proto::{Credential, CredentialSecret, Protocol};
 use crate::store::{AccountRecord, EndpointOverride};
@@ -55,7 +55,7 @@ impl Place {
     }
 
     /// Completes this place with a secret.
-    pub(super) fn with_secret(self, secret: CredentialSecret, grant: u64) -> UpstreamTarget {
+    pub(crate) fn with_secret(self, secret: CredentialSecret, grant: u64) -> UpstreamTarget {
         UpstreamTarget {
             credential: Credential {
                 user: self.user,
@@ -77,7 +77,7 @@ fn user(record: &AccountRecord, own: Option<&EndpointOverride>, provider: &Provi
     let address = record.email.as_ref().unwrap_or(&record.account);
     let rule = match protocol {
         Protocol::Imap => provider.imap_user,
-        Protocol::Smtp | Protocol::Pop3 => UserRule::Address,
+        Protocol::Smtp | Protocol::Pop3 => provider.user,
     };
     rule.apply(address).to_owned()
 }

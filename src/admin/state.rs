@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::changes::Changes;
-use super::types::{CertificateAuthorityView, ListenerView, SessionView, VerifyStep};
+use super::types::{CertificateAuthorityView, ListenerView, SessionView, VerifyStep, WebView};
 use crate::account::AccountStatus;
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -89,6 +89,9 @@ pub trait SessionControl: Send + Sync + 'static {
 
     /// The listeners as they are bound.
     fn listeners(&self) -> Vec<ListenerView>;
+
+    /// The public side as it is bound, if it is turned on.
+    fn web(&self) -> Option<WebView>;
 
     /// The daemon's own CA, if a listener uses a certificate of it.
     fn certificate_authority(&self) -> Option<CertificateAuthorityView>;

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::changes::Changes;
 use super::serve::{Sockets, serve};
 use super::state::{AccountControl, AdminState, SessionControl};
-use super::types::{CertificateAuthorityView, ListenerView, SessionView, StepResult, VerifyStep};
+use super::types::{CertificateAuthorityView, ListenerView, SessionView, StepResult, VerifyStep, WebView};
 use crate::account::AccountStatus;
 use crate::clock::Timestamp;
 use crate::config::{self, Config, ListenerTls, ProcessEnvironment};
@@ -50,6 +50,7 @@ pub(crate) struct World {
     pub(crate) verification: Mutex<Vec<VerifyStep>>,
     pub(crate) trouble: Mutex<Option<StoreError>>,
     pub(crate) ending: Mutex<Vec<(String, Timestamp)>>,
+    pub(crate) web: Mutex<Option<WebView>>,
     pub(crate) authority: Mutex<Option<CertificateAuthorityView>>,
 }
 
@@ -376,6 +377,10 @@ impl SessionControl for World {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2993)),
             tls: ListenerTls::Off,
         }]
+    }
+
+    fn web(&self) -> Option<WebView> {
+        self.web.lock().unwrap().clone()
     }
 
     fn certificate_authority(&self) -> Option<CertificateAuthorityView> {

@@ -203,7 +203,10 @@ async fn a_refused_account_names_the_field() {
         ),
         (
             json!({"account": "a", "provider": "nobody"}),
-            refused("provider: 'nobody' is not configured; known: example, icloud"),
+            refused(
+                "provider: 'nobody' is not configured; known: aol, att, comcast, example, fastmail, gmx, gmx-com, google, \
+                 icloud, mailru, other, seznam, webde, yahoo, yandex, zoho",
+            ),
         ),
         (
             json!({"account": "a", "provider": "example", "email": "nobody"}),
@@ -482,6 +485,13 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
 
     let mut status = daemon.done(Method::GET, "/v1/status", None).await;
     assert!(status["uptimeSeconds"].take().is_u64());
+    let providers = status["providers"].as_array_mut().unwrap();
+    assert!(
+        providers
+            .iter()
+            .any(|one| one["name"] == "google" && one["oauth2"] == false)
+    );
+    providers.retain(|one| ["example", "icloud"].contains(&one["name"].as_str().unwrap()));
     assert_eq!(
         status,
         json!({

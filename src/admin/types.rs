@@ -381,6 +381,9 @@ pub struct StatusView {
     pub uptime_seconds: u64,
     /// The listeners as they are bound.
     pub listeners: Vec<ListenerView>,
+    /// The public side, if it is turned on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<WebView>,
     /// The daemon's own CA, if a listener uses a certificate of it (`self_signed = true`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_authority: Option<CertificateAuthorityView>,
@@ -417,6 +420,18 @@ pub struct ListenerView {
     pub address: SocketAddr,
     /// TLS towards clients.
     pub tls: ListenerTls,
+}
+
+/// The public side (`[web]`) as it is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebView {
+    /// Where.
+    pub address: SocketAddr,
+    /// Whether TLS is spoken there; without it, it is for loopback or behind a proxy.
+    pub tls: bool,
+    /// How browsers reach it, without a slash at its end.
+    pub public_url: String,
 }
 
 /// The daemon's own CA, which clients are given to trust.

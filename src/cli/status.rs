@@ -83,11 +83,16 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
             format!("{} {} ({tls})", listener.protocol, listener.address)
         })
         .collect();
+    let web = status.web.as_ref().map(|web| {
+        let tls = if web.tls { "TLS" } else { "no TLS" };
+        format!("{} ({tls}), public URL {}", web.address, web.public_url)
+    });
     print_pairs(&[
         ("status", Some(health)),
         ("version", Some(status.version.clone())),
         ("up for", Some(uptime.to_string())),
         ("listeners", Some(listeners.join(", "))),
+        ("web", web),
         ("CA to trust", status.certificate_authority.as_ref().map(authority)),
         ("accounts", Some(accounts)),
         ("access tokens", Some(status.tokens.to_string())),

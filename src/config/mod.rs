@@ -32,6 +32,7 @@ pub use endpoint::is_loopback_host;
 pub use environment::{Environment, FileContent, ProcessEnvironment};
 pub use listener::address_range;
 pub use load::{client_socket, load, parse, reload};
+pub use preset::{KnownProvider, known_providers};
 pub use report::{ConfigError, Problem};
 
 pub use crate::telemetry::LogFormat;
@@ -78,7 +79,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[certificate.*]`
     pub certificates: BTreeMap<String, Certificate>,
-    /// `[provider.*]`, and the presets that need no app of the administrator's (icloud).
+    /// `[provider.*]`, and the presets that take passwords.
     pub providers: BTreeMap<String, Arc<Provider>>,
 }
 
@@ -163,7 +164,7 @@ pub struct Limits {
 pub struct Web {
     /// Where; `None` where it is turned off.
     pub listen: Option<SocketAddr>,
-    /// How browsers reach it, without a slash at its end; always there if `listen` is.
+    /// How browsers reach it; always there if `listen` is. See [`Web::page`] for what is below it.
     pub public_url: Option<Url>,
     /// The name of its certificate; `None`: plain HTTP.
     pub certificate: Option<String>,
@@ -245,8 +246,12 @@ pub enum Certificate {
 pub struct Provider {
     /// Its name, as accounts and metrics use it.
     pub name: String,
-    /// Its OAuth app; `None` for a provider that takes passwords only.
+    /// Why it is there.
+    pub origin: Origin,
+    /// Its OAuth app; `None` where accounts can have passwords only.
     pub oauth: Option<OAuthApp>,
+    /// Whether it lets programs in by a password, as far as is known.
+    pub passwords: bool,
     /// OAuth mechanisms in order of preference.
     pub sasl: Vec<Mechanism>,
     /// Its IMAP endpoint.
@@ -265,8 +270,19 @@ pub struct Provider {
     pub domains: Vec<String>,
     /// What it takes as the login name for IMAP.
     pub imap_user: UserRule,
+    /// What it takes as the login name for SMTP and POP3.
+    pub user: UserRule,
     /// How to get what portreeve needs of it: a client id, or an app password. For people, in a few sentences.
     pub advice: Option<&'static str>,
+}
+
+/// Why a provider is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The file has a table for it.
+    Table,
+    /// It is a preset that takes passwords and needs no table.
+    Preset,
 }
 
 /// What a provider takes as login name, where an account names none.
@@ -401,9 +417,25 @@ impl Provider {
         }
     }
 
-    /// Whether it is configured without anybody's doing, because it needs no app of the administrator's (icloud).
+    /// Whether it is configured without anybody's doing.
     pub fn is_always_there(&self) -> bool {
-        preset::without_oauth().any(|preset| preset.name == self.name)
+        self.origin == Origin::Preset
+    }
+}
+
+impl Web {
+    /// The address of a page: `path`, which begins without a slash, below `public_url`; `None` where there is no such URL. What
+    /// `public_url` has as a path of its own stays before it, with or without a slash at its end.
+    pub fn page(&self, path: &str) -> Option<Url> {
+        let mut url = self.public_url.clone()?;
+        let below = format!("{}/{path}", url.path().trim_end_matches('/'));
+        url.set_path(&below);
+        Some(url)
+    }
+
+    /// Where providers send browsers back to, as it must be registered with them.
+    pub fn redirect_url(&self) -> Option<Url> {
+        self.page("oauth/callback")
     }
 }
 

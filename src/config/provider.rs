@@ -15,10 +15,10 @@ use super::raw::{self, Key};
 use super::report::{Place, place, quoted, text};
 use super::secret::{self, Forms};
 use super::sections::SESSIONS;
-use super::{ClientAuth, ClientKey, External, GrantType, OAuthApp, Provider, UserRule};
+use super::{ClientAuth, ClientKey, External, GrantType, OAuthApp, Origin, Provider, UserRule};
 use crate::proto::{Mechanism, Protocol};
 
-/// All providers: those of the file, and the presets that need no app of the administrator's. `served` is what listeners
+/// All providers: those of the file, and the presets that take passwords. `served` is what listeners
 /// serve, which consent is asked for.
 pub(super) fn providers(
     check: &mut Check<'_>,
@@ -31,7 +31,7 @@ pub(super) fn providers(
             providers.insert(name.clone(), provider);
         }
     }
-    for preset in preset::without_oauth().filter(|preset| !raw.contains_key(preset.name)) {
+    for preset in preset::always_there().filter(|preset| !raw.contains_key(preset.name)) {
         providers.insert(preset.name.to_owned(), preset.provider());
     }
     let owners = domain_owners(check, raw);
@@ -107,7 +107,8 @@ fn provider(
         reader.check.report.refuse(at, section, message);
         return None;
     }
-    let oauth = reader.oauth(preset.and_then(|preset| preset.oauth.as_ref()));
+    let takes_passwords = known.is_none_or(|known| known.passwords);
+    let oauth = reader.oauth(preset.and_then(|preset| preset.oauth.as_ref()), takes_passwords);
     let sasl = reader.sasl(known);
     if oauth.is_some() && sasl.is_empty() {
         reader.refuse(
@@ -125,7 +126,9 @@ fn provider(
     };
     Some(Provider {
         name: name.to_owned(),
+        origin: Origin::Table,
         oauth,
+        passwords: takes_passwords,
         sasl,
         imap,
         smtp,
@@ -135,6 +138,7 @@ fn provider(
         submissions_max: submissions,
         domains: reader.domains(known),
         imap_user: known.map_or(UserRule::Address, |known| known.imap_user),
+        user: known.map_or(UserRule::Address, |known| known.user),
         advice: known.and_then(|known| known.advice),
     })
 }
@@ -192,8 +196,8 @@ impl Reader<'_, '_, '_> {
         given.to_owned()
     }
 
-    /// The OAuth app, where the preset has OAuth or any key of it is given.
-    fn oauth(&mut self, preset: Option<&PresetOAuth>) -> Option<OAuthApp> {
+    /// The OAuth app, where any key of one is given, or nothing else lets anybody in.
+    fn oauth(&mut self, preset: Option<&PresetOAuth>, takes_passwords: bool) -> Option<OAuthApp> {
         let raw = self.raw;
         let texts = [
             &raw.grant,
@@ -215,7 +219,7 @@ impl Reader<'_, '_, '_> {
             || raw.client_secret.is_some()
             || raw.scopes.is_some()
             || raw.token_command.is_some();
-        if preset.is_none() && !given {
+        if !given && takes_passwords {
             return None;
         }
         let grant = self.grant();
@@ -266,18 +270,13 @@ impl Reader<'_, '_, '_> {
         let client_secret = secret::resolve(self.check, &forms);
         let client_key = self.client_key();
         let client_auth = self.client_auth(client_key.as_ref());
-        if grant == GrantType::ClientCredentials && client_auth == ClientAuth::None {
-            let message =
-                "client_credentials need a client_secret, or client_key_file: the app itself is what is trusted";
-            self.refuse(place(&raw.grant), "grant", message);
-        }
         let scopes = self.scopes(preset, &grant);
         let refresh_scopes = match preset {
             // What `config show` has printed reads back as the same.
             Some(preset) if scopes == preset.scopes(self.served) => preset.refresh_scopes(self.served),
             _ => scopes.clone(),
         };
-        Some(OAuthApp {
+        let app = OAuthApp {
             grant,
             issuer,
             authorize_url,
@@ -294,7 +293,54 @@ impl Reader<'_, '_, '_> {
             refresh_scopes,
             allow_insecure: self.allows_insecure(),
             keep_alive: self.keep_alive(),
-        })
+        };
+        self.check_grant(&app, preset);
+        Some(app)
+    }
+
+    /// Refuses a grant that its provider does not give, or that lacks what it takes.
+    fn check_grant(&mut self, app: &OAuthApp, preset: Option<&PresetOAuth>) {
+        let raw = self.raw;
+        let (key, at, message) = match &app.grant {
+            GrantType::ClientCredentials if app.client_auth == ClientAuth::None => (
+                "grant",
+                place(&raw.grant),
+                "client_credentials need a client_secret, or client_key_file: the app itself is what is trusted",
+            ),
+            GrantType::ClientCredentials if preset.is_some() && app.scopes.is_empty() => (
+                "grant",
+                place(&raw.grant),
+                "this provider lets no app into mailboxes by itself; use code",
+            ),
+            GrantType::ClientCredentials
+                if preset
+                    .zip(app.token_url.as_ref())
+                    .is_some_and(|(preset, url)| preset.is_of_no_tenant(url)) =>
+            {
+                (
+                    "tenant",
+                    place(&raw.tenant).or_else(|| place(&raw.grant)),
+                    "client_credentials are of one tenant: give its id or a domain of it",
+                )
+            }
+            GrantType::Device if app.device_url.is_none() && app.issuer.is_none() => (
+                "grant",
+                place(&raw.grant),
+                "there is no device_url, nor an issuer that could tell it; use code, which can be pasted where there is no browser",
+            ),
+            GrantType::Password if preset.is_some() => (
+                "grant",
+                place(&raw.grant),
+                "password is for providers of your own, which must be known to take it; use code",
+            ),
+            GrantType::ServiceAccount { .. } if preset.is_some() && self.section != "provider.google" => (
+                "grant",
+                place(&raw.grant),
+                "service_account is Google's; use [provider.google], or a provider of your own",
+            ),
+            _ => return,
+        };
+        self.refuse(at, key, message);
     }
 
     /// How access tokens are had, with what that takes.
@@ -346,20 +392,17 @@ impl Reader<'_, '_, '_> {
     /// Where an external program gives tokens: one of two ways.
     fn external(&mut self) -> External {
         let raw = self.raw;
-        let command = raw
-            .token_command
-            .as_ref()
-            .map(|given| given.get_ref().clone())
-            .unwrap_or_default();
-        let url = self.url("token_url_external", &raw.token_url_external);
+        let full = format!("{}.token_command", self.section);
+        let command = self.check.command(&full, &raw.token_command);
+        if command.first().is_some_and(|program| program.contains("{account}")) {
+            let message = "begins with {account}: an account's name would choose the program";
+            self.refuse(place(&raw.token_command), "token_command", message);
+        }
+        let url = self.url_of("token_url_external", &raw.token_url_external, false);
         match (command.first(), url) {
             (Some(_), Some(_)) => {
                 let message = "is given beside token_command; use one of the two";
                 self.refuse(place(&raw.token_url_external), "token_url_external", message);
-            }
-            (Some(program), None) if program.is_empty() => {
-                let message = "begins with nothing; give a program and its arguments, each as a string of its own";
-                self.refuse(place(&raw.token_command), "token_command", message);
             }
             (None, Some(url)) => return External::Url(url),
             (None, None) if text(&raw.token_url_external).is_none() => {
@@ -443,8 +486,14 @@ impl Reader<'_, '_, '_> {
         self.raw.allow_insecure.as_ref().is_some_and(|given| *given.get_ref())
     }
 
-    /// An OAuth URL. It is not repeated in the error: some put secrets in URLs.
+    /// An OAuth URL.
     fn url(&mut self, name: &str, key: &Key<String>) -> Option<Url> {
+        self.url_of(name, key, self.allows_insecure())
+    }
+
+    /// A URL, which is not repeated in the error: some put secrets in URLs. In clear it is for loopback hosts alone, unless
+    /// `insecure` says that an administrator meant it.
+    fn url_of(&mut self, name: &str, key: &Key<String>, insecure: bool) -> Option<Url> {
         let given = text(key)?;
         let message = match Url::parse(given) {
             Err(error) => format!("is not a URL ({error}); use one such as https://id.example.com/token"),
@@ -457,7 +506,8 @@ impl Reader<'_, '_, '_> {
                     }
                     _ if url.fragment().is_some() => "must not have a fragment (RFC 6749 §3.1, §3.2)".to_owned(),
                     "https" => return Some(url),
-                    "http" if loopback || self.allows_insecure() => return Some(url),
+                    "http" if loopback || insecure => return Some(url),
+                    "http" if name == "token_url_external" => "must be https; http is for loopback hosts".to_owned(),
                     "http" => "must be https; http is for loopback hosts, or with allow_insecure = true".to_owned(),
                     _ => "must be https".to_owned(),
                 }

@@ -1,6 +1,7 @@
 //! The configuration in effect, written as a file again: every key with its value, defaults and presets filled in.
 //!
-//! What it writes reads back as the same configuration, except for secrets, which stand as `[redacted]`.
+//! What it writes reads back as the same configuration, except for secrets, which stand as `[redacted]`, and so do the queries
+//! of URLs, in which some put secrets. Presets that nobody wrote a table for are left out: they are there in any case.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -78,7 +79,7 @@ impl Config {
             web: web(&self.web),
             hooks: raw::Hooks {
                 command: given(self.hooks.command.clone()),
-                webhook_url: url(self.hooks.webhook_url.as_ref()),
+                webhook_url: webhook(self.hooks.webhook_url.as_ref()),
                 webhook_secret: secret(self.hooks.webhook_secret.as_ref()),
                 webhook_secret_file: None,
                 webhook_secret_env: None,
@@ -92,6 +93,7 @@ impl Config {
             provider: self
                 .providers
                 .iter()
+                .filter(|(_, one)| !one.is_always_there())
                 .map(|(name, one)| (name.clone(), spanned(provider(one))))
                 .collect(),
         }
@@ -295,7 +297,20 @@ fn path(path: &Path) -> Key<String> {
 }
 
 fn url(url: Option<&Url>) -> Key<String> {
-    url.and_then(|url| string(url.as_str()))
+    let mut shown = url?.clone();
+    if shown.query().is_some() {
+        shown.set_query(Some(REDACTED));
+    }
+    string(shown.as_str())
+}
+
+/// A webhook's URL, whose path is often all that protects it.
+fn webhook(hook: Option<&Url>) -> Key<String> {
+    let mut shown = hook?.clone();
+    if shown.path() != "/" {
+        shown.set_path(REDACTED);
+    }
+    url(Some(&shown))
 }
 
 fn count(number: usize) -> Key<i64> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ClientAuth, GrantType, OAuthApp, Provider, UserRule};
+use super::{ClientAuth, GrantType, OAuthApp, Origin, Provider, UserRule};
 
 /// A public client without endpoints or scopes.
 pub(crate) fn app() -> OAuthApp {
@@ -30,7 +30,9 @@ pub(crate) fn app() -> OAuthApp {
 pub(crate) fn provider(name: &str, oauth: Option<OAuthApp>) -> Provider {
     Provider {
         name: name.to_owned(),
+        origin: Origin::Table,
         oauth,
+        passwords: true,
         sasl: Vec::new(),
         imap: None,
         smtp: None,
@@ -40,6 +42,7 @@ pub(crate) fn provider(name: &str, oauth: Option<OAuthApp>) -> Provider {
         submissions_max: None,
         domains: Vec::new(),
         imap_user: UserRule::Address,
+        user: UserRule::Address,
         advice: None,
     }
 }

@@ -70,14 +70,25 @@ fn refusal(text: &str) -> String {
     read(text).expect_err("the configuration is wrong").to_string()
 }
 
+/// The presets that need no table.
+const ALWAYS_THERE: [&str; 15] = [
+    "aol", "att", "comcast", "fastmail", "gmx", "gmx-com", "google", "icloud", "mailru", "other", "seznam", "webde",
+    "yahoo", "yandex", "zoho",
+];
+
 const EXAMPLE: &str = include_str!("../../docs/portreeve.example.toml");
 
-/// The example without the secret that lies in another file.
+/// The example without the secrets that lie in other files.
 fn readable() -> String {
-    EXAMPLE.replace(
-        "client_secret_file = \"google.secret\"",
-        "client_secret = \"[redacted]\"",
-    )
+    EXAMPLE
+        .replace(
+            "client_secret_file = \"google.secret\"",
+            "client_secret = \"[redacted]\"",
+        )
+        .replace(
+            "webhook_secret_file = \"webhook.secret\"",
+            "webhook_secret = \"[redacted]\"",
+        )
 }
 
 #[test]
@@ -106,8 +117,10 @@ fn nothing_given_means_the_defaults() {
         served,
         wanted.map(|(protocol, address)| (protocol, address.to_owned(), ListenerTls::Off))
     );
-    assert_eq!(config.providers.keys().collect::<Vec<_>>(), ["icloud"]);
-    assert!(config.providers["icloud"].oauth.is_none() && config.providers["icloud"].is_always_there());
+    let names: Vec<_> = config.providers.keys().map(String::as_str).collect();
+    assert_eq!(names, ALWAYS_THERE);
+    let takes_passwords = |one: &Provider| one.oauth.is_none() && one.passwords && one.is_always_there();
+    assert!(config.providers.values().all(|one| takes_passwords(one)));
 }
 
 #[test]
@@ -190,12 +203,12 @@ fn the_client_finds_the_socket_of_the_configuration_even_if_the_rest_is_wrong() 
 fn the_documented_example_is_read_in_full() {
     let stage = Stage { root: true, ..user() }
         .with("CREDENTIALS_DIRECTORY", "/cred")
-        .file("/cred/google.secret", "g-secret\n", 0o400);
+        .file("/cred/google.secret", "g-secret\n", 0o400)
+        .file("/cred/webhook.secret", "w-secret\n", 0o400);
     let config = parse(Some(Path::new("/etc/portreeve/portreeve.toml")), EXAMPLE, &stage).unwrap();
-    assert_eq!(
-        config.providers.keys().collect::<Vec<_>>(),
-        ["example", "google", "icloud", "microsoft"]
-    );
+    let of_the_file = config.providers.values().filter(|provider| !provider.is_always_there());
+    let named: Vec<_> = of_the_file.map(|provider| provider.name.as_str()).collect();
+    assert_eq!(named, ["example", "google", "helper", "microsoft", "workspace"]);
     let google = config.providers["google"].oauth.as_ref().unwrap();
     assert_eq!(google.client_secret.as_ref().unwrap().expose_secret(), "g-secret");
     assert_eq!(google.client_auth, ClientAuth::Post);
@@ -223,9 +236,9 @@ fn what_comes_later_is_refused_by_name() {
             "portreeve.toml:2: store.backend: \"postgres\" is not in this version",
         ),
         (
-            "[provider.yahoo]\nclient_id = \"x\"",
-            "portreeve.toml:1: provider.yahoo: is not a preset of this version, which are google, icloud, microsoft; \
-             give its endpoints in full",
+            "[provider.nosuch]\nclient_id = \"x\"",
+            "portreeve.toml:1: provider.nosuch: is not a preset of this version, which are aol, att, comcast, fastmail, gmx, \
+             gmx-com, google, icloud, mailru, microsoft, other, seznam, webde, yahoo, yandex, zoho; give its endpoints in full",
         ),
     ] {
         let refusal = refusal(text);
@@ -371,7 +384,9 @@ fn combinations_that_cannot_work_are_refused() {
             "[certificate.default]\nself_signed = true\nkey_file = \"k\"".to_owned(),
             ":3: certificate.default.key_file: is given beside self_signed = true; a certificate is one or the other",
         ),
-        ("[provider.google]".to_owned(), ":1: provider.google.client_id: is missing"),
+        ("[provider.microsoft]".to_owned(), ":1: provider.microsoft.client_id: is missing"),
+        ("[provider.google]\nclient_secret = \"s\"".to_owned(), ":1: provider.google.client_id: is missing"),
+        ("[provider.icloud]\nclient_id = \"x\"".to_owned(), ":1: provider.icloud.token_url: is missing"),
         (provider("client_id = \"x\""), ":1: provider.own.token_url: is missing; give token_url, or issuer"),
         (provider("token_url = \"https://t.test/\""), "provider.own.client_id: is missing"),
         (
@@ -594,6 +609,415 @@ fn a_preset_tells_what_it_takes_as_login_name() {
 }
 
 #[test]
+fn a_preset_takes_passwords_until_an_app_is_given_and_is_shown_as_what_it_is() {
+    let text =
+        "[provider.google]\nsessions_per_account_max = 5\n[provider.yahoo]\nclient_id = \"x\"\nclient_secret = \"s\"\n";
+    let config = read(text).unwrap();
+    let [google, yahoo, fastmail] = ["google", "yahoo", "fastmail"].map(|name| &config.providers[name]);
+    assert!(google.oauth.is_none() && google.passwords && !google.is_always_there());
+    assert_eq!(google.imap.as_ref().unwrap().host, "imap.gmail.com");
+    let app = yahoo.oauth.as_ref().unwrap();
+    assert_eq!(
+        (app.scopes.as_slice(), app.client_auth),
+        (&["mail-w".to_owned()][..], ClientAuth::Post)
+    );
+    assert!(yahoo.passwords && fastmail.is_always_there());
+    let shown = config.to_toml();
+    assert!(!shown.contains("fastmail"), "what nobody wrote is not shown: {shown}");
+    let again = parse(None, &shown, &user()).unwrap();
+    assert!(again.providers["google"].oauth.is_none());
+    assert_eq!(again.to_toml(), shown);
+    assert!(!read("[provider.microsoft]\nclient_id = \"x\"").unwrap().providers["microsoft"].passwords);
+}
+
+#[test]
+fn a_grant_is_read_with_what_it_takes() {
+    let grant = |text: &str| {
+        let config = read(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let again = parse(Some(Path::new("portreeve.toml")), &config.to_toml(), &user()).unwrap();
+        assert_eq!(again.to_toml(), config.to_toml());
+        let apps = |config: &Config| {
+            let mut providers = config.providers.values();
+            providers.find_map(|provider| provider.oauth.clone()).unwrap()
+        };
+        let app = apps(&config);
+        assert_eq!(apps(&again).grant, app.grant, "what is shown reads back as the same");
+        app
+    };
+    let own = |rest: &str| format!("[provider.own]\nimap = {{ host = \"imap.test\" }}\n{rest}");
+    let app = grant("[provider.google]\nclient_id = \"x\"");
+    assert_eq!(
+        (app.grant, app.keep_alive),
+        (GrantType::Code, Duration::from_secs(30 * 86_400))
+    );
+    assert_eq!(
+        app.revocation_url.unwrap().as_str(),
+        "https://oauth2.googleapis.com/revoke"
+    );
+    let app = grant("[provider.yandex]\nclient_id = \"x\"\ngrant = \"device\"\nkeep_alive = \"7d\"");
+    assert_eq!(
+        (app.grant, app.keep_alive),
+        (GrantType::Device, Duration::from_secs(7 * 86_400))
+    );
+    let app = grant(
+        "[provider.microsoft]\nclient_id = \"x\"\ntenant = \"contoso.com\"\ngrant = \"client_credentials\"\n\
+         client_key_file = \"./app.key\"\nclient_certificate_file = \"./app.pem\"",
+    );
+    assert_eq!(app.grant, GrantType::ClientCredentials);
+    assert_eq!(app.scopes, ["https://outlook.office365.com/.default"]);
+    assert_eq!(app.client_auth, ClientAuth::PrivateKeyJwt);
+    let key = app.client_key.unwrap();
+    assert_eq!(
+        (key.key_file, key.certificate_file),
+        ("./app.key".into(), Some("./app.pem".into()))
+    );
+    let app = grant("[provider.google]\ngrant = \"service_account\"\nservice_account_file = \"/etc/p/sa.json\"");
+    assert_eq!(
+        app.grant,
+        GrantType::ServiceAccount {
+            key_file: "/etc/p/sa.json".into()
+        }
+    );
+    assert_eq!(
+        (app.client_id.as_str(), app.scopes.as_slice()),
+        ("", &["https://mail.google.com/".to_owned()][..])
+    );
+    let app = grant(&own(
+        "client_id = \"x\"\ntoken_url = \"https://t.test/\"\ngrant = \"password\"",
+    ));
+    assert_eq!(app.grant, GrantType::Password);
+    let app = grant("[provider.google]\ngrant = \"external\"\ntoken_command = [\"pizauth\", \"show\", \"{account}\"]");
+    let command = ["pizauth", "show", "{account}"].map(str::to_owned);
+    assert_eq!(app.grant, GrantType::External(External::Command(command.into())));
+    let app = grant(&own(
+        "grant = \"external\"\ntoken_url_external = \"http://127.0.0.1:9000/token\"",
+    ));
+    assert_eq!(
+        app.grant,
+        GrantType::External(External::Url("http://127.0.0.1:9000/token".parse().unwrap()))
+    );
+}
+
+#[test]
+fn a_grant_that_cannot_work_is_refused() {
+    let own = |rest: &str| format!("[provider.own]\nimap = {{ host = \"imap.test\" }}\n{rest}");
+    let app = |rest: &str| own(&format!("client_id = \"x\"\ntoken_url = \"https://t.test/\"\n{rest}"));
+    let preset = |name: &str, rest: &str| format!("[provider.{name}]\nclient_id = \"x\"\n{rest}");
+    for (text, wanted) in [
+        (
+            app("grant = \"implicit\""),
+            ":5: provider.own.grant: \"implicit\" is not allowed; use one of code, device, client_",
+        ),
+        (
+            preset("google", "grant = \"password\""),
+            ":3: provider.google.grant: password is for providers of your own",
+        ),
+        (
+            preset("microsoft", "grant = \"password\""),
+            ":3: provider.microsoft.grant: password is for providers of your own",
+        ),
+        (
+            preset("google", "grant = \"device\""),
+            ":3: provider.google.grant: there is no device_url",
+        ),
+        (
+            app("grant = \"device\""),
+            ":5: provider.own.grant: there is no device_url",
+        ),
+        (
+            preset("google", "client_secret = \"s\"\ngrant = \"client_credentials\""),
+            ":4: provider.google.grant: this provider lets no app into mailboxes by itself",
+        ),
+        (
+            preset("microsoft", "grant = \"client_credentials\"\ntenant = \"contoso.com\""),
+            ":3: provider.microsoft.grant: client_credentials need a client_secret, or client_key_file",
+        ),
+        (
+            preset("microsoft", "client_secret = \"s\"\ngrant = \"client_credentials\""),
+            ":4: provider.microsoft.tenant: client_credentials are of one tenant",
+        ),
+        (
+            preset(
+                "microsoft",
+                "client_secret = \"s\"\ngrant = \"client_credentials\"\ntenant = \"organizations\"",
+            ),
+            ":5: provider.microsoft.tenant: client_credentials are of one tenant",
+        ),
+        (
+            "[provider.google]\ngrant = \"service_account\"".to_owned(),
+            ":2: provider.google.service_account_file: is missing; give the JSON key",
+        ),
+        (
+            preset(
+                "microsoft",
+                "grant = \"service_account\"\nservice_account_file = \"/k\"",
+            ),
+            ":3: provider.microsoft.grant: service_account is Google's",
+        ),
+        (
+            preset("google", "service_account_file = \"/k\""),
+            ":3: provider.google.service_account_file: is for grant = \"service_account\" only",
+        ),
+        (
+            preset("google", "token_command = [\"x\"]"),
+            ":3: provider.google.token_command: is for grant = \"external\" only",
+        ),
+        (
+            own("grant = \"external\""),
+            ":3: provider.own.token_command: is missing; give token_command or token_url_ext",
+        ),
+        (
+            own("grant = \"external\"\ntoken_command = [\"\", \"x\"]"),
+            ":4: provider.own.token_command: begins with nothing",
+        ),
+        (
+            own("grant = \"external\"\ntoken_command = [\"helpers/{account}\"]"),
+            ":4: provider.own.token_command: begins with {account}: an account's name would choose the program",
+        ),
+        (
+            own("grant = \"external\"\ntoken_command = [\"x\", \"a\\u0000b\"]"),
+            ":4: provider.own.token_command: holds a NUL",
+        ),
+        (
+            own("grant = \"external\"\ntoken_command = [\"x\"]\ntoken_url_external = \"https://t.test/\""),
+            ":5: provider.own.token_url_external: is given beside token_command",
+        ),
+        (
+            own("grant = \"external\"\nallow_insecure = true\ntoken_url_external = \"http://t.test/\""),
+            ":5: provider.own.token_url_external: must be https; http is for loopback hosts\n",
+        ),
+        (
+            app("client_certificate_file = \"/c\""),
+            ":5: provider.own.client_certificate_file: goes with client_key_file",
+        ),
+        (
+            app("client_auth = \"private_key_jwt\""),
+            ":5: provider.own.client_auth: private_key_jwt needs client_key_file",
+        ),
+        (
+            app("client_key_file = \"/k\"\nclient_secret = \"s\""),
+            ":1: provider.own.client_auth: \"private_key_jwt\" does not go with a client_secret",
+        ),
+        (
+            app("client_key_file = \"app.key\""),
+            ":5: provider.own.client_key_file: a name without a slash is looked up in",
+        ),
+        (
+            app("revocation_url = \"http://t.test/\""),
+            ":5: provider.own.revocation_url: must be https",
+        ),
+        (
+            app("keep_alive = \"0s\""),
+            ":5: provider.own.keep_alive: \"0s\" is not allowed",
+        ),
+    ] {
+        let refusal = format!("{}\n", refusal(&text));
+        assert!(refusal.contains(wanted), "wanted {wanted}\ngot {refusal}");
+    }
+}
+
+#[test]
+fn a_program_is_looked_for_in_the_path_or_beside_the_file() {
+    let commands = |given: &str| {
+        let text = format!(
+            "[hooks]\ncommand = [\"{given}\"]\n[provider.google]\ngrant = \"external\"\ntoken_command = [\"{given}\", \"./as is\"]"
+        );
+        let config = parse(Some(Path::new("/etc/p/portreeve.toml")), &text, &user()).unwrap();
+        let again = parse(None, &config.to_toml(), &user()).unwrap();
+        assert_eq!(again.hooks.command, config.hooks.command);
+        let grant = config.providers["google"].oauth.clone().unwrap().grant;
+        let GrantType::External(External::Command(helper)) = grant else {
+            panic!("a command was given")
+        };
+        assert_eq!(
+            (&helper[..1], helper[1].as_str()),
+            (&config.hooks.command[..], "./as is")
+        );
+        helper[0].clone()
+    };
+    assert_eq!(commands("pizauth"), "pizauth");
+    assert_eq!(commands("/usr/bin/helper"), "/usr/bin/helper");
+    assert_eq!(commands("bin/helper"), "/etc/p/bin/helper");
+}
+
+#[test]
+fn the_public_side_is_off_until_it_is_told_where_to_listen_and_how_it_is_reached() {
+    let web = |text: &str| read(text).map(|config| (config.web, config.warnings));
+    let (off, _) = web("").unwrap();
+    assert_eq!((off.listen, off.redirect_url()), (None, None));
+    let served = "[certificate.default]\nself_signed = true\n[web]\nlisten = \"0.0.0.0:8443\"\n";
+    let (on, warnings) = web(&format!("{served}public_url = \"https://mail.example.com\"")).unwrap();
+    assert_eq!(
+        (on.listen, on.certificate.as_deref()),
+        (Some("0.0.0.0:8443".parse().unwrap()), Some("default"))
+    );
+    assert_eq!(warnings, Vec::<String>::new());
+    let plain = "[web]\nlisten = \"127.0.0.1:8080\"\ncertificate = \"\"\npublic_url = \"http://localhost:8080\"";
+    assert_eq!(web(plain).unwrap().0.certificate, None);
+    let behind =
+        "[web]\nlisten = \"10.0.0.1:8080\"\ncertificate = \"\"\npublic_url = \"https://m.test\"\ntrusted_proxies = ";
+    let (behind_one, _) = web(&format!("{behind}\"10.0.0.2\"")).unwrap();
+    assert_eq!(behind_one.trusted_proxies, ["10.0.0.2/32".parse().unwrap()]);
+    let (_, warnings) = web(&format!("{behind}[\"0.0.0.0/0\"]")).unwrap();
+    assert!(
+        warnings[0].starts_with("web.trusted_proxies 0.0.0.0/0: any client"),
+        "{warnings:?}"
+    );
+    for (text, wanted) in [
+        (
+            "[web]\nlisten = \"127.0.0.1:8443\"",
+            ":2: web.public_url: is missing; give the URL",
+        ),
+        (
+            "[web]\nlisten = \"localhost\"",
+            ":2: web.listen: \"localhost\" is not allowed",
+        ),
+        (
+            "[web]\nlisten = \"127.0.0.1:8443\"\npublic_url = \"https://m.test\"",
+            ":2: web.certificate: there is no [certificate.default]; give it files",
+        ),
+        (
+            "[web]\nlisten = \"127.0.0.1:8443\"\npublic_url = \"https://m.test\"\ncertificate = \"other\"",
+            ":4: web.certificate: there is no [certificate.other]",
+        ),
+        (
+            "[web]\nlisten = \"0.0.0.0:8443\"\npublic_url = \"https://m.test\"\ncertificate = \"\"",
+            ":4: web.certificate: plain HTTP is for loopback addresses, or behind a proxy",
+        ),
+        (
+            "[web]\npublic_url = \"http://mail.example.com\"",
+            ":2: web.public_url: must be https; http is for loopback hosts",
+        ),
+        (
+            "[web]\npublic_url = \"https://m.test/?a=b\"",
+            ":2: web.public_url: must not have a query",
+        ),
+        (
+            "[web]\npublic_url = \"https://m.test/#a\"",
+            ":2: web.public_url: must not have a fragment",
+        ),
+        (
+            "[web]\npublic_url = \"https://u:p@m.test/\"",
+            ":2: web.public_url: must not hold a user name",
+        ),
+        (
+            "[web]\npublic_url = \"mailto:a@b.test\"",
+            ":2: web.public_url: must be https",
+        ),
+        (
+            "[web]\ntrusted_proxies = \"proxy\"",
+            ":2: web.trusted_proxies: \"proxy\" is not allowed; use address ranges",
+        ),
+        (
+            "[web]\nlisten = \"127.0.0.1:2993\"",
+            "listener.address: 127.0.0.1:2993 is given more than once",
+        ),
+        (
+            "[web]\nlisten = \"127.0.0.1:9464\"",
+            ":2: web.listen: 127.0.0.1:9464 is given more than once",
+        ),
+        (
+            "[web]\ncertificates = \"default\"",
+            ":2: web.certificates: unknown key \"certificates\"; use one of listen, public_url",
+        ),
+    ] {
+        let refusal = refusal(text);
+        assert!(refusal.contains(wanted), "wanted {wanted}\ngot {refusal}");
+    }
+}
+
+#[test]
+fn pages_lie_below_the_public_url_whatever_its_path() {
+    for (given, redirect) in [
+        ("https://mail.example.com", "https://mail.example.com/oauth/callback"),
+        ("https://mail.example.com/", "https://mail.example.com/oauth/callback"),
+        (
+            "https://example.com:8443/mail",
+            "https://example.com:8443/mail/oauth/callback",
+        ),
+        (
+            "https://example.com/mail/portreeve//",
+            "https://example.com/mail/portreeve/oauth/callback",
+        ),
+        ("http://localhost:8080", "http://localhost:8080/oauth/callback"),
+    ] {
+        let config = read(&format!("[web]\npublic_url = \"{given}\"")).unwrap();
+        assert_eq!(config.web.redirect_url().unwrap().as_str(), redirect);
+        let again = parse(None, &config.to_toml(), &user()).unwrap();
+        assert_eq!(again.web.redirect_url(), config.web.redirect_url());
+    }
+}
+
+#[test]
+fn hooks_name_a_program_and_a_url_whose_posts_are_signed() {
+    let stage = user()
+        .with("HOOK", "from-env")
+        .file("/etc/p/hook", "from-file\n", 0o600);
+    let hooks = |secret: &str| {
+        let text = format!("[hooks]\nwebhook_url = \"https://hooks.test/T/0\"\n{secret}");
+        let config = parse(Some(Path::new("/etc/p/portreeve.toml")), &text, &stage).unwrap();
+        (
+            config
+                .hooks
+                .webhook_secret
+                .map(|secret| secret.expose_secret().to_owned()),
+            config.warnings,
+        )
+    };
+    for (line, secret) in [
+        ("webhook_secret = \"inline\"", "inline"),
+        ("webhook_secret_file = \"./hook\"", "from-file"),
+        ("webhook_secret_env = \"HOOK\"", "from-env"),
+    ] {
+        assert_eq!(hooks(line), (Some(secret.to_owned()), vec![]));
+    }
+    let (none, warnings) = hooks("");
+    assert_eq!(none, None);
+    assert_eq!(
+        warnings,
+        ["hooks.webhook_url has no webhook_secret: its posts are not signed"]
+    );
+    for (text, wanted) in [
+        (
+            "[hooks]\nwebhook_url = \"http://hooks.test/\"",
+            ":2: hooks.webhook_url: must be https; http is for loopback hosts",
+        ),
+        ("[hooks]\ncommand = [\"\"]", ":2: hooks.command: begins with nothing"),
+        ("[hooks]\ncommand = \"notify\"", ":2: hooks.command: "),
+        (
+            "[hooks]\nwebhook_secret = \"a\"\nwebhook_secret_env = \"HOME\"",
+            ":3: hooks.webhook_secret: is given more than once",
+        ),
+    ] {
+        let refusal = refusal(text);
+        assert!(refusal.contains(wanted), "wanted {wanted}\ngot {refusal}");
+    }
+}
+
+#[test]
+fn what_a_url_may_hide_is_not_shown() {
+    let secret = "5ecret-5ecret";
+    let config = read(&format!(
+        "[hooks]\nwebhook_url = \"https://hooks.test/services/{secret}\"\nwebhook_secret = \"{secret}\"\n\
+         [provider.own]\nimap = {{ host = \"imap.test\" }}\ngrant = \"external\"\n\
+         token_url_external = \"https://helper.test/token?key={secret}\"\n\
+         [provider.two]\nimap = {{ host = \"imap.test\" }}\nclient_id = \"x\"\ntoken_url = \"https://t.test/?code={secret}\"\n"
+    ))
+    .unwrap();
+    let shown = config.to_toml();
+    assert!(!shown.contains(secret) && !config.to_json().contains(secret), "{shown}");
+    for expected in [
+        "webhook_url = \"https://hooks.test/[redacted]\"",
+        "token_url_external = \"https://helper.test/token?[redacted]\"",
+        "token_url = \"https://t.test/?[redacted]\"",
+    ] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    let again = parse(None, &shown, &user()).unwrap();
+    assert_eq!(again.to_toml(), shown);
+}
+
+#[test]
 fn a_providers_own_domain_is_taken_from_the_preset_nobody_asked_for() {
     let config = read("[provider.own]\nimap.host = \"a.test\"\ndomains = [\"me.com\"]").unwrap();
     assert_eq!(config.providers["icloud"].domains, ["icloud.com", "mac.com"]);
@@ -740,10 +1164,7 @@ fn no_secret_is_in_an_error_in_debug_output_or_in_what_is_shown() {
 #[test]
 fn what_is_shown_reads_back_as_the_same() {
     let stage = Stage { root: true, ..user() };
-    let text = EXAMPLE.replace(
-        "client_secret_file = \"google.secret\"",
-        "client_secret = \"[redacted]\"",
-    );
+    let text = readable();
     let given = parse(Some(Path::new("/etc/portreeve/portreeve.toml")), &text, &stage).unwrap();
     let bare = user();
     for config in [given, parse(None, "", &bare).unwrap()] {
@@ -768,6 +1189,8 @@ fn every_key_is_documented() {
     let documentation = include_str!("../../docs/configuration.md");
     let mut keys = 0;
     for (table, text) in [
+        ("web", "web.zzz = 1"),
+        ("hooks", "hooks.zzz = 1"),
         ("server", "server.zzz = 1"),
         ("store", "store.zzz = 1"),
         ("secrets", "secrets.zzz = 1"),
@@ -790,7 +1213,7 @@ fn every_key_is_documented() {
             );
         }
     }
-    assert!(keys > 60, "{keys}");
+    assert!(keys > 80, "{keys}");
 }
 
 proptest! {

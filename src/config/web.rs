@@ -86,17 +86,8 @@ pub(super) fn hooks(check: &mut Check<'_>, raw: &raw::Hooks) -> Hooks {
             .report
             .warn("hooks.webhook_url has no webhook_secret: its posts are not signed".to_owned());
     }
-    let command = raw
-        .command
-        .as_ref()
-        .map(|given| given.get_ref().clone())
-        .unwrap_or_default();
-    if command.first().is_some_and(String::is_empty) {
-        let message = "begins with nothing; give a program and its arguments, each as a string of its own";
-        check.report.refuse(place(&raw.command), "hooks.command", message);
-    }
     Hooks {
-        command,
+        command: check.command("hooks.command", &raw.command),
         webhook_url,
         webhook_secret,
     }

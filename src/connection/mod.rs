@@ -20,6 +20,7 @@ mod opening;
 mod register;
 mod sweeper;
 mod trust;
+mod try_login;
 mod verify;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use actor::{Listener, accept};
 pub use register::{SessionView, Sessions};
 pub use sweeper::{Drain, sweep};
 pub use trust::Trust;
+pub use try_login::try_login;
 pub use verify::{Step, StepResult, verify};
 
 /// What every session needs of the rest of the program.

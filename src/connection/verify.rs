@@ -2,20 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncReadExt;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::Services;
 use super::open::{self, Leg};
+use super::try_login;
 use crate::account::{Place, UpstreamTarget, meaning};
 use crate::clock;
 use crate::config::{Config, UpstreamTls};
 use crate::fault::{Fault, FaultKind};
 use crate::net::dial::dial;
 use crate::net::stream::Stream;
-use crate::proto::dialogue::UpstreamStep;
-use crate::proto::{self, CredentialSecret, Protocol};
+use crate::proto::{CredentialSecret, Protocol};
 use crate::store::AccountRecord;
 
 /// One step of a verification.
@@ -129,8 +128,7 @@ impl Walk {
             .secure(services, leg, &place, limits.upstream_connect_timeout)
             .await?;
         let target = self.token(services, account).await?;
-        let login = timeout(limits.login_timeout, Box::pin(self.login(services, leg, &target))).await;
-        let login = login.unwrap_or_else(|_| Err(Fault::unavailable("the upstream did not answer in time")));
+        let login = try_login::log_in(services, self.protocol, leg, &target, limits.login_timeout).await;
         if let Err(Fault {
             kind: FaultKind::UpstreamRefused(refusal),
             ..
@@ -148,7 +146,9 @@ impl Walk {
             Some(meaning) => format!("{fault}; {}", meaning.text),
             None => fault.to_string(),
         });
-        self.step("login", login, |()| format!("logged in as {}", target.credential.user))
+        let logged_in = self.step("login", login, |_| format!("logged in as {}", target.credential.user))?;
+        try_login::leave(logged_in.leg, self.protocol).await;
+        Some(())
     }
 
     /// What to log in with. The step `token` is noted the first time; later it can only fail as a part of the login.
@@ -201,38 +201,6 @@ impl Walk {
         };
         self.note("tls", StepResult::Skipped, why.to_owned());
         Some(leg)
-    }
-
-    async fn login(&self, services: &Services, leg: Leg, target: &UpstreamTarget) -> Result<(), Fault> {
-        let config = services.config();
-        let limit = config.limits.upstream_connect_timeout;
-        let mut dialogue = proto::upstream_dialogue(self.protocol, &config.server.hostname, open::ready(target));
-        let mut leg = leg;
-        let mut buffer = open::buffer();
-        loop {
-            while let Some(step) = dialogue.poll_step() {
-                match step {
-                    UpstreamStep::Send(bytes) => {
-                        open::send(&mut leg.stream, &bytes).await.map_err(Fault::unavailable)?;
-                    }
-                    UpstreamStep::Secure => {
-                        leg =
-                            open::secure(leg, &target.provider, &target.endpoint.host, &services.trust, limit).await?;
-                        dialogue.handle_secured();
-                    }
-                    UpstreamStep::Challenged(challenge) => {
-                        tracing::debug!(%challenge, "the upstream explained its refusal")
-                    }
-                    UpstreamStep::Learned(extensions) => services.extensions.learn(target, &extensions),
-                    UpstreamStep::LoggedIn(_) => return Ok(()),
-                    UpstreamStep::Failed(fault) => return Err(fault),
-                }
-            }
-            match leg.stream.read(&mut buffer).await.map_err(Fault::unavailable)? {
-                0 => dialogue.handle_eof(),
-                count => dialogue.handle_bytes(buffer.get(..count).unwrap_or_default()),
-            }
-        }
     }
 
     /// Notes how a step went; passes on what it gave.

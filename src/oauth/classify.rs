@@ -14,7 +14,7 @@ pub(super) enum Trouble {
     Passing,
 }
 
-/// The meaning of the `error` member of an answer (RFC 6749 §5.2; OpenID Connect Core §3.1.2.6; RFC 8707 §2), or `None`
+/// The meaning of the `error` member of an answer (RFC 6749 §4.1.2.1, §5.2; RFC 7009 §2.2.1; RFC 8628 §3.5; OpenID Connect Core §3.1.2.6; RFC 8707 §2), or `None`
 /// if the code is unknown.
 pub(super) fn of_code(code: &str) -> Option<Trouble> {
     let code = code.to_ascii_lowercase();
@@ -33,6 +33,8 @@ pub(super) fn of_code(code: &str) -> Option<Trouble> {
         | "invalid_target"
         | "invalid_request"
         | "unsupported_grant_type"
+        | "unsupported_response_type"
+        | "unsupported_token_type"
         | "disabled_client"
         | "deleted_client"
         | "org_internal" => Trouble::App,

@@ -1,6 +1,8 @@
 //! OAuth2 towards providers: what to ask their token endpoints, what their answers mean, and who they are.
 //!
-//! [`request`], [`answer`] and [`discovery`] are pure and meet no socket; [`client`] sends and receives. Who the providers are is configuration, presets included. Nothing here keeps a token: that is [`crate::account`]'s.
+//! [`request`], [`redirect`], [`answer`], [`identity`], [`device`] and [`discovery`] are pure and meet no socket; [`client`]
+//! sends and receives. Who the providers are is configuration, presets included. Nothing here keeps a token: that is
+//! [`crate::account`]'s.
 //!
 //! Everything that can go wrong is a [`TokenError`] whose kind says what a retry would need: nothing but time, another
 //! app configuration, or a person.
@@ -8,8 +10,13 @@
 pub mod answer;
 mod classify;
 pub mod client;
+pub mod device;
 pub mod discovery;
+mod error;
+pub mod identity;
+pub mod redirect;
 pub mod request;
+mod text;
 
 use std::time::Duration;
 
@@ -19,7 +26,12 @@ use url::Url;
 use crate::config::{Provider, is_loopback_host};
 use crate::secret::SecretString;
 
-pub use answer::{TokenAnswer, TokenError, TokenErrorKind};
+pub use answer::TokenAnswer;
+pub use client::{CodeRequest, OAuthClient, PendingCode};
+pub use device::{DeviceCode, DevicePoll};
+pub use error::{TokenError, TokenErrorKind};
+pub use identity::Identity;
+pub use redirect::{Outcome, Redirect, RedirectError};
 
 /// What an account has to obtain an OAuth access token with; which of it counts is the provider's way of granting
 /// ([`crate::config::GrantType`]).
@@ -35,12 +47,12 @@ pub struct Basis {
     pub password: Option<SecretString>,
 }
 
-/// What became of a grant that was given back.
+/// What came of giving a grant back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revocation {
-    /// The provider has taken note.
+    /// The provider knows it no more.
     Done,
-    /// The provider has no endpoint for it.
+    /// The provider has no such thing (Microsoft): the owner ends it on the provider's pages, or it dies of disuse.
     NotOffered,
 }
 
@@ -52,13 +64,18 @@ pub trait TokenSource: Send + Sync + 'static {
     /// Dropping the future may lose a rotated refresh token, so callers run it to its end.
     async fn obtain(&self, provider: &Provider, basis: &Basis, timeout: Duration) -> Result<TokenAnswer, TokenError>;
 
-    /// Gives a grant back (RFC 7009), so that nobody can use it any more. `timeout` bounds the whole exchange.
+    /// Gives the grant of `refresh_token` back to `provider` (RFC 7009). `timeout` bounds the whole exchange.
+    ///
+    /// # Errors
+    /// [`TokenError`], if the grant may still be good.
     async fn revoke(
         &self,
-        provider: &Provider,
-        refresh_token: &SecretString,
-        timeout: Duration,
-    ) -> Result<Revocation, TokenError>;
+        _provider: &Provider,
+        _refresh_token: &SecretString,
+        _timeout: Duration,
+    ) -> Result<Revocation, TokenError> {
+        Ok(Revocation::NotOffered)
+    }
 
     /// The configuration or the files that it names may have changed: forget what was derived from them.
     fn reload(&self) {}

@@ -241,11 +241,10 @@ impl TokenRequest {
         ends_in: Option<Duration>,
     ) {
         let answer = TokenAnswer {
-            access_token: access_token.into(),
             refresh_token: refresh_token.map(Into::into),
-            expires_in: Duration::from_secs(life),
             scopes: Some(vec!["mail".to_owned()]),
             ends_in,
+            ..TokenAnswer::bearer(access_token.into(), Duration::from_secs(life))
         };
         self.answer.send(Ok(answer)).unwrap();
     }

@@ -77,6 +77,7 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         started: state.started,
         uptime_seconds: clock::now().since(state.started).as_secs(),
         listeners: state.sessions.listeners(),
+        web: state.sessions.web(),
         certificate_authority: state.sessions.certificate_authority(),
         providers: providers.collect(),
         attention: attention(&state, &accounts).await?,

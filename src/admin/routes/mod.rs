@@ -7,9 +7,8 @@ mod tokens;
 mod usage;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +21,7 @@ use super::error::ApiError;
 use super::state::AdminState;
 use crate::clock;
 use crate::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_REQUEST_TIMEOUT};
+use crate::net::http_server::{log_outcome, route_of};
 
 /// What the handlers share.
 type Shared = State<Arc<AdminState>>;
@@ -72,11 +72,7 @@ pub(super) fn metrics_only(state: Arc<AdminState>) -> Router {
 async fn gate(State(state): Shared, Extension(peer): Extension<Peer>, mut request: Request, next: Next) -> Response {
     let begun = clock::instant();
     let method = request.method().clone();
-    // The template, because the path itself may hold a token.
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unknown route".to_owned(), |path| path.as_str().to_owned());
+    let route = route_of(&request);
     let response = match authenticate(&state, peer, request.headers(), clock::now()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -84,7 +80,7 @@ async fn gate(State(state): Shared, Extension(peer): Extension<Peer>, mut reques
         }
         Err(error) => error.into_response(),
     };
-    log_outcome(&method, &route, response.status(), begun);
+    log_outcome("admin", &method, &route, response.status(), begun);
     response
 }
 
@@ -115,18 +111,6 @@ async fn run(request: Request, next: Next) -> Response {
             format!("no result within {} seconds", ADMIN_REQUEST_TIMEOUT.as_secs()),
         )
         .into_response(),
-    }
-}
-
-fn log_outcome(method: &Method, route: &str, status: StatusCode, begun: Instant) {
-    let duration_ms = clock::instant().duration_since(begun).as_millis();
-    let status = status.as_u16();
-    if status >= 500 {
-        tracing::warn!(%method, route, status, duration_ms, "admin request");
-    } else if method.is_safe() {
-        tracing::debug!(%method, route, status, duration_ms, "admin request");
-    } else {
-        tracing::info!(%method, route, status, duration_ms, "admin request");
     }
 }
 

@@ -1,13 +1,14 @@
 //! Presets: what is publicly known of the large providers, as data.
 //!
 //! A preset fills in what its table `[provider.NAME]` leaves out, but for domains, which add up. It never holds an app's id:
-//! each installation registers its own. A provider that is not here is configured by hand.
+//! each installation registers its own. A provider that is not here is configured by hand. One that takes passwords is there
+//! without a table, so that a mailbox with an app password needs no configuration at all.
 
 mod table;
 
 use url::Url;
 
-use super::{Endpoint, Provider, UpstreamTls, UserRule};
+use super::{Endpoint, Origin, Provider, UpstreamTls, UserRule};
 use crate::proto::{Mechanism, Protocol};
 
 /// What is known of a provider, in one of its clouds.
@@ -15,10 +16,15 @@ use crate::proto::{Mechanism, Protocol};
 pub(super) struct Preset {
     /// The name of the table that it completes.
     pub(super) name: &'static str,
+    /// What people call it.
+    title: &'static str,
     /// Its value of `provider.cloud`; empty where the provider has but one.
     pub(super) cloud: &'static str,
     /// Its OAuth endpoints; `None`: it takes passwords only.
     pub(super) oauth: Option<PresetOAuth>,
+    /// Whether it lets programs in by a password, which may have to be one made for them. Such a provider is there without
+    /// a table; its OAuth takes an app of the administrator's.
+    pub(super) passwords: bool,
     /// OAuth mechanisms in order of preference.
     pub(super) sasl: &'static [Mechanism],
     /// Its IMAP endpoint.
@@ -33,8 +39,12 @@ pub(super) struct Preset {
     pub(super) submissions_max: Option<usize>,
     /// Domains of its mailboxes.
     pub(super) domains: &'static [&'static str],
+    /// What the names of its mail exchangers end in, for domains of its customers.
+    mx: &'static [&'static str],
     /// What it takes as the login name for IMAP.
     pub(super) imap_user: UserRule,
+    /// What it takes as the login name for SMTP and POP3.
+    user: UserRule,
     /// How to get a client id, or an app password, in a few sentences.
     pub(super) advice: &'static str,
 }
@@ -64,9 +74,9 @@ pub(super) struct PresetOAuth {
 /// readily, and an organization at all, to as little as is needed.
 #[derive(Debug, Clone, Copy)]
 struct PresetScopes {
-    imap: &'static str,
-    smtp: &'static str,
-    pop3: &'static str,
+    imap: Option<&'static str>,
+    smtp: Option<&'static str>,
+    pop3: Option<&'static str>,
     /// What every consent asks for besides.
     common: &'static [&'static str],
 }
@@ -101,9 +111,52 @@ pub(super) fn clouds(name: &str) -> Vec<(&'static str, &'static Preset)> {
         .collect()
 }
 
-/// The presets that are complete without an app of the administrator's.
-pub(super) fn without_oauth() -> impl Iterator<Item = &'static Preset> {
-    table::PRESETS.iter().filter(|preset| preset.oauth.is_none())
+/// The presets that are of use without a table, for accounts with passwords.
+pub(super) fn always_there() -> impl Iterator<Item = &'static Preset> {
+    table::PRESETS.iter().filter(|preset| preset.passwords)
+}
+
+/// What is publicly known of a provider, whether it is configured or not: enough to recognise its mailboxes.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownProvider {
+    /// Its name, which its table must have.
+    pub name: &'static str,
+    /// What people call it.
+    pub title: &'static str,
+    /// Domains of its mailboxes.
+    pub domains: &'static [&'static str],
+    /// What the names of its mail exchangers end in.
+    pub mx: &'static [&'static str],
+    /// Whether it lets programs in by a password.
+    pub passwords: bool,
+    /// How to get what portreeve needs of it.
+    pub advice: &'static str,
+    preset: &'static Preset,
+}
+
+impl KnownProvider {
+    /// Where the protocol is served; `None` where it is not.
+    pub fn endpoint(&self, protocol: Protocol) -> Option<Endpoint> {
+        let endpoint = match protocol {
+            Protocol::Imap => self.preset.imap,
+            Protocol::Smtp => self.preset.smtp,
+            Protocol::Pop3 => self.preset.pop3,
+        };
+        endpoint.map(PresetEndpoint::endpoint)
+    }
+}
+
+/// Every provider that is known, once for each of its clouds.
+pub fn known_providers() -> impl Iterator<Item = KnownProvider> {
+    table::PRESETS.iter().map(|preset| KnownProvider {
+        name: preset.name,
+        title: preset.title,
+        domains: preset.domains,
+        mx: preset.mx,
+        passwords: preset.passwords,
+        advice: preset.advice,
+        preset,
+    })
 }
 
 /// The names of all presets, for messages.
@@ -119,7 +172,9 @@ impl Preset {
     pub(super) fn provider(&self) -> Provider {
         Provider {
             name: self.name.to_owned(),
+            origin: Origin::Preset,
             oauth: None,
+            passwords: self.passwords,
             sasl: self.sasl.to_vec(),
             imap: self.imap.map(PresetEndpoint::endpoint),
             smtp: self.smtp.map(PresetEndpoint::endpoint),
@@ -129,6 +184,7 @@ impl Preset {
             submissions_max: self.submissions_max,
             domains: self.domains.iter().map(|domain| (*domain).to_owned()).collect(),
             imap_user: self.imap_user,
+            user: self.user,
             advice: Some(self.advice),
         }
     }
@@ -165,6 +221,12 @@ impl PresetOAuth {
         owned(self.app)
     }
 
+    /// Whether `url` is where tokens of no tenant in particular are issued, by which no app can act for itself.
+    pub(super) fn is_of_no_tenant(&self, url: &Url) -> bool {
+        let shared = ["common", "organizations", "consumers"];
+        self.token_url.contains("{tenant}") && shared.iter().any(|tenant| self.token_url(tenant).as_ref() == Some(url))
+    }
+
     /// What an authorization request holds besides.
     pub(super) fn authorize_parameters(&self) -> Vec<(&'static str, &'static str)> {
         self.parameters.to_vec()
@@ -184,7 +246,7 @@ impl PresetOAuth {
         let wanted = protocols
             .into_iter()
             .filter(|(protocol, _)| served.contains(protocol))
-            .map(|(_, scope)| scope);
+            .filter_map(|(_, scope)| scope);
         let mut scopes: Vec<String> = Vec::new();
         for scope in wanted.chain(common.iter().copied()) {
             if !scopes.iter().any(|known| known == scope) {
@@ -238,7 +300,11 @@ mod tests {
         let clouds: Vec<_> = clouds("microsoft").into_iter().map(|(cloud, _)| cloud).collect();
         assert_eq!(clouds, ["global", "gcc-high", "dod", "china"]);
         assert!(super::clouds("google").is_empty());
-        assert_eq!(names(), "google, icloud, microsoft");
+        assert_eq!(
+            names(),
+            "aol, att, comcast, fastmail, gmx, gmx-com, google, icloud, mailru, microsoft, other, seznam, webde, yahoo, \
+             yandex, zoho"
+        );
     }
 
     #[test]
@@ -303,6 +369,70 @@ mod tests {
                 assert_eq!(consented, expected, "{cloud}");
                 assert_eq!(refreshed, expected, "{cloud}");
             }
+        }
+    }
+
+    #[test]
+    fn each_preset_asks_for_what_its_protocols_need() {
+        use Protocol::{Imap, Pop3, Smtp};
+        for (name, served, expected) in [
+            ("yahoo", &[Imap, Smtp, Pop3][..], &["mail-w"][..]),
+            ("aol", &[Smtp], &["mail-w"]),
+            (
+                "fastmail",
+                &[Smtp, Imap],
+                &[
+                    "https://www.fastmail.com/dev/protocol-imap",
+                    "https://www.fastmail.com/dev/protocol-smtp",
+                ],
+            ),
+            ("fastmail", &[Pop3], &["https://www.fastmail.com/dev/protocol-pop"]),
+            ("comcast", &[Imap], &["https://email.comcast.net/", "profile", "openid"]),
+            ("yandex", &[Imap, Smtp], &["mail:imap_full", "mail:smtp"]),
+            // Its POP3 takes no token, so there is nothing to ask for.
+            ("yandex", &[Pop3], &[]),
+            ("mailru", &[Smtp, Imap], &["mail.imap"]),
+            ("seznam", &[Imap], &["email", "identity"]),
+        ] {
+            assert_eq!(scopes(name, "", served).0, expected, "{name} {served:?}");
+        }
+    }
+
+    #[test]
+    fn domains_and_exchangers_belong_to_one_provider_and_are_written_as_they_are_compared() {
+        let mut domains = HashSet::new();
+        let mut exchangers = HashSet::new();
+        for preset in table::PRESETS {
+            for domain in preset.domains {
+                assert!(domains.insert(*domain), "{domain} twice");
+            }
+            for suffix in preset.mx {
+                assert!(exchangers.insert(*suffix), "{suffix} twice");
+            }
+            for name in preset.domains.iter().chain(preset.mx) {
+                assert_eq!(*name, name.to_lowercase());
+                assert!(
+                    name.contains('.') && !name.starts_with('.') && !name.ends_with('.'),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_preset_protects_its_logins_and_tells_how_to_get_one() {
+        for preset in table::PRESETS {
+            let endpoints = [preset.imap, preset.smtp, preset.pop3];
+            for endpoint in endpoints.into_iter().flatten() {
+                assert_ne!(endpoint.tls, UpstreamTls::Off, "{}", preset.name);
+            }
+            assert!(
+                !preset.advice.is_empty() && preset.advice.ends_with('.'),
+                "{}",
+                preset.name
+            );
+            assert!(preset.passwords || preset.oauth.is_some(), "{}: no way in", preset.name);
+            assert_eq!(preset.oauth.is_some(), !preset.sasl.is_empty(), "{}", preset.name);
         }
     }
 
