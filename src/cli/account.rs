@@ -467,6 +467,16 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_grant_stands_in_the_place_of_one() {
+        let fields = Fields {
+            shares_grant_of: Some("alice@example.com".to_owned()),
+            ..Fields::default()
+        };
+        let body = Value::from(fields.body().unwrap());
+        assert_eq!(body, json!({"oauth2": {"sharesGrantOf": "alice@example.com"}}));
+    }
+
+    #[test]
     fn a_new_accounts_hint_names_the_scopes_of_what_is_offered_and_served() {
         use Protocol::{Imap, Pop3, Smtp};
         let status = |offered: &[Protocol], served: &[Protocol]| -> StatusView {

@@ -163,6 +163,8 @@ pub struct Grant {
     pub expires: Option<Timestamp>,
     /// The scopes that were granted, parted by spaces (RFC 6749 §3.3), where the provider told.
     pub scope: Option<String>,
+    /// The login name that goes with the access token, where whoever gave it says so (an external program).
+    pub user: Option<String>,
     /// When the grant itself ends, where the provider told: whatever is done, or unless it is renewed before.
     pub ends: Option<Timestamp>,
     /// When the provider first told that end, or moved it there. With `ends`, the life that the grant was given.

@@ -106,7 +106,8 @@ impl Supervised {
                 }
                 Way::Grant | Way::App | Way::Password => {
                     let target = self.secret(answer).and_then(|secret| {
-                        let place = self.place(protocol)?;
+                        let named = self.held.token_user();
+                        let place = self.place(protocol)?.with_user_of_token(&self.held.record, protocol, named);
                         Ok(place.with_secret(secret, self.refresher.grant()))
                     });
                     drop(reply.send(target));

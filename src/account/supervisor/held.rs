@@ -118,6 +118,11 @@ impl Held {
         Some(TokenTimes { obtained, expires })
     }
 
+    /// The login name that came with the access token.
+    pub(super) fn token_user(&self) -> Option<&str> {
+        self.secrets.grant.as_ref()?.user.as_deref()
+    }
+
     /// When the grant ends, if that was ever told.
     pub(super) fn grant_ends(&self) -> Option<Timestamp> {
         self.secrets.grant.as_ref()?.ends
@@ -178,6 +183,7 @@ impl Held {
             grant.scope = Some(scopes.join(" "));
         }
         keeping::note_end(grant, answer.ends_in, times.obtained);
+        grant.user = answer.user;
         grant.access_token = Some(answer.access_token);
         grant.obtained = Some(times.obtained);
         grant.expires = Some(times.expires);
