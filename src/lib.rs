@@ -15,6 +15,7 @@ pub mod config;
 pub mod connection;
 pub mod demo;
 pub mod fault;
+pub mod hooks;
 pub mod limits;
 pub mod metrics;
 pub mod net;

@@ -130,6 +130,55 @@ pub const LINK_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// Bytes of a hosted link's own part: an id of 256 characters and an address of 1,024, escaped and in base64, fit.
 pub const LINK_BYTES_MAX: usize = 16 * 1024;
+// Keeping grants.
+
+/// Longest and shortest wait between two looks at all grants: those that are due by the next look are renewed at this one.
+pub const KEEPING_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// See [`KEEPING_INTERVAL_MAX`].
+pub const KEEPING_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// How long after the start the first look at all grants is: logins come first then.
+pub const KEEPING_START: Duration = Duration::from_secs(60);
+
+/// Accounts that are read from the store at once for that.
+pub const KEEPING_PAGE: usize = 500;
+
+/// Idle grants that are renewed at once, and the wait before each: at most 16 a second, however many became due while the
+/// daemon was out of service.
+pub const KEEPING_IN_FLIGHT_MAX: usize = 4;
+/// See [`KEEPING_IN_FLIGHT_MAX`].
+pub const KEEPING_PACE: Duration = Duration::from_millis(250);
+
+/// How long before a grant's known end somebody is warned: over a weekend. Longer for long lives, never more than half of one.
+pub const GRANT_WARNING: Duration = days(3);
+
+/// Grants of removed accounts that are given back to their providers at once, and how long a stop waits for them.
+pub const REVOCATIONS_MAX: u32 = 16;
+
+// Notices and hooks.
+
+/// News of accounts that wait for whoever listens; beyond that the oldest are lost, which is logged.
+pub const NOTICES_MAX: usize = 4096;
+
+/// Events that are delivered to hooks at once; the others wait among the [`NOTICES_MAX`].
+pub const HOOKS_IN_FLIGHT_MAX: usize = 8;
+
+/// How long a hook's command may run before it is killed.
+pub const HOOK_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a hook's output that are logged.
+pub const HOOK_OUTPUT_BYTES_MAX: usize = 4096;
+
+/// How long a webhook may take to answer one post.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often an event is posted before it is given up, and the wait after the first time; it grows five-fold.
+pub const WEBHOOK_TRIES: u32 = 3;
+/// See [`WEBHOOK_TRIES`].
+pub const WEBHOOK_WAIT: Duration = Duration::from_secs(1);
+
+/// How long deliveries may go on when the program stops.
+pub const HOOKS_DRAIN: Duration = Duration::from_secs(10);
 
 // Logins.
 

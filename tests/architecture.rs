@@ -34,6 +34,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "hooks",
+        &["limits", "secret", "clock", "config", "store", "net", "account"],
+    ),
+    (
         "connection",
         &[
             "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net", "access",
@@ -73,6 +77,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
+    ("hmac", &["src/hooks/webhook.rs"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),
     ("tracing_subscriber", &["src/telemetry.rs"]),

@@ -48,7 +48,7 @@ pub trait AccountControl: Send + Sync + 'static {
 
     /// Replaces an account's record and, where `secrets` are given, its credentials.
     ///
-    /// With new credentials the record's state is `new` (or `disabled`) and holds: an earlier `needs-authorization` and any
+    /// With new credentials the record's state is `new` (`active` if a login proved them, or `disabled`) and holds: an earlier `needs-authorization` and any
     /// back-off are over. Without them the record's state and last error count only where they switch `disabled` on or off;
     /// else they are what the account knows by then, which may be newer than what the caller read.
     ///
@@ -59,7 +59,7 @@ pub trait AccountControl: Send + Sync + 'static {
     /// Deletes an account with its tokens and ends its sessions.
     ///
     /// # Errors
-    /// Those of [`crate::store::Store::remove_account`].
+    /// Those of [`crate::store::Store::remove_account`], among them that others share its grant.
     async fn remove(&self, account: &str) -> Result<(), StoreError>;
 
     /// Takes note that a token has been deleted from the store, and ends the sessions that it opened.
@@ -67,6 +67,9 @@ pub trait AccountControl: Send + Sync + 'static {
 
     /// What is known of an account's credential now; `None` for an unknown account.
     async fn status(&self, account: &str) -> Option<AccountStatus>;
+
+    /// The accounts whose grants end soon, in the order of their ids, and when.
+    fn ending(&self) -> Vec<(String, Timestamp)>;
 
     /// Walks through everything that a login needs and tells of each step how it went.
     async fn verify(&self, account: &str) -> Vec<VerifyStep>;

@@ -50,6 +50,7 @@ pub(crate) struct World {
     pub(crate) replaced_secrets: Mutex<Option<AccountSecrets>>,
     pub(crate) verification: Mutex<Vec<VerifyStep>>,
     pub(crate) trouble: Mutex<Option<StoreError>>,
+    pub(crate) ending: Mutex<Vec<(String, Timestamp)>>,
     pub(crate) web: Mutex<Option<WebView>>,
     pub(crate) authority: Mutex<Option<CertificateAuthorityView>>,
 }
@@ -211,6 +212,10 @@ impl Store for World {
         ))
     }
 
+    async fn accounts_after(&self, _: Option<&str>, _: usize) -> Result<Vec<AccountRecord>, StoreError> {
+        unreachable!("only the keeper of grants walks the accounts")
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         let mut counts = BTreeMap::new();
         for (record, _) in self.accounts.lock().unwrap().iter() {
@@ -331,7 +336,12 @@ impl AccountControl for World {
             next_try: (record.state == AccountState::Failing).then(|| Timestamp::from_millis(0)),
             expires: None,
             scope: None,
+            grant_ends: None,
         })
+    }
+
+    fn ending(&self) -> Vec<(String, Timestamp)> {
+        self.ending.lock().unwrap().clone()
     }
 
     async fn verify(&self, _account: &str) -> Vec<VerifyStep> {
@@ -460,10 +470,10 @@ pub(crate) fn login(account: &str, time: Timestamp) -> UsageEvent {
     UsageEvent {
         time,
         kind: UsageKind::Login,
-        protocol: Protocol::Imap,
+        protocol: Some(Protocol::Imap),
         account: Some(account.to_owned()),
         token: Some(TokenId([7; 32])),
-        remote_address: Ipv4Addr::LOCALHOST.into(),
+        remote_address: Some(Ipv4Addr::LOCALHOST.into()),
         client: None,
         reason: None,
         bytes_up: None,

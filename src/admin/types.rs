@@ -60,6 +60,8 @@ pub struct NewGrant {
     pub access_token: Option<SecretString>,
     /// When the access token ends.
     pub expires: Option<Timestamp>,
+    /// Instead of all that: the account, by id or e-mail, whose grant opens this mailbox, too.
+    pub shares_grant_of: Option<String>,
 }
 
 /// The body of `PUT /v1/account/{account}`: fields that are given are changed, `null` clears those that may be absent, and
@@ -133,6 +135,9 @@ pub struct AccountView {
     /// Its own POP3 endpoint or login name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pop3: Option<EndpointOverride>,
+    /// The account whose grant opens this mailbox, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares_grant_of: Option<String>,
     /// The state.
     pub state: AccountState,
     /// The last error that concerned its credential.
@@ -144,6 +149,9 @@ pub struct AccountView {
     /// When the OAuth access token ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// When the grant itself ends, where the provider told: its owner must authorize the account again before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ends: Option<Timestamp>,
     /// When it was added.
     pub created: Timestamp,
     /// When an administrator last changed it.
@@ -614,11 +622,14 @@ pub struct AccountCounts {
 pub struct AttentionView {
     /// Its id.
     pub account: String,
-    /// `needs-authorization` or `failing`.
+    /// `needs-authorization` or `failing`; any other where its grant ends soon.
     pub state: AccountState,
     /// What happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<AccountError>,
+    /// When its grant ends, if that is soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ends: Option<Timestamp>,
 }
 
 impl AccountView {
@@ -630,6 +641,7 @@ impl AccountView {
             next_try: None,
             expires: None,
             scope: None,
+            grant_ends: None,
         });
         Self {
             account: record.account,
@@ -640,10 +652,12 @@ impl AccountView {
             imap: record.imap,
             smtp: record.smtp,
             pop3: record.pop3,
+            shares_grant_of: record.shares_grant_of,
             state: status.state,
             last_error: status.last_error,
             next_try: status.next_try,
             expires: status.expires,
+            grant_ends: status.grant_ends,
             created: record.created,
             updated: record.updated,
         }

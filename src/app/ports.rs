@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::account::{AccountStatus, SessionId};
 use crate::admin::types::{self, ListenerView, VerifyStep, WebView};
 use crate::admin::{AccountControl, SessionControl};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::connection::{self, Services, Sessions, StepResult};
 use crate::net::tls::{AuthorityFacts, PrivateCa};
 use crate::proto::session::Goodbye;
@@ -68,6 +68,10 @@ impl AccountControl for AccountPort {
 
     async fn status(&self, account: &str) -> Option<AccountStatus> {
         self.services.accounts.status(account).await.ok()
+    }
+
+    fn ending(&self) -> Vec<(String, Timestamp)> {
+        self.services.accounts.ending()
     }
 
     async fn verify(&self, account: &str) -> Vec<VerifyStep> {

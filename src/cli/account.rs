@@ -110,6 +110,9 @@ pub struct Fields {
     /// File with the password; - for standard input
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Account whose grant opens this mailbox, too (shared mailboxes)
+    #[arg(long, value_name = "ACCOUNT", conflicts_with_all = ["refresh_token_file", "password_file"])]
+    pub shares_grant_of: Option<String>,
     /// Another IMAP endpoint than the provider's
     #[arg(long, value_name = "HOST:PORT[/implicit|starttls|off]")]
     pub imap: Option<String>,
@@ -272,6 +275,9 @@ impl Fields {
             let token = secret(path, "refresh token")?;
             body.insert("oauth2".to_owned(), json!({"refreshToken": token}));
         }
+        if let Some(owner) = &self.shares_grant_of {
+            body.insert("oauth2".to_owned(), json!({"sharesGrantOf": owner}));
+        }
         if let Some(path) = &self.password_file {
             body.insert("password".to_owned(), secret(path, "password")?.into());
         }
@@ -400,6 +406,7 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
         ("imap", endpoint(&account.imap)),
         ("smtp", endpoint(&account.smtp)),
         ("pop3", endpoint(&account.pop3)),
+        ("shares grant of", account.shares_grant_of.clone()),
         ("state", Some(state_label(account.state).to_owned())),
         (
             "last error",
@@ -407,6 +414,7 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
         ),
         ("next try", time(account.next_try)),
         ("token expires", time(account.expires)),
+        ("grant ends", time(account.grant_ends)),
         ("created", time(Some(account.created))),
         ("updated", time(Some(account.updated))),
     ])
@@ -466,6 +474,16 @@ mod tests {
             let failure = guess_provider(email, &providers).unwrap_err();
             assert_eq!((failure.exit, failure.message.as_str()), (Exit::Usage, message));
         }
+    }
+
+    #[test]
+    fn a_shared_grant_stands_in_the_place_of_one() {
+        let fields = Fields {
+            shares_grant_of: Some("alice@example.com".to_owned()),
+            ..Fields::default()
+        };
+        let body = Value::from(fields.body().unwrap());
+        assert_eq!(body, json!({"oauth2": {"sharesGrantOf": "alice@example.com"}}));
     }
 
     #[test]
