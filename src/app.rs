@@ -31,16 +31,18 @@ use crate::connection::{self, Drain, Listener, Services, Trust};
 use crate::limits;
 use crate::metrics::render::Exposition;
 use crate::net::admission::{Admission, AdmissionLimits};
+use crate::net::dns::Dns;
 use crate::net::http::Http;
 use crate::net::listener::{accept_until, bind};
 use crate::net::tls::SystemRoots;
 use crate::oauth::client::OAuthClient;
+use crate::recognize::{Places, Recognizer};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::master_key::MasterKeySource;
 use crate::store::{SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
 use certificates::ListenerCertificates;
-use ports::{AccountPort, SessionPort};
+use ports::{AccountPort, RecognitionPort, SessionPort};
 
 /// A running portreeve.
 pub struct App {
@@ -71,7 +73,9 @@ impl App {
         let (config_sender, config) = watch::channel(Arc::new(config));
         let effective = config.borrow().clone();
         let system = SystemRoots::load();
-        let oauth = OAuthClient::new(Http::new(system.clone()));
+        let http = Http::new(system.clone());
+        let oauth = OAuthClient::new(http.clone());
+        let recognizer = Recognizer::new(Dns::default(), http, Places::default());
         let accounts = Accounts::start(store.clone(), oauth.clone(), config.clone());
         let usage = UsageLog::new(store.clone());
         let trust = Trust::new(system);
@@ -111,6 +115,7 @@ impl App {
                 bound.views,
                 bound.certificates.ca(),
             )),
+            recognition: Arc::new(RecognitionPort::new(recognizer, config.clone())),
             config,
             metrics,
             started: clock::now(),

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod health;
+mod recognize;
 mod sessions;
 mod tokens;
 mod usage;
@@ -48,6 +49,7 @@ pub(super) fn admin(state: Arc<AdminState>) -> Router {
         .route("/v1/usage", get(usage::list))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/session/{session}", delete(sessions::close))
+        .route("/v1/recognize", get(recognize::recognize))
         .route("/v1/status", get(health::status))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
