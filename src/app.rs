@@ -36,17 +36,19 @@ use crate::hooks::Hooks;
 use crate::limits;
 use crate::metrics::render::Exposition;
 use crate::net::admission::{Admission, AdmissionLimits};
+use crate::net::dns::Dns;
 use crate::net::http::Http;
 use crate::net::listener::{accept_until, bind};
 use crate::net::tls::SystemRoots;
 use crate::oauth::client::OAuthClient;
+use crate::recognize::{Places, Recognizer};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::master_key::MasterKeySource;
 use crate::store::{SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
 use crate::web;
 use certificates::ListenerCertificates;
-use ports::{AccountPort, SessionPort};
+use ports::{AccountPort, RecognitionPort, SessionPort};
 
 /// A running portreeve.
 pub struct App {
@@ -81,6 +83,7 @@ impl App {
         let system = SystemRoots::load();
         let http = Http::new(system.clone());
         let oauth = OAuthClient::new(http.clone());
+        let recognizer = Recognizer::new(Dns::default(), http.clone(), Places::default());
         let accounts = Accounts::start(store.clone(), oauth.clone(), config.clone());
         let usage = UsageLog::new(store.clone());
         let trust = Trust::new(system);
@@ -128,6 +131,7 @@ impl App {
                 web_view,
                 bound.certificates.ca(),
             )),
+            recognition: Arc::new(RecognitionPort::new(recognizer, config.clone())),
             config,
             metrics,
             started: clock::now(),

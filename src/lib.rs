@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod net;
 pub mod oauth;
 pub mod proto;
+pub mod recognize;
 pub mod secret;
 pub mod store;
 pub mod telemetry;

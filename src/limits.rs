@@ -365,6 +365,19 @@ pub const WEB_TEXT_CHARS_MAX: usize = 512;
 
 /// How long consents in progress may go on when the public side stops.
 pub const WEB_STOP_GRACE: Duration = Duration::from_secs(15);
+// Recognising a provider.
+
+/// How long one question about a domain may take: a DNS look-up, or an autoconfig file. A person waits for the answers.
+pub const RECOGNITION_STEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Records of one DNS answer that are looked at; large providers have about five exchangers.
+pub const DNS_RECORDS_MAX: usize = 32;
+
+/// Bytes of an autoconfig file. Mozilla's largest is below 8 KiB.
+pub const AUTOCONFIG_BYTES_MAX: usize = 64 * 1024;
+
+/// Nodes of an autoconfig file, texts between elements included. Mozilla's largest has about 400.
+pub const AUTOCONFIG_NODES_MAX: u32 = 4096;
 
 // Files, the store and metrics.
 

@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use url::Url;
 
-use super::types::{CertificateAuthorityView, ListenerView, SessionView, VerifyStep, WebView};
+use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, VerifyStep, WebView};
 use crate::account::{AccountStatus, Changes};
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::metrics::render::Exposition;
+use crate::recognize::Reach;
 use crate::store::{AccountRecord, AccountSecrets, Listing, Page, SharedStore, StoreError, TokenId};
 
 /// Everything that the routes work with.
@@ -26,6 +27,8 @@ pub struct AdminState {
     pub changes: Arc<Changes>,
     /// The live sessions.
     pub sessions: Arc<dyn SessionControl>,
+    /// Who can tell whose mailbox an address is.
+    pub recognition: Arc<dyn Recognition>,
     /// The configuration in effect.
     pub config: watch::Receiver<Arc<Config>>,
     /// The collected metrics.
@@ -130,4 +133,11 @@ pub trait SessionControl: Send + Sync + 'static {
 
     /// The daemon's own CA, if a listener uses a certificate of it.
     fn certificate_authority(&self) -> Option<CertificateAuthorityView>;
+}
+
+/// What the admin API asks of whoever knows providers.
+#[async_trait]
+pub trait Recognition: Send + Sync + 'static {
+    /// Whose mailbox `email` is, under the configuration in effect.
+    async fn recognize(&self, email: &str, reach: Reach) -> RecognitionView;
 }

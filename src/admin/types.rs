@@ -15,6 +15,7 @@ use crate::authorize::{CodeBegun, DeviceBegun, FlowKind, FlowState, Progress};
 use crate::clock::Timestamp;
 use crate::config::ListenerTls;
 use crate::proto::Protocol;
+use crate::recognize::{Finding, How, Server, Servers};
 use crate::secret::SecretString;
 use crate::store::{
     AccountError, AccountRecord, AccountState, EndpointOverride, Restrictions, TokenId, TokenRecord, TokenUse,
@@ -31,8 +32,8 @@ pub struct NewAccount {
     pub email: Option<String>,
     /// A label for people.
     pub name: Option<String>,
-    /// A provider of the configuration.
-    pub provider: String,
+    /// A provider of the configuration; without one, it is recognised by the address.
+    pub provider: Option<String>,
     /// The login name at the upstream, where it is not the e-mail.
     pub user: Option<String>,
     /// An OAuth2 grant.
@@ -602,6 +603,54 @@ pub struct ProviderView {
     pub protocols: Vec<Protocol>,
 }
 
+/// The answer to `GET /v1/recognize`: whose mailbox an address is, and what is needed to have it here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecognitionView {
+    /// The address.
+    pub email: String,
+    /// The provider, by its name in the configuration, or the name that its table would have.
+    pub provider: Option<String>,
+    /// By what it was found.
+    pub how: RecognizedBy,
+    /// The same in words.
+    pub found: String,
+    /// Whether the provider is configured.
+    pub configured: bool,
+    /// Whether the provider has an OAuth app, so that an owner can consent.
+    pub oauth2: bool,
+    /// Whether a password is taken, as far as is known.
+    pub passwords: bool,
+    /// What there is to do at the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    /// An IMAP server that the domain names, of no known provider. It is not to be trusted before a person has looked at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imap: Option<EndpointOverride>,
+    /// Likewise for submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp: Option<EndpointOverride>,
+    /// Likewise for POP3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pop3: Option<EndpointOverride>,
+}
+
+/// By what a provider or its servers were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecognizedBy {
+    /// The domain is the provider's.
+    Domain,
+    /// The domain's mail goes to the provider.
+    Mx,
+    /// The domain's SRV records name servers.
+    Srv,
+    /// An autoconfig file names servers.
+    Autoconfig,
+    /// Nothing was found.
+    None,
+}
+
 /// How many accounts there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -702,6 +751,38 @@ impl From<Progress> for FlowView {
             },
             state,
             error,
+        }
+    }
+}
+
+impl RecognitionView {
+    /// What was found of `email`.
+    pub fn new(email: &str, finding: Finding) -> Self {
+        let server = |server: Option<Server>| {
+            server.map(|server| EndpointOverride {
+                endpoint: Some(server.endpoint),
+                user: server.user,
+            })
+        };
+        let Servers { imap, smtp, pop3 } = finding.servers;
+        Self {
+            email: email.to_owned(),
+            provider: finding.provider,
+            how: match finding.how {
+                How::Domain => RecognizedBy::Domain,
+                How::Mx => RecognizedBy::Mx,
+                How::Srv => RecognizedBy::Srv,
+                How::Autoconfig => RecognizedBy::Autoconfig,
+                How::None => RecognizedBy::None,
+            },
+            found: finding.found,
+            configured: finding.configured,
+            oauth2: finding.oauth2,
+            passwords: finding.passwords,
+            advice: finding.advice,
+            imap: server(imap),
+            smtp: server(smtp),
+            pop3: server(pop3),
         }
     }
 }

@@ -23,11 +23,12 @@ pub(super) fn new_account(
     config: &Config,
     now: Timestamp,
 ) -> Result<(AccountRecord, AccountSecrets), ApiError> {
+    let provider = new.provider.ok_or_else(|| ApiError::field("provider", "is needed"))?;
     let mut record = AccountRecord {
         account: new.account,
         email: new.email,
         name: new.name,
-        provider: new.provider,
+        provider,
         user: new.user,
         imap: new.imap,
         smtp: new.smtp,
@@ -379,7 +380,11 @@ fn check_record(record: &AccountRecord) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_email(email: &str) -> Result<(), ApiError> {
+/// Checks that a text can be an e-mail address.
+///
+/// # Errors
+/// 400 naming `email`.
+pub(super) fn check_email(email: &str) -> Result<(), ApiError> {
     check_label("email", email)?;
     let is_address = email
         .rsplit_once('@')

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::account::{AccountStatus, SessionId};
 use crate::admin::types::{self, ListenerView, VerifyStep, WebView};
-use crate::admin::{AccountControl, SessionControl};
+use crate::admin::{AccountControl, Recognition, SessionControl};
 use crate::clock::{self, Timestamp};
+use crate::config::Config;
 use crate::connection::{self, Services, Sessions, StepResult};
 use crate::net::tls::{AuthorityFacts, PrivateCa};
 use crate::proto::session::Goodbye;
+use crate::recognize::{Reach, Recognizer};
 use crate::store::{AccountRecord, AccountSecrets, Listing, Page, StoreError, TokenId};
 
 /// The accounts, as the admin API reaches them.
@@ -24,6 +27,18 @@ pub(super) struct SessionPort {
     listeners: Vec<ListenerView>,
     web: Option<WebView>,
     ca: Option<Arc<PrivateCa>>,
+}
+
+/// Who knows providers, as the admin API reaches it.
+pub(super) struct RecognitionPort {
+    recognizer: Recognizer,
+    config: watch::Receiver<Arc<Config>>,
+}
+
+impl RecognitionPort {
+    pub(super) fn new(recognizer: Recognizer, config: watch::Receiver<Arc<Config>>) -> Self {
+        Self { recognizer, config }
+    }
 }
 
 impl AccountPort {
@@ -118,6 +133,15 @@ impl SessionControl for SessionPort {
 
     fn certificate_authority(&self) -> Option<types::CertificateAuthorityView> {
         self.ca.as_ref().map(|ca| ca.facts(clock::now()).into())
+    }
+}
+
+#[async_trait]
+impl Recognition for RecognitionPort {
+    async fn recognize(&self, email: &str, reach: Reach) -> types::RecognitionView {
+        let config = self.config.borrow().clone();
+        let finding = self.recognizer.recognize(email, &config, reach).await;
+        types::RecognitionView::new(email, finding)
     }
 }
 

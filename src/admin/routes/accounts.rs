@@ -7,6 +7,7 @@ use axum::{Extension, Json};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
+use super::recognize::provider_of;
 use super::{CallerOf, Shared};
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Parameters, PathId};
@@ -22,9 +23,13 @@ use crate::store::{AccountRecord, Listing, Page};
 pub(super) async fn create(
     State(state): Shared,
     Extension(caller): CallerOf,
-    Body(new): Body<NewAccount>,
+    Body(mut new): Body<NewAccount>,
 ) -> Result<Json<AccountCreated>, ApiError> {
     caller.require_root()?;
+    if new.provider.is_none() {
+        let provider = provider_of(&state, &new.account, new.email.as_deref()).await?;
+        new.provider = Some(provider);
+    }
     let config = state.config.borrow().clone();
     let owner = owner(&state, new.oauth2.as_ref()).await?;
     let (record, secrets) = validate::new_account(new, owner, &config, clock::now())?;
