@@ -101,8 +101,8 @@ impl Authorizer {
             if let Some(meaning) = meaning::of_fault(protocol, &fault) {
                 fault.detail = match fault.kind {
                     // Its own words are in the kind.
-                    FaultKind::UpstreamRefused(_) => meaning.text.to_owned(),
-                    _ => format!("{}; {}", fault.detail, meaning.text),
+                    FaultKind::UpstreamRefused(_) => meaning.explanation.to_string(),
+                    _ => format!("{}; {}", fault.detail, meaning.explanation),
                 };
             } else if let FaultKind::UpstreamRefused(_) = fault.kind {
                 fault.detail.clear();

@@ -40,3 +40,4 @@ mod testbed_mail;
 mod testbed_recorded;
 mod thunderbird;
 mod transcripts;
+mod verify;

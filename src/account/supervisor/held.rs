@@ -99,11 +99,15 @@ impl Held {
         }
     }
 
-    /// Takes over what a refresh brought. Without a new refresh token the old one stays (RFC 6749 §6).
+    /// Takes over what a refresh brought. Without a new refresh token the old one stays (RFC 6749 §6), as do the scopes that an
+    /// answer does not tell (§5.1).
     pub(super) fn take_answer(&mut self, answer: TokenAnswer, times: TokenTimes) {
         let grant = self.secrets.grant.get_or_insert_default();
         if let Some(refresh_token) = answer.refresh_token {
             grant.refresh_token = Some(refresh_token);
+        }
+        if let Some(scopes) = answer.scopes {
+            grant.scope = Some(scopes.join(" "));
         }
         grant.access_token = Some(answer.access_token);
         grant.obtained = Some(times.obtained);
