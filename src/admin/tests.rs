@@ -627,8 +627,7 @@ async fn every_refusal_has_the_same_shape() {
         "/",
         "/openapi.json",
         "/v1/tokens/x/rotate",
-        "/v1/account/x/authorize",
-        "/v1/authentication/form",
+        "/v1/account/x/authorise",
     ] {
         assert_eq!(
             daemon.ask(Method::POST, path, None).await,

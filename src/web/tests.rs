@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The public side as a browser, a scanner and an attacker meet it: real connections, a port that only remembers.
 
 mod bounds;
@@ -280,3 +281,6 @@ fn assert_page(reply: &Reply) {
     assert_sound(reply);
     assert_protected(reply);
 }
+=======
+
+>>>>>>> verify

@@ -41,4 +41,8 @@ mod testbed_mail;
 mod testbed_recorded;
 mod thunderbird;
 mod transcripts;
+<<<<<<< HEAD
 mod web;
+=======
+mod verify;
+>>>>>>> verify
