@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The public side as a browser, a scanner and an attacker meet it: real connections, a port that only remembers.
 
 mod bounds;
@@ -281,6 +280,3 @@ fn assert_page(reply: &Reply) {
     assert_sound(reply);
     assert_protected(reply);
 }
-=======
-
->>>>>>> verify

@@ -41,8 +41,5 @@ mod testbed_mail;
 mod testbed_recorded;
 mod thunderbird;
 mod transcripts;
-<<<<<<< HEAD
-mod web;
-=======
 mod verify;
->>>>>>> verify
+mod web;

@@ -182,11 +182,8 @@ impl Held {
         if let Some(scopes) = answer.scopes {
             grant.scope = Some(scopes.join(" "));
         }
-<<<<<<< HEAD
         keeping::note_end(grant, answer.ends_in, times.obtained);
         grant.user = answer.user;
-=======
->>>>>>> verify
         grant.access_token = Some(answer.access_token);
         grant.obtained = Some(times.obtained);
         grant.expires = Some(times.expires);
