@@ -53,6 +53,35 @@ pub const SUBMISSION_WAITERS_MAX: usize = 64;
 /// Bytes of an answer of a token endpoint. Real ones are below 8 KiB (Microsoft's tokens are about 3 KiB).
 pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 * 1024;
 
+/// Scopes that are kept of those that an answer names. Google's longest consent screens have a few dozen.
+pub const CONSENTED_SCOPES_MAX: usize = 128;
+
+/// Bytes of the URL that a provider sends an owner's browser back to. Microsoft's codes are about 2 KiB; most servers take
+/// no longer request line.
+pub const REDIRECT_BYTES_MAX: usize = 16 * 1024;
+
+/// Characters of a claim that is taken over from an id_token. A subject has at most 255 (OpenID Connect Core §2), an address
+/// 254 (RFC 5321 §4.5.3.1.3).
+pub const CLAIM_CHARS_MAX: usize = 256;
+
+/// How far the provider's clock and ours may differ where an id_token's end is checked (RFC 7519 §4.1.4: "a few minutes").
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
+
+/// Life of a device code whose answer does not tell, though it must (RFC 8628 §3.2): what most providers give.
+pub const DEVICE_CODE_LIFE_DEFAULT: Duration = Duration::from_secs(900);
+
+/// Longest life of a device code that is believed: nobody takes a day to type one.
+pub const DEVICE_CODE_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Time between two polls for a device code where the answer does not tell (RFC 8628 §3.2).
+pub const DEVICE_POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Longest time between two polls that a provider can ask for, so that an owner who has typed the code sees it taken.
+pub const DEVICE_POLL_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// Characters of a code that an owner types. RFC 8628 §6.1 wants them short; its examples have 9.
+pub const USER_CODE_CHARS_MAX: usize = 64;
+
 /// Life of an OAuth access token whose answer does not tell (`expires_in` absent, RFC 6749 §5.1).
 pub const OAUTH_TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
 
@@ -69,6 +98,87 @@ pub const REFRESHES_PER_PROVIDER_MAX: usize = 64;
 
 /// A token that an upstream refused is replaced ahead of its time at most this often for each account.
 pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+
+// Consent.
+
+/// How long a code flow waits for the owner's browser. Providers let their codes live about as long.
+pub const CODE_FLOW_LIFE: Duration = Duration::from_secs(600);
+
+/// Code flows in progress; the oldest makes room for one more. Each is about a kilobyte.
+pub const CODE_FLOWS_MAX: usize = 1024;
+
+/// Code flows in progress for one account: owners press the button again.
+pub const CODE_FLOWS_PER_ACCOUNT_MAX: usize = 8;
+
+/// Device flows in progress; each is a task that asks its provider every few seconds.
+pub const DEVICE_FLOWS_MAX: usize = 256;
+
+/// How long a device flow is followed, whatever its provider says. Yandex gives 10 minutes, Microsoft 15.
+pub const DEVICE_FLOW_LIFE_MAX: Duration = Duration::from_secs(1800);
+
+/// Longest wait between two questions of a device flow (RFC 8628 §3.5 lets it grow by 5 s at each refusal).
+pub const DEVICE_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// How long it is told what became of an account's latest flow.
+pub const FLOW_OUTCOME_LIFE: Duration = Duration::from_secs(3600);
+
+/// Flows whose outcome is kept to be told; the oldest makes room for one more.
+pub const FLOW_OUTCOMES_MAX: usize = 4096;
+
+/// How long a hosted link is good (INTERFACE §4): its reader may read their mail tomorrow.
+pub const LINK_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of a hosted link's own part: an id of 256 characters and an address of 1,024, escaped and in base64, fit.
+pub const LINK_BYTES_MAX: usize = 16 * 1024;
+// Keeping grants.
+
+/// Longest and shortest wait between two looks at all grants: those that are due by the next look are renewed at this one.
+pub const KEEPING_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// See [`KEEPING_INTERVAL_MAX`].
+pub const KEEPING_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// How long after the start the first look at all grants is: logins come first then.
+pub const KEEPING_START: Duration = Duration::from_secs(60);
+
+/// Accounts that are read from the store at once for that.
+pub const KEEPING_PAGE: usize = 500;
+
+/// Idle grants that are renewed at once, and the wait before each: at most 16 a second, however many became due while the
+/// daemon was out of service.
+pub const KEEPING_IN_FLIGHT_MAX: usize = 4;
+/// See [`KEEPING_IN_FLIGHT_MAX`].
+pub const KEEPING_PACE: Duration = Duration::from_millis(250);
+
+/// How long before a grant's known end somebody is warned: over a weekend. Longer for long lives, never more than half of one.
+pub const GRANT_WARNING: Duration = days(3);
+
+/// Grants of removed accounts that are given back to their providers at once, and how long a stop waits for them.
+pub const REVOCATIONS_MAX: u32 = 16;
+
+// Notices and hooks.
+
+/// News of accounts that wait for whoever listens; beyond that the oldest are lost, which is logged.
+pub const NOTICES_MAX: usize = 4096;
+
+/// Events that are delivered to hooks at once; the others wait among the [`NOTICES_MAX`].
+pub const HOOKS_IN_FLIGHT_MAX: usize = 8;
+
+/// How long a hook's command may run before it is killed.
+pub const HOOK_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a hook's output that are logged.
+pub const HOOK_OUTPUT_BYTES_MAX: usize = 4096;
+
+/// How long a webhook may take to answer one post.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often an event is posted before it is given up, and the wait after the first time; it grows five-fold.
+pub const WEBHOOK_TRIES: u32 = 3;
+/// See [`WEBHOOK_TRIES`].
+pub const WEBHOOK_WAIT: Duration = Duration::from_secs(1);
+
+/// How long deliveries may go on when the program stops.
+pub const HOOKS_DRAIN: Duration = Duration::from_secs(10);
 
 // Logins.
 
@@ -95,6 +205,9 @@ pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
 
 /// Lines of one SMTP reply of an upstream. The EHLO replies of large providers have about a dozen.
 pub const UPSTREAM_REPLY_LINES_MAX: usize = 64;
+
+/// Longest time for which a login is not tried because an upstream asks for it. Exchange Online's suggestions stay below.
+pub const THROTTLE_BACKOFF_MAX: Duration = Duration::from_secs(300);
 
 /// Characters of an upstream's own text that a client or a log line gets to see.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 512;
@@ -185,10 +298,10 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 128;
 /// How long a caller of the admin API may take to send a request's header.
 pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request to the admin API may take in all. The longest is `verify`: for each of three
-/// protocols it waits for a name, a connection, TLS and a login, and once for a token, each with its own limit; with the
-/// defaults of these limits, 300 s in all.
-pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a request to the admin API may take in all. The longest is `verify`: for each of three protocols it waits for a
+/// name, a connection, TLS, a login, a first command and a farewell, and once for a token, each with its own limit; with the
+/// defaults of these limits, 378 s in all.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(400);
 
 /// How long requests in progress may go on when the admin API stops.
 pub const ADMIN_STOP_GRACE: Duration = Duration::from_secs(2);
@@ -205,6 +318,53 @@ pub const PAGE_SIZE_DEFAULT: usize = 20;
 /// Accounts that `/v1/status` names as needing attention; their number is told in any case.
 pub const STATUS_ATTENTION_MAX: usize = 100;
 
+// The public side.
+
+/// Bytes of the line and header of a request to the public side. A link's token is below 1 KiB, and so is the code that a
+/// provider sends back; Microsoft's may reach 2 KiB.
+pub const WEB_HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a request's body at the public side: its one form has no fields.
+pub const WEB_BODY_BYTES_MAX: usize = 1024;
+
+/// Connections to the public side at once.
+pub const WEB_CONNECTIONS_MAX: usize = 512;
+
+/// Connections of one client address at once; a browser opens six to one host.
+pub const WEB_CONNECTIONS_PER_IP_MAX: usize = 16;
+
+/// How long a browser may take for the TLS handshake, for a request's header, and for its body, each.
+pub const WEB_INPUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request to the public side may take in all. The longest is the provider's redirect: a token request and a login
+/// over one protocol after the other, each with its own limit; what takes longer goes on behind the answer.
+pub const WEB_REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a connection to the public side may last, slow readers included: what comes in, the request, and as much for the
+/// answer as for what came in.
+pub const WEB_CONNECTION_LIFE: Duration =
+    Duration::from_secs(WEB_REQUEST_TIMEOUT.as_secs() + 4 * WEB_INPUT_TIMEOUT.as_secs());
+
+/// Requests that one client address may send to the public side in a burst, and then one each
+/// [`WEB_REQUEST_INTERVAL`]: an office of owners behind one address may come at once.
+pub const WEB_REQUESTS_BURST: u32 = 60;
+/// See [`WEB_REQUESTS_BURST`].
+pub const WEB_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Client addresses whose requests are counted at once, each in about 64 bytes.
+pub const WEB_CLIENTS_MAX: usize = 65_536;
+
+/// How long a browser may be away at the provider: people are asked for second factors and for other people's consent.
+pub const WEB_COOKIE_LIFE: Duration = Duration::from_secs(3600);
+
+/// How long a browser keeps to HTTPS once it has been here (RFC 6797 §6.1.1).
+pub const WEB_HSTS_LIFE: Duration = days(365);
+
+/// Characters of a name, an address or a reason that a page shows; more is cut.
+pub const WEB_TEXT_CHARS_MAX: usize = 512;
+
+/// How long consents in progress may go on when the public side stops.
+pub const WEB_STOP_GRACE: Duration = Duration::from_secs(15);
 // Recognising a provider.
 
 /// How long one question about a domain may take: a DNS look-up, or an autoconfig file. A person waits for the answers.

@@ -36,12 +36,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "hooks",
+        &["limits", "secret", "clock", "config", "store", "net", "account"],
+    ),
+    (
         "connection",
         &[
             "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net", "access",
             "usage", "account",
         ],
     ),
+    // What it asks of the rest of the program goes through its own port.
+    ("web", &["limits", "clock", "config", "net"]),
 ];
 
 /// A dependency, and the files that may name it.
@@ -51,20 +57,31 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["src/net/dns.rs"]),
     ("roxmltree", &["src/recognize/autoconfig.rs"]),
     ("oauth2", &["src/oauth/request.rs"]),
-    ("axum", &["src/admin/", "src/demo/provider.rs"]),
+    (
+        "axum",
+        &[
+            "src/admin/",
+            "src/web/",
+            "src/net/http_server.rs",
+            "src/demo/provider.rs",
+        ],
+    ),
     // axum serves a listener of its own making; bounds on headers, time and connections take hyper itself, as does a client
     // that speaks over a Unix socket.
-    ("hyper", &["src/admin/"]),
-    ("hyper_util", &["src/admin/"]),
+    ("hyper", &["src/net/http_server.rs", "src/admin/client.rs"]),
+    ("hyper_util", &["src/net/http_server.rs", "src/admin/client.rs"]),
+    ("maud", &["src/web/pages/"]),
+    ("governor", &["src/web/"]),
     ("nom", &["src/proto/"]),
     ("rustls", &["src/net/"]),
     ("rustls_native_certs", &["src/net/"]),
     ("tokio_rustls", &["src/net/"]),
     ("rcgen", &["src/net/tls/private_ca", "src/demo/mod.rs"]),
-    ("x509_parser", &["src/net/tls/private_ca"]),
+    ("x509_parser", &["src/net/tls/private_ca", "src/net/tls/chain.rs"]),
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
+    ("hmac", &["src/hooks/webhook.rs"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),
     ("tracing_subscriber", &["src/telemetry.rs"]),

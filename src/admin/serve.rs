@@ -7,9 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::{Extension, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -25,6 +22,7 @@ use crate::limits::{
     ACCEPT_REST, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_TIMEOUT, ADMIN_STOP_GRACE, METRICS_UPKEEP_INTERVAL,
 };
 use crate::metrics::render::Exposition;
+use crate::net::http_server::{Bounds, Reuse, serve_connection, stopped};
 
 /// The opened sockets of the admin API and of the metrics.
 #[derive(Debug)]
@@ -129,7 +127,8 @@ async fn accept_loop<L: Listen>(listener: L, router: Router, mut shutdown: watch
             Some(_) = connections.join_next() => {}
             (permit, accepted) = accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let connection = serve_connection(stream, peer, router.clone(), stopping.clone());
+                    let router = router.clone().layer(Extension(peer));
+                    let connection = serve_connection(stream, router, BOUNDS, stopping.clone());
                     connections.spawn(async move {
                         let _permit = permit;
                         connection.await;
@@ -148,29 +147,6 @@ async fn accept_loop<L: Listen>(listener: L, router: Router, mut shutdown: watch
     let _ = timeout(ADMIN_STOP_GRACE, ended).await;
 }
 
-async fn serve_connection<S>(stream: S, peer: Peer, router: Router, mut shutdown: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = TowerToHyperService::new(router.layer(Extension(peer)));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(ADMIN_HEADER_TIMEOUT)
-        .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
-        () = stopped(&mut shutdown) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "an admin connection ended early");
-    }
-}
-
 /// Folds the metrics at intervals.
 async fn upkeep(metrics: Exposition, mut shutdown: watch::Receiver<bool>) {
     let mut ticks = interval(METRICS_UPKEEP_INTERVAL);
@@ -183,11 +159,6 @@ async fn upkeep(metrics: Exposition, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    // An error means that nobody is left who could say so: that is a stop, too.
-    let _ = shutdown.wait_for(|stop| *stop).await;
-}
-
 async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|error| BindError::System {
         place: address.to_string(),
@@ -195,5 +166,9 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
-/// Bytes of a request's line and header.
-const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Callers are the administrator's own: what they need is generous, and a client that asks often may stay.
+const BOUNDS: Bounds = Bounds {
+    header_bytes_max: 64 * 1024,
+    header_timeout: ADMIN_HEADER_TIMEOUT,
+    reuse: Reuse::Always,
+};

@@ -12,12 +12,15 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use url::Url;
 
-use super::changes::Changes;
 use super::serve::{Sockets, serve};
-use super::state::{AccountControl, AdminState, Recognition, SessionControl};
-use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, VerifyStep};
+use super::state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};
+use super::types::{
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, VerifyStep, WebView,
+};
 use crate::account::AccountStatus;
+use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
 use crate::config::{self, Config, ListenerTls, ProcessEnvironment};
 use crate::metrics::render::Exposition;
@@ -53,6 +56,8 @@ pub(crate) struct World {
     pub(crate) replaced_secrets: Mutex<Option<AccountSecrets>>,
     pub(crate) verification: Mutex<Vec<VerifyStep>>,
     pub(crate) trouble: Mutex<Option<StoreError>>,
+    pub(crate) ending: Mutex<Vec<(String, Timestamp)>>,
+    pub(crate) web: Mutex<Option<WebView>>,
     pub(crate) authority: Mutex<Option<CertificateAuthorityView>>,
 }
 
@@ -80,7 +85,8 @@ impl Daemon {
         let state = AdminState {
             store: world.clone(),
             accounts: world.clone(),
-            changes: Changes::default(),
+            consent: world.clone(),
+            changes: Arc::default(),
             sessions: world.clone(),
             recognition: Arc::new(Knower {
                 recognizer: Recognizer::new(
@@ -243,6 +249,10 @@ impl Store for World {
         ))
     }
 
+    async fn accounts_after(&self, _: Option<&str>, _: usize) -> Result<Vec<AccountRecord>, StoreError> {
+        unreachable!("only the keeper of grants walks the accounts")
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         let mut counts = BTreeMap::new();
         for (record, _) in self.accounts.lock().unwrap().iter() {
@@ -322,6 +332,10 @@ impl Store for World {
         Ok(0)
     }
 
+    fn derive_key(&self, _: &'static str) -> zeroize::Zeroizing<[u8; 32]> {
+        zeroize::Zeroizing::new([7; 32])
+    }
+
     fn health(&self) -> Result<(), StoreError> {
         self.check()
     }
@@ -358,7 +372,13 @@ impl AccountControl for World {
             last_error: record.last_error,
             next_try: (record.state == AccountState::Failing).then(|| Timestamp::from_millis(0)),
             expires: None,
+            scope: None,
+            grant_ends: None,
         })
+    }
+
+    fn ending(&self) -> Vec<(String, Timestamp)> {
+        self.ending.lock().unwrap().clone()
     }
 
     async fn verify(&self, _account: &str) -> Vec<VerifyStep> {
@@ -367,6 +387,46 @@ impl AccountControl for World {
 
     fn health(&self) -> Result<(), String> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl ConsentControl for World {
+    async fn begin_code(&self, account: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError> {
+        let mut url = Url::parse("https://id.example.com/authorize").unwrap();
+        url.query_pairs_mut()
+            .append_pair("login_hint", &account.account)
+            .append_pair("redirect_uri", redirect_uri.as_str());
+        Ok(CodeBegun {
+            url,
+            expires: Timestamp::parse("2026-01-01T00:10:00Z").unwrap(),
+        })
+    }
+
+    async fn begin_device(&self, account: &AccountRecord) -> Result<DeviceBegun, AuthorizeError> {
+        Err(AuthorizeError::NoConsent(account.provider.clone()))
+    }
+
+    async fn complete(&self, redirected: &Url, own: Option<&str>) -> Result<Completed, AuthorizeError> {
+        let account = redirected.query_pairs().find(|(name, _)| name == "state");
+        let account = account.map(|(_, state)| state.into_owned());
+        let account = account.filter(|account| own.is_none_or(|own| own == account));
+        Ok(Completed {
+            account: account.ok_or(AuthorizeError::UnknownFlow)?,
+            email: None,
+            state: AccountState::Active,
+            return_to: None,
+        })
+    }
+
+    fn progress(&self, _: &str) -> Option<Progress> {
+        None
+    }
+
+    async fn link(&self, order: LinkOrder) -> Result<Url, AuthorizeError> {
+        let mut url = Url::parse("https://mail.example.com/authorize/").unwrap();
+        url.set_fragment(Some(&format!("{:?}", order.subject)));
+        Ok(url)
     }
 }
 
@@ -403,6 +463,10 @@ impl SessionControl for World {
         }]
     }
 
+    fn web(&self) -> Option<WebView> {
+        self.web.lock().unwrap().clone()
+    }
+
     fn certificate_authority(&self) -> Option<CertificateAuthorityView> {
         self.authority.lock().unwrap().clone()
     }
@@ -416,6 +480,7 @@ pub(crate) fn step(name: &str, result: StepResult, message: &str) -> VerifyStep 
         ms: 1,
         result,
         message: message.to_owned(),
+        remedy: None,
     }
 }
 
@@ -442,10 +507,10 @@ pub(crate) fn login(account: &str, time: Timestamp) -> UsageEvent {
     UsageEvent {
         time,
         kind: UsageKind::Login,
-        protocol: Protocol::Imap,
+        protocol: Some(Protocol::Imap),
         account: Some(account.to_owned()),
         token: Some(TokenId([7; 32])),
-        remote_address: Ipv4Addr::LOCALHOST.into(),
+        remote_address: Some(Ipv4Addr::LOCALHOST.into()),
         client: None,
         reason: None,
         bytes_up: None,

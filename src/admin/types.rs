@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use url::Url;
 
 use crate::account::AccountStatus;
+use crate::authorize::{CodeBegun, DeviceBegun, FlowKind, FlowState, Progress};
 use crate::clock::Timestamp;
 use crate::config::ListenerTls;
 use crate::proto::Protocol;
@@ -59,6 +61,8 @@ pub struct NewGrant {
     pub access_token: Option<SecretString>,
     /// When the access token ends.
     pub expires: Option<Timestamp>,
+    /// Instead of all that: the account, by id or e-mail, whose grant opens this mailbox, too.
+    pub shares_grant_of: Option<String>,
 }
 
 /// The body of `PUT /v1/account/{account}`: fields that are given are changed, `null` clears those that may be absent, and
@@ -132,6 +136,9 @@ pub struct AccountView {
     /// Its own POP3 endpoint or login name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pop3: Option<EndpointOverride>,
+    /// The account whose grant opens this mailbox, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares_grant_of: Option<String>,
     /// The state.
     pub state: AccountState,
     /// The last error that concerned its credential.
@@ -143,6 +150,9 @@ pub struct AccountView {
     /// When the OAuth access token ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// When the grant itself ends, where the provider told: its owner must authorize the account again before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ends: Option<Timestamp>,
     /// When it was added.
     pub created: Timestamp,
     /// When an administrator last changed it.
@@ -163,16 +173,19 @@ pub struct VerifyReport {
 /// One step of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyStep {
-    /// What was tried: `dns`, `connect`, `tls`, `token` or `login`.
+    /// What was tried: `dns`, `connect`, `tls`, `token`, `scopes`, `login` or `command`.
     pub name: String,
-    /// The protocol that it concerns; the token concerns all.
+    /// The protocol that it concerns; the token and its scopes concern all.
     pub protocol: Option<Protocol>,
     /// How it went.
     pub result: StepResult,
     /// How long it took, in milliseconds.
     pub ms: u64,
-    /// What was found and, where it failed, what to do.
+    /// What was found.
     pub message: String,
+    /// What to do, where it failed and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
 }
 
 /// How a step of a verification went.
@@ -185,6 +198,133 @@ pub enum StepResult {
     Failed,
     /// It was not tried, because an earlier step failed or it does not apply.
     Skipped,
+}
+
+/// The body of `POST /v1/account/{account}/authorize`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewFlow {
+    /// Which way.
+    pub flow: FlowName,
+    /// Where the browser comes back to; of the flow `code` alone.
+    pub redirect_uri: Option<Url>,
+}
+
+/// The ways of consent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowName {
+    /// A browser that comes back (RFC 6749 §4.1).
+    Code,
+    /// A code that is typed on another device (RFC 8628).
+    Device,
+}
+
+/// The answer to `POST /v1/account/{account}/authorize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FlowBegun {
+    /// Of the flow `device`.
+    Device(DeviceFlowView),
+    /// Of the flow `code`.
+    Code(CodeFlowView),
+}
+
+/// A code flow that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeFlowView {
+    /// Where the owner's browser goes.
+    pub url: Url,
+    /// Until when it may come back.
+    pub expires: Timestamp,
+}
+
+/// A device flow that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceFlowView {
+    /// What the owner types.
+    pub user_code: String,
+    /// Where.
+    pub verification_uri: String,
+    /// The same with the code in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification_uri_complete: Option<String>,
+    /// Until when.
+    pub expires: Timestamp,
+    /// Seconds between the daemon's questions to the provider.
+    pub interval: u64,
+}
+
+/// The answer to `GET /v1/account/{account}/authorize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// Which way.
+    pub flow: FlowName,
+    /// How it stands.
+    pub state: FlowStage,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<FlowError>,
+}
+
+/// How a flow stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowStage {
+    /// The owner has not decided yet.
+    Pending,
+    /// The grant was kept, and it opens the mailbox.
+    Done,
+    /// It came to nothing, or not to all that was wanted.
+    Failed,
+}
+
+/// Why a flow failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowError {
+    /// For programs, as in the refusals of `POST /v1/authorize`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// The body of `POST /v1/authorize`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedirectedUrl {
+    /// The URL to which the provider sent the browser.
+    pub url: Url,
+}
+
+/// The answer to `POST /v1/authorize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorizationOutcome {
+    /// The account's id.
+    pub account: String,
+    /// Its state.
+    pub state: AccountState,
+}
+
+/// The body of `POST /v1/authentication/form`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewLink {
+    /// The account, by id or e-mail; one that does not exist is added once its owner has consented.
+    pub account: String,
+    /// The mailbox's address, for an account that does not exist.
+    pub email: Option<String>,
+    /// A provider of the configuration; an account that exists has one already.
+    pub provider: Option<String>,
+    /// Where the owner's browser is sent after success.
+    pub redirect_url: Option<Url>,
+}
+
+/// The answer to `POST /v1/authentication/form`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkMade {
+    /// The link.
+    pub url: Url,
 }
 
 /// The body of `POST /v1/token`.
@@ -374,6 +514,9 @@ pub struct StatusView {
     pub uptime_seconds: u64,
     /// The listeners as they are bound.
     pub listeners: Vec<ListenerView>,
+    /// The public side, if it is turned on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<WebView>,
     /// The daemon's own CA, if a listener uses a certificate of it (`self_signed = true`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_authority: Option<CertificateAuthorityView>,
@@ -410,6 +553,18 @@ pub struct ListenerView {
     pub address: SocketAddr,
     /// TLS towards clients.
     pub tls: ListenerTls,
+}
+
+/// The public side (`[web]`) as it is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebView {
+    /// Where.
+    pub address: SocketAddr,
+    /// Whether TLS is spoken there; without it, it is for loopback or behind a proxy.
+    pub tls: bool,
+    /// How browsers reach it, without a slash at its end.
+    pub public_url: String,
 }
 
 /// The daemon's own CA, which clients are given to trust.
@@ -516,11 +671,14 @@ pub struct AccountCounts {
 pub struct AttentionView {
     /// Its id.
     pub account: String,
-    /// `needs-authorization` or `failing`.
+    /// `needs-authorization` or `failing`; any other where its grant ends soon.
     pub state: AccountState,
     /// What happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<AccountError>,
+    /// When its grant ends, if that is soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ends: Option<Timestamp>,
 }
 
 impl AccountView {
@@ -531,6 +689,8 @@ impl AccountView {
             last_error: record.last_error,
             next_try: None,
             expires: None,
+            scope: None,
+            grant_ends: None,
         });
         Self {
             account: record.account,
@@ -541,12 +701,56 @@ impl AccountView {
             imap: record.imap,
             smtp: record.smtp,
             pop3: record.pop3,
+            shares_grant_of: record.shares_grant_of,
             state: status.state,
             last_error: status.last_error,
             next_try: status.next_try,
             expires: status.expires,
+            grant_ends: status.grant_ends,
             created: record.created,
             updated: record.updated,
+        }
+    }
+}
+
+impl From<CodeBegun> for CodeFlowView {
+    fn from(begun: CodeBegun) -> Self {
+        Self {
+            url: begun.url,
+            expires: begun.expires,
+        }
+    }
+}
+
+impl From<DeviceBegun> for DeviceFlowView {
+    fn from(begun: DeviceBegun) -> Self {
+        Self {
+            user_code: begun.user_code,
+            verification_uri: begun.verification_uri,
+            verification_uri_complete: begun.verification_uri_complete,
+            expires: begun.expires,
+            interval: begun.interval,
+        }
+    }
+}
+
+impl From<Progress> for FlowView {
+    fn from(progress: Progress) -> Self {
+        let (state, error) = match progress.state {
+            FlowState::Pending => (FlowStage::Pending, None),
+            FlowState::Done => (FlowStage::Done, None),
+            FlowState::Failed { code, message } => {
+                let code = code.to_owned();
+                (FlowStage::Failed, Some(FlowError { code, message }))
+            }
+        };
+        Self {
+            flow: match progress.kind {
+                FlowKind::Code => FlowName::Code,
+                FlowKind::Device => FlowName::Device,
+            },
+            state,
+            error,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The listeners' certificates: where each comes from by the configuration, and when they are loaded again.
+//! The certificates of the listeners and of the public side: where each comes from by the configuration, and when they are loaded again.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tracing::{error, info};
@@ -12,15 +12,15 @@ use crate::net::tls::{
     CertificateFiles, CertificateNames, CertificateSource, PrivateCa, PrivateCertificate, ServerTls, TlsSetupError,
 };
 
-/// The certificates of all listeners that speak TLS.
+/// The certificates of all that speak TLS to clients: listeners and the public side.
 #[derive(Clone)]
 pub(super) struct ListenerCertificates {
-    /// The private CA, if a listener uses a certificate of it.
+    /// The private CA, if any of them uses a certificate of it.
     ca: Option<Arc<PrivateCa>>,
     served: Vec<Served>,
 }
 
-/// The certificates of one listener.
+/// The certificates of one of them.
 #[derive(Clone)]
 struct Served {
     /// Their names in the configuration, the default first.
@@ -29,17 +29,19 @@ struct Served {
 }
 
 impl ListenerCertificates {
-    /// Opens the private CA, or makes it, where a listener uses a certificate of it. Blocks on files.
+    /// Opens the private CA, or makes it, where anybody uses a certificate of it. Blocks on files.
     ///
     /// # Errors
     /// What is wrong with the CA's files, as a bad configuration.
     pub(super) fn open(config: &Config) -> Result<Self, Failure> {
-        let mut used = config
+        let listeners = config
             .listeners
             .iter()
             .filter(|listener| listener.tls != ListenerTls::Off);
-        let is_private = |name: &String| config.certificates.get(name) == Some(&Certificate::SelfSigned);
-        let ca = if used.any(|listener| listener.certificates.iter().any(is_private)) {
+        let mut used = listeners
+            .flat_map(|listener| &listener.certificates)
+            .chain(of_web(config));
+        let ca = if used.any(|name| config.certificates.get(name) == Some(&Certificate::SelfSigned)) {
             let server = &config.server;
             let ca = PrivateCa::open(&server.state_dir, &server.hostname, clock::now()).map_err(refused)?;
             Some(Arc::new(ca))
@@ -49,7 +51,7 @@ impl ListenerCertificates {
         Ok(Self { ca, served: Vec::new() })
     }
 
-    /// Loads the certificates `names` for one listener. Blocks on files.
+    /// Loads the certificates `names` for one listener, or for the public side. Blocks on files.
     ///
     /// # Errors
     /// What is wrong with one of them, as a bad configuration.
@@ -77,12 +79,12 @@ impl ListenerCertificates {
         self.each(|_, served| served.tls.look(clock::now())).await;
     }
 
-    /// The private CA, if a listener uses a certificate of it.
+    /// The private CA, if anybody uses a certificate of it.
     pub(super) fn ca(&self) -> Option<Arc<PrivateCa>> {
         self.ca.clone()
     }
 
-    /// Does `load`, which blocks on files, for one listener after the other, because several may share a certificate of the
+    /// Does `load`, which blocks on files, for one after the other, because several may share a certificate of the
     /// private CA, which the first of them writes.
     async fn each(&self, load: impl Fn(&Self, &Served) -> Result<bool, TlsSetupError> + Send + 'static) {
         let all = self.clone();
@@ -113,19 +115,36 @@ impl ListenerCertificates {
             Certificate::SelfSigned => CertificateSource::Private(PrivateCertificate {
                 ca: self.ca.clone()?,
                 name: name.to_owned(),
-                names: CertificateNames::new(&config.server.hostname, addresses(name, config)),
+                names: CertificateNames::new(hosts(name, config), addresses(name, config)),
             }),
         })
     }
 }
 
-/// The addresses of all listeners that show the certificate `name`.
+/// The name of the public side's certificate, if it is on and has one.
+fn of_web(config: &Config) -> Option<&String> {
+    config.web.certificate.as_ref().filter(|_| config.web.listen.is_some())
+}
+
+/// The hosts by which those are called that show the certificate `name`.
+fn hosts<'a>(name: &str, config: &'a Config) -> impl Iterator<Item = &'a str> {
+    let is_of_web = of_web(config).is_some_and(|of_web| of_web == name);
+    let public_url = config.web.public_url.as_ref().filter(|_| is_of_web);
+    std::iter::once(config.server.hostname.as_str()).chain(public_url.and_then(|url| url.host_str()))
+}
+
+/// The addresses of all that show the certificate `name`.
 fn addresses<'a>(name: &'a str, config: &'a Config) -> impl Iterator<Item = IpAddr> + 'a {
     let shows = move |names: &[String]| names.iter().any(|one| one == name);
     let listeners = config.listeners.iter();
+    let web = config
+        .web
+        .listen
+        .filter(move |_| of_web(config).is_some_and(|of_web| of_web == name));
     listeners
         .filter(move |listener| listener.tls != ListenerTls::Off && shows(&listener.certificates))
-        .flat_map(|listener| listener.addresses.iter().map(std::net::SocketAddr::ip))
+        .flat_map(|listener| listener.addresses.iter().map(SocketAddr::ip))
+        .chain(web.map(|address| address.ip()))
 }
 
 fn refused(error: TlsSetupError) -> Failure {

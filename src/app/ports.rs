@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::account::{AccountStatus, SessionId};
-use crate::admin::types::{self, ListenerView, VerifyStep};
+use crate::admin::types::{self, ListenerView, VerifyStep, WebView};
 use crate::admin::{AccountControl, Recognition, SessionControl};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::config::Config;
 use crate::connection::{self, Services, Sessions, StepResult};
 use crate::net::tls::{AuthorityFacts, PrivateCa};
@@ -25,6 +25,7 @@ pub(super) struct AccountPort {
 pub(super) struct SessionPort {
     sessions: Arc<Sessions>,
     listeners: Vec<ListenerView>,
+    web: Option<WebView>,
     ca: Option<Arc<PrivateCa>>,
 }
 
@@ -47,10 +48,16 @@ impl AccountPort {
 }
 
 impl SessionPort {
-    pub(super) fn new(sessions: Arc<Sessions>, listeners: Vec<ListenerView>, ca: Option<Arc<PrivateCa>>) -> Self {
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        listeners: Vec<ListenerView>,
+        web: Option<WebView>,
+        ca: Option<Arc<PrivateCa>>,
+    ) -> Self {
         Self {
             sessions,
             listeners,
+            web,
             ca,
         }
     }
@@ -76,6 +83,10 @@ impl AccountControl for AccountPort {
 
     async fn status(&self, account: &str) -> Option<AccountStatus> {
         self.services.accounts.status(account).await.ok()
+    }
+
+    fn ending(&self) -> Vec<(String, Timestamp)> {
+        self.services.accounts.ending()
     }
 
     async fn verify(&self, account: &str) -> Vec<VerifyStep> {
@@ -114,6 +125,10 @@ impl SessionControl for SessionPort {
 
     fn listeners(&self) -> Vec<ListenerView> {
         self.listeners.clone()
+    }
+
+    fn web(&self) -> Option<WebView> {
+        self.web.clone()
     }
 
     fn certificate_authority(&self) -> Option<types::CertificateAuthorityView> {
@@ -174,5 +189,6 @@ fn view(step: connection::Step) -> VerifyStep {
         },
         ms: step.ms,
         message: step.message,
+        remedy: step.remedy,
     }
 }

@@ -50,6 +50,7 @@ fn keep_what_needs_a_restart(old: &Config, new: &Config) -> Config {
     kept.metrics_listen = old.metrics_listen;
     kept.log = old.log.clone();
     kept.listeners.clone_from(&old.listeners);
+    kept.web = old.web.clone();
     kept.certificates.clone_from(&old.certificates);
     kept
 }
@@ -125,7 +126,8 @@ mod tests {
         let old = config(&key("A"));
         let new = config(&format!(
             "{}[server]\nstate_dir = \"/elsewhere\"\n[admin]\nsocket = \"/elsewhere.sock\"\n[log]\nlevel = \"debug\"\n\
-             [metrics]\nlisten = \"\"\n[[listener]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:9\"\n",
+             [metrics]\nlisten = \"\"\n[[listener]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:9\"\n\
+             [web]\nlisten = \"127.0.0.1:10\"\npublic_url = \"http://localhost:10\"\ncertificate = \"\"\n",
             key("E"),
         ));
         let kept = keep_what_needs_a_restart(&old, &new);
@@ -138,7 +140,10 @@ mod tests {
                 "log.level",
                 "metrics.listen",
                 "secrets.master_key",
-                "server.state_dir"
+                "server.state_dir",
+                "web.certificate",
+                "web.listen",
+                "web.public_url",
             ]
         );
     }

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use comfy_table::Cell;
+use comfy_table::{Cell, CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
 use super::daemon::{answer, client};
@@ -15,7 +15,7 @@ use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
     AccountCreated, AccountView, AccountsPage, Deleted, ProviderView, RecognitionView, StatusView, StepResult,
-    VerifyReport,
+    VerifyReport, VerifyStep,
 };
 use crate::metrics::names::state_label;
 use crate::proto::Protocol;
@@ -115,6 +115,9 @@ pub struct Fields {
     /// File with the password; - for standard input
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Account whose grant opens this mailbox, too (shared mailboxes)
+    #[arg(long, value_name = "ACCOUNT", conflicts_with_all = ["refresh_token_file", "password_file"])]
+    pub shares_grant_of: Option<String>,
     /// Another IMAP endpoint than the provider's
     #[arg(long, value_name = "HOST:PORT[/implicit|starttls|off]")]
     pub imap: Option<String>,
@@ -259,16 +262,7 @@ async fn verify(client: &Client, account: &str, globals: &Globals) -> Result<(),
     if globals.json {
         print(&report.raw)?;
     } else {
-        let mut table = table(&["PROTOCOL", "STEP", "RESULT", "MESSAGE"]);
-        for step in &report.value.steps {
-            table.add_row([
-                cell(step.protocol.map(Protocol::name)),
-                cell(Some(&step.name)),
-                result_cell(step.result),
-                cell(Some(&step.message)),
-            ]);
-        }
-        print_table(&table)?;
+        print_table(&verification(&report.value.steps))?;
     }
     if report.value.ok {
         Ok(())
@@ -307,6 +301,9 @@ impl Fields {
         if let Some(path) = &self.refresh_token_file {
             let token = secret(path, "refresh token")?;
             body.insert("oauth2".to_owned(), json!({"refreshToken": token}));
+        }
+        if let Some(owner) = &self.shares_grant_of {
+            body.insert("oauth2".to_owned(), json!({"sharesGrantOf": owner}));
         }
         if let Some(path) = &self.password_file {
             body.insert("password".to_owned(), secret(path, "password")?.into());
@@ -484,7 +481,9 @@ fn credential_steps(
     finding: Option<&RecognitionView>,
     providers: &[ProviderView],
 ) -> Option<String> {
-    if fields.refresh_token_file.is_some() || fields.password_file.is_some() {
+    let is_given =
+        fields.refresh_token_file.is_some() || fields.password_file.is_some() || fields.shares_grant_of.is_some();
+    if is_given {
         return None;
     }
     let provider = providers
@@ -553,6 +552,7 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
         ("imap", endpoint(&account.imap)),
         ("smtp", endpoint(&account.smtp)),
         ("pop3", endpoint(&account.pop3)),
+        ("shares grant of", account.shares_grant_of.clone()),
         ("state", Some(state_label(account.state).to_owned())),
         (
             "last error",
@@ -560,9 +560,29 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
         ),
         ("next try", time(account.next_try)),
         ("token expires", time(account.expires)),
+        ("grant ends", time(account.grant_ends)),
         ("created", time(Some(account.created))),
         ("updated", time(Some(account.updated))),
     ])
+}
+
+/// A line for each step, and below one that failed what to do.
+fn verification(steps: &[VerifyStep]) -> Table {
+    let mut table = table(&["PROTOCOL", "STEP", "RESULT", "MS", "MESSAGE"]);
+    for step in steps {
+        table.add_row([
+            cell(step.protocol.map(Protocol::name)),
+            cell(Some(&step.name)),
+            result_cell(step.result),
+            Cell::new(step.ms).set_alignment(CellAlignment::Right),
+            cell(Some(&step.message)),
+        ]);
+        if let Some(remedy) = &step.remedy {
+            let remedy = Cell::new(format!("→ {}", clean(remedy)));
+            table.add_row([Cell::new(""), Cell::new(""), Cell::new(""), Cell::new(""), remedy]);
+        }
+    }
+    table
 }
 
 fn result_cell(result: StepResult) -> Cell {
@@ -596,6 +616,16 @@ mod tests {
             oauth2,
             protocols: vec![Protocol::Imap],
         }
+    }
+
+    #[test]
+    fn a_shared_grant_stands_in_the_place_of_one() {
+        let fields = Fields {
+            shares_grant_of: Some("alice@example.com".to_owned()),
+            ..Fields::default()
+        };
+        let body = Value::from(fields.body().unwrap());
+        assert_eq!(body, json!({"oauth2": {"sharesGrantOf": "alice@example.com"}}));
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Drop for Permit {
 }
 
 /// What counts as one client: an IPv4 address (IPv4-mapped ones included), or the network of an IPv6 address.
-fn client_of(address: IpAddr) -> IpAddr {
+pub fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! No protocol lives here: a relay watches its bytes through [`crate::proto::dialogue::Boundaries`] and does not know what
-//! for. `rustls` and the HTTP client are named here and nowhere else. Failures are values whose text
+//! for. `rustls`, the HTTP client and hyper's server are named here and nowhere else. Failures are values whose text
 //! tells an operator what to do; only `listener` logs on its own, since there is nobody to hand an accept error to.
 
 pub mod admission;
@@ -15,6 +15,7 @@ pub mod dial;
 pub mod dns;
 pub mod first_bytes;
 pub mod http;
+pub mod http_server;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod relay;

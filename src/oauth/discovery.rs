@@ -4,7 +4,8 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::answer::{Response, TokenError};
+use super::answer::Response;
+use super::error::TokenError;
 use super::is_url_allowed;
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
 

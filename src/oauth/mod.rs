@@ -1,6 +1,8 @@
 //! OAuth2 towards providers: what to ask their token endpoints, what their answers mean, and who they are.
 //!
-//! [`request`], [`answer`] and [`discovery`] are pure and meet no socket; [`client`] sends and receives. Who the providers are is configuration, presets included. Nothing here keeps a token: that is [`crate::account`]'s.
+//! [`request`], [`redirect`], [`answer`], [`identity`], [`device`], [`discovery`] and [`explain`] are pure and meet no socket; [`client`]
+//! sends and receives. Who the providers are is configuration, presets included. Nothing here keeps a token: that is
+//! [`crate::account`]'s.
 //!
 //! Everything that can go wrong is a [`TokenError`] whose kind says what a retry would need: nothing but time, another
 //! app configuration, or a person.
@@ -8,8 +10,14 @@
 pub mod answer;
 mod classify;
 pub mod client;
+pub mod device;
 pub mod discovery;
+mod error;
+pub mod explain;
+pub mod identity;
+pub mod redirect;
 pub mod request;
+mod text;
 
 use std::time::Duration;
 
@@ -19,7 +27,13 @@ use url::Url;
 use crate::config::{Provider, is_loopback_host};
 use crate::secret::SecretString;
 
-pub use answer::{TokenAnswer, TokenError, TokenErrorKind};
+pub use answer::{TokenAnswer, missing_scopes};
+pub use client::{CodeRequest, OAuthClient, PendingCode};
+pub use device::{DeviceCode, DevicePoll};
+pub use error::{TokenError, TokenErrorKind};
+pub use explain::{Explanation, GrantLife};
+pub use identity::Identity;
+pub use redirect::{Outcome, Redirect, RedirectError};
 
 /// What an account has to obtain an OAuth access token with; which of it counts is the provider's way of granting
 /// ([`crate::config::GrantType`]).
@@ -35,6 +49,15 @@ pub struct Basis {
     pub password: Option<SecretString>,
 }
 
+/// What came of giving a grant back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// The provider knows it no more.
+    Done,
+    /// The provider has no such thing (Microsoft): the owner ends it on the provider's pages, or it dies of disuse.
+    NotOffered,
+}
+
 /// Where OAuth access tokens come from: [`client::OAuthClient`], or a scripted provider in tests.
 #[async_trait]
 pub trait TokenSource: Send + Sync + 'static {
@@ -42,6 +65,19 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// Dropping the future may lose a rotated refresh token, so callers run it to its end.
     async fn obtain(&self, provider: &Provider, basis: &Basis, timeout: Duration) -> Result<TokenAnswer, TokenError>;
+
+    /// Gives the grant of `refresh_token` back to `provider` (RFC 7009). `timeout` bounds the whole exchange.
+    ///
+    /// # Errors
+    /// [`TokenError`], if the grant may still be good.
+    async fn revoke(
+        &self,
+        _provider: &Provider,
+        _refresh_token: &SecretString,
+        _timeout: Duration,
+    ) -> Result<Revocation, TokenError> {
+        Ok(Revocation::NotOffered)
+    }
 
     /// The configuration or the files that it names may have changed: forget what was derived from them.
     fn reload(&self) {}

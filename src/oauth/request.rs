@@ -1,57 +1,276 @@
-//! Builds token requests, without sending them.
+//! Builds the requests to a provider's endpoints, without sending them.
 //!
-//! The `oauth2` crate knows the forms (RFC 6749 §2.3.1, §6); it is handed an HTTP client that gives the finished request
-//! back instead of sending it, so that the crate's own reading of answers, which refuses what real providers send, is never
-//! reached, and so that a request can be tested as text.
+//! The `oauth2` crate knows the forms (RFC 6749 §2.3.1, §4, §6; RFC 7636; RFC 8628 §3.1); it is handed an HTTP client that
+//! gives the finished request back instead of sending it, so that the crate's own reading of answers, which refuses what real
+//! providers send, is never reached, and so that a request can be tested as text. Three forms are filled in here: the crate
+//! would poll for a device code in a loop of its own, revokes at https only, and knows no assertion as a grant.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{Method, Request, header};
 use oauth2::basic::BasicClient;
 use oauth2::{
-    AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RefreshToken, RequestTokenError, Scope,
-    SyncHttpClient, TokenUrl,
+    AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, DeviceAuthorizationUrl, ErrorResponse,
+    HttpRequest, HttpResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
+    Scope, StandardDeviceAuthorizationResponse, SyncHttpClient, TokenUrl,
 };
 use url::Url;
+use url::form_urlencoded::{self, byte_serialize};
 
 use crate::config::{ClientAuth, OAuthApp};
 use crate::secret::{ExposeSecret, SecretString};
 
-/// A finished request to a token endpoint. Debug output shows none of its content, which is secrets throughout.
+/// A finished request to an endpoint. Debug output shows none of its content, which is secrets throughout.
 pub struct TokenRequest {
     /// The request, body and all.
     pub http: HttpRequest,
 }
 
+/// The app as an endpoint gets to see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The app.
+    pub app: &'a OAuthApp,
+    /// What proves that it is the app, where it authenticates by assertions (RFC 7523 §2.2).
+    pub assertion: Option<&'a SecretString>,
+}
+
+/// An authorization request (RFC 6749 §4.1.1), and what its answer is checked with.
+#[derive(Debug, Clone)]
+pub struct Authorization {
+    /// Where the owner's browser goes.
+    pub url: Url,
+    /// What the answer must repeat: 256 bits.
+    pub state: SecretString,
+    /// What the code can be exchanged with (RFC 7636 §4.1): 256 bits.
+    pub verifier: SecretString,
+    /// What the id_token must repeat (OpenID Connect Core §3.1.2.1), where one is asked for.
+    pub nonce: Option<SecretString>,
+}
+
+/// The request that asks an owner for consent.
+pub fn authorization(
+    app: &OAuthApp,
+    authorize_url: &Url,
+    redirect_uri: &Url,
+    login_hint: Option<&str>,
+) -> Authorization {
+    let client = BasicClient::new(ClientId::new(app.client_id.clone()))
+        .set_auth_uri(AuthUrl::from_url(authorize_url.clone()))
+        .set_redirect_uri(RedirectUrl::from_url(redirect_uri.clone()));
+    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+    let scopes = consent_scopes(app);
+    let nonce = scopes.contains(&OPENID).then(random);
+    let mut request = client
+        .authorize_url(|| CsrfToken::new_random_len(RANDOM_BYTES))
+        .add_scopes(scopes.iter().map(|scope| Scope::new((*scope).to_owned())))
+        .set_pkce_challenge(challenge);
+    for (name, value) in &app.authorize_parameters {
+        request = request.add_extra_param(*name, *value);
+    }
+    // OpenID Connect Core §11: without it, a refresh token need not be given. Google and Microsoft, whose presets tell what
+    // they want, have their own ways.
+    let is_generic = app.authorize_parameters.is_empty() && app.identity_scopes.is_empty();
+    if is_generic && scopes.contains(&OPENID) && scopes.contains(&"offline_access") {
+        request = request.add_extra_param("prompt", "consent");
+    }
+    if let Some(nonce) = &nonce {
+        request = request.add_extra_param("nonce", nonce.expose_secret().to_owned());
+    }
+    if let Some(login_hint) = login_hint {
+        request = request.add_extra_param("login_hint", login_hint.to_owned());
+    }
+    let (url, state) = request.url();
+    Authorization {
+        url,
+        state: state.into_secret().into(),
+        verifier: verifier.into_secret().into(),
+        nonce,
+    }
+}
+
+/// The request that exchanges a code (RFC 6749 §4.1.3, RFC 7636 §4.5).
+///
+/// # Errors
+/// A message, if the app's values cannot be put into a request; so with the others.
+pub fn code_exchange(
+    caller: Caller<'_>,
+    token_url: &Url,
+    code: &SecretString,
+    verifier: &SecretString,
+    redirect_uri: &Url,
+) -> Result<TokenRequest, String> {
+    let client = caller.client().set_token_uri(TokenUrl::from_url(token_url.clone()));
+    let mut request = client
+        .exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()))
+        .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()))
+        .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(redirect_uri.clone())));
+    for (name, value) in caller.proof() {
+        request = request.add_extra_param(name, value);
+    }
+    handed_back(request.request(&HandBack))
+}
+
 /// The request that refreshes a grant (RFC 6749 §6) for `scopes`; none of them stands for the grant's own.
 ///
 /// # Errors
-/// A message, if the app's values cannot be put into a request.
+/// As [`code_exchange`].
 pub fn refresh(
-    app: &OAuthApp,
+    caller: Caller<'_>,
     token_url: &Url,
     refresh_token: &SecretString,
     scopes: &[String],
 ) -> Result<TokenRequest, String> {
-    let mut client = BasicClient::new(ClientId::new(app.client_id.clone()))
-        .set_token_uri(TokenUrl::from_url(token_url.clone()))
-        .set_auth_type(match app.client_auth {
-            ClientAuth::Basic => AuthType::BasicAuth,
-            ClientAuth::Post | ClientAuth::None | ClientAuth::PrivateKeyJwt => AuthType::RequestBody,
-        });
-    // A public client must not send a secret even if one is configured: Microsoft refuses it (AADSTS700025).
-    if let (ClientAuth::Post | ClientAuth::Basic, Some(secret)) = (app.client_auth, &app.client_secret) {
-        client = client.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()));
-    }
+    let client = caller.client().set_token_uri(TokenUrl::from_url(token_url.clone()));
     let token = RefreshToken::new(refresh_token.expose_secret().to_owned());
-    let outcome = client
+    let mut request = client
         .exchange_refresh_token(&token)
-        .add_scopes(scopes.iter().cloned().map(Scope::new))
-        .request(&HandBack);
-    match outcome {
-        Err(RequestTokenError::Request(request)) => Ok(request),
-        Err(_) | Ok(_) => Err("the app's settings do not make a valid request".to_owned()),
+        .add_scopes(scopes.iter().cloned().map(Scope::new));
+    for (name, value) in caller.proof() {
+        request = request.add_extra_param(name, value);
+    }
+    handed_back(request.request(&HandBack))
+}
+
+/// The request for a device code (RFC 8628 §3.1).
+///
+/// # Errors
+/// As [`code_exchange`].
+pub fn device_code(caller: Caller<'_>, device_url: &Url) -> Result<TokenRequest, String> {
+    let client = caller
+        .client()
+        .set_device_authorization_url(DeviceAuthorizationUrl::from_url(device_url.clone()));
+    let scopes = consent_scopes(caller.app);
+    let mut request = client
+        .exchange_device_code()
+        .add_scopes(scopes.iter().map(|scope| Scope::new((*scope).to_owned())));
+    for (name, value) in caller.proof() {
+        request = request.add_extra_param(name, value);
+    }
+    handed_back::<StandardDeviceAuthorizationResponse, _>(request.request(&HandBack))
+}
+
+/// The request that asks whether the owner has typed the code (RFC 8628 §3.4).
+///
+/// # Errors
+/// As [`code_exchange`].
+pub fn device_poll(caller: Caller<'_>, token_url: &Url, device_code: &SecretString) -> Result<TokenRequest, String> {
+    let grant_type = "urn:ietf:params:oauth:grant-type:device_code";
+    let parameters = [("grant_type", grant_type), ("device_code", device_code.expose_secret())];
+    form(Some(caller), token_url, &parameters)
+}
+
+/// The request that gives a refresh token back (RFC 7009 §2.1).
+///
+/// # Errors
+/// As [`code_exchange`].
+pub fn revocation(caller: Caller<'_>, url: &Url, refresh_token: &SecretString) -> Result<TokenRequest, String> {
+    let token = refresh_token.expose_secret();
+    form(
+        Some(caller),
+        url,
+        &[("token", token), ("token_type_hint", "refresh_token")],
+    )
+}
+
+impl<'a> Caller<'a> {
+    /// The `oauth2` crate's idea of the app.
+    fn client(self) -> BasicClient {
+        let client =
+            BasicClient::new(ClientId::new(self.app.client_id.clone())).set_auth_type(match self.app.client_auth {
+                ClientAuth::Basic => AuthType::BasicAuth,
+                ClientAuth::Post | ClientAuth::None | ClientAuth::PrivateKeyJwt => AuthType::RequestBody,
+            });
+        match self.secret() {
+            Some(secret) => client.set_client_secret(ClientSecret::new(secret.to_owned())),
+            None => client,
+        }
+    }
+
+    /// The app's secret, where it is to be sent.
+    fn secret(self) -> Option<&'a str> {
+        match self.app.client_auth {
+            ClientAuth::Post | ClientAuth::Basic => self.app.client_secret.as_ref().map(ExposeSecret::expose_secret),
+            // A public client must not send a secret even if one is configured: Microsoft refuses it (AADSTS700025).
+            ClientAuth::None | ClientAuth::PrivateKeyJwt => None,
+        }
+    }
+
+    /// The assertion's parameters (RFC 7523 §2.2).
+    fn proof(self) -> impl Iterator<Item = (&'static str, String)> {
+        let assertion = self.assertion.map(|assertion| assertion.expose_secret().to_owned());
+        assertion.into_iter().flat_map(|assertion| {
+            let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned();
+            [("client_assertion_type", kind), ("client_assertion", assertion)]
+        })
     }
 }
+
+/// The scopes that an owner is asked for, each once.
+fn consent_scopes(app: &OAuthApp) -> Vec<&str> {
+    let mut scopes: Vec<&str> = Vec::new();
+    for scope in app.scopes.iter().chain(&app.identity_scopes) {
+        if !scopes.contains(&scope.as_str()) {
+            scopes.push(scope);
+        }
+    }
+    scopes
+}
+
+/// A form for an endpoint, authenticated as `caller` (RFC 6749 §2.3.1), or not at all.
+fn form(caller: Option<Caller<'_>>, url: &Url, parameters: &[(&str, &str)]) -> Result<TokenRequest, String> {
+    let mut body = form_urlencoded::Serializer::new(String::new());
+    body.extend_pairs(parameters);
+    let mut request = Request::builder().method(Method::POST).uri(url.as_str());
+    request = request
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    if let Some(caller) = caller {
+        let (id, secret) = (&caller.app.client_id, caller.secret());
+        match (caller.app.client_auth, secret) {
+            (ClientAuth::Basic, Some(secret)) => {
+                let part = |part: &str| byte_serialize(part.as_bytes()).collect::<String>();
+                let credentials = STANDARD.encode(format!("{}:{}", part(id), part(secret)));
+                request = request.header(header::AUTHORIZATION, format!("Basic {credentials}"));
+            }
+            (_, secret) => {
+                body.append_pair("client_id", id);
+                body.extend_pairs(secret.map(|secret| ("client_secret", secret)));
+            }
+        }
+        body.extend_pairs(caller.proof());
+    }
+    match request.body(body.finish().into_bytes()) {
+        Ok(http) => Ok(TokenRequest { http }),
+        Err(_) => Err(INVALID.to_owned()),
+    }
+}
+
+fn handed_back<T, E>(outcome: Result<T, RequestTokenError<TokenRequest, E>>) -> Result<TokenRequest, String>
+where
+    E: ErrorResponse + 'static,
+{
+    match outcome {
+        Err(RequestTokenError::Request(request)) => Ok(request),
+        Err(_) | Ok(_) => Err(INVALID.to_owned()),
+    }
+}
+
+/// A value that nobody can guess.
+fn random() -> SecretString {
+    CsrfToken::new_random_len(RANDOM_BYTES).into_secret().into()
+}
+
+/// Bytes of what nobody may guess: as many as SHA-256 keeps of a verifier (RFC 7636 §7.1).
+const RANDOM_BYTES: u32 = 32;
+
+/// The scope that makes a request one of OpenID Connect.
+const OPENID: &str = "openid";
+
+const INVALID: &str = "the app's settings do not make a valid request";
 
 impl fmt::Debug for TokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,9 +313,13 @@ mod tests {
         }
     }
 
+    fn caller(app: &OAuthApp) -> Caller<'_> {
+        Caller { app, assertion: None }
+    }
+
     fn built(app: &OAuthApp) -> (String, Option<String>) {
         let url = Url::parse("https://id.example.com/token?tenant=1").unwrap();
-        let request = refresh(app, &url, &"r/1+&=".into(), &app.refresh_scopes).unwrap();
+        let request = refresh(caller(app), &url, &"r/1+&=".into(), &app.refresh_scopes).unwrap();
         assert_eq!(request.http.uri(), "https://id.example.com/token?tenant=1");
         assert_eq!(request.http.method(), "POST");
         assert_eq!(
@@ -139,7 +362,8 @@ mod tests {
     #[test]
     fn debug_output_shows_nothing_of_a_request() {
         let url = Url::parse("https://id.example.com/token").unwrap();
-        let request = refresh(&app(ClientAuth::Basic, Some("hunter2"), &[]), &url, &"r1".into(), &[]).unwrap();
+        let app = app(ClientAuth::Basic, Some("hunter2"), &[]);
+        let request = refresh(caller(&app), &url, &"r1".into(), &[]).unwrap();
         assert_eq!(
             format!("{request:?} {request}"),
             "TokenRequest([REDACTED]) the request, not sent"

@@ -1,6 +1,7 @@
 //! The routes of INTERFACE §4 and what stands before all of them.
 
 mod accounts;
+mod authorize;
 mod health;
 mod recognize;
 mod sessions;
@@ -8,9 +9,8 @@ mod tokens;
 mod usage;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +23,7 @@ use super::error::ApiError;
 use super::state::AdminState;
 use crate::clock;
 use crate::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_REQUEST_TIMEOUT};
+use crate::net::http_server::{log_outcome, route_of};
 
 /// What the handlers share.
 type Shared = State<Arc<AdminState>>;
@@ -40,6 +41,12 @@ pub(super) fn admin(state: Arc<AdminState>) -> Router {
             get(accounts::read).put(accounts::change).delete(accounts::remove),
         )
         .route("/v1/account/{account}/verify", post(accounts::verify))
+        .route(
+            "/v1/account/{account}/authorize",
+            post(authorize::begin).get(authorize::progress),
+        )
+        .route("/v1/authorize", post(authorize::complete))
+        .route("/v1/authentication/form", post(authorize::link))
         .route("/v1/token", post(tokens::create))
         .route("/v1/tokens", post(tokens::create).get(tokens::list))
         .route("/v1/token/{token}", delete(tokens::remove))
@@ -74,11 +81,7 @@ pub(super) fn metrics_only(state: Arc<AdminState>) -> Router {
 async fn gate(State(state): Shared, Extension(peer): Extension<Peer>, mut request: Request, next: Next) -> Response {
     let begun = clock::instant();
     let method = request.method().clone();
-    // The template, because the path itself may hold a token.
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unknown route".to_owned(), |path| path.as_str().to_owned());
+    let route = route_of(&request);
     let response = match authenticate(&state, peer, request.headers(), clock::now()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -86,7 +89,7 @@ async fn gate(State(state): Shared, Extension(peer): Extension<Peer>, mut reques
         }
         Err(error) => error.into_response(),
     };
-    log_outcome(&method, &route, response.status(), begun);
+    log_outcome("admin", &method, &route, response.status(), begun);
     response
 }
 
@@ -117,18 +120,6 @@ async fn run(request: Request, next: Next) -> Response {
             format!("no result within {} seconds", ADMIN_REQUEST_TIMEOUT.as_secs()),
         )
         .into_response(),
-    }
-}
-
-fn log_outcome(method: &Method, route: &str, status: StatusCode, begun: Instant) {
-    let duration_ms = clock::instant().duration_since(begun).as_millis();
-    let status = status.as_u16();
-    if status >= 500 {
-        tracing::warn!(%method, route, status, duration_ms, "admin request");
-    } else if method.is_safe() {
-        tracing::debug!(%method, route, status, duration_ms, "admin request");
-    } else {
-        tracing::info!(%method, route, status, duration_ms, "admin request");
     }
 }
 

@@ -38,6 +38,13 @@ impl Dovecot {
 
     /// As [`Dovecot::start`], with users who may also log in by password.
     pub async fn start_with_passwords(provider: &Provider, users: &[(&str, &str)]) -> Dovecot {
+        let endpoints = provider.endpoints();
+        Dovecot::start_asking(&endpoints.introspection_url, &endpoints.client_secret, users).await
+    }
+
+    /// As [`Dovecot::start_with_passwords`], with OAuth tokens that are known at an introspection endpoint (RFC 7662), where
+    /// Dovecot shows who it is by this secret.
+    pub async fn start_asking(introspection_url: &str, secret: &str, users: &[(&str, &str)]) -> Dovecot {
         require_installed(Path::new(DOVECOT));
         for service in ["imap", "pop3", "lmtp"] {
             require_installed(&Path::new("/usr/lib/dovecot").join(service));
@@ -54,15 +61,16 @@ impl Dovecot {
         write(&base.join("key.pem"), &leaf.key_pem);
         let passwords = users.iter().map(|(user, password)| format!("{user}:{password}\n"));
         write(&base.join("passwd"), &passwords.collect::<String>());
-        let endpoints = provider.endpoints();
-        let introspection = fill(
-            include_str!("../../testbed/dovecot/oauth2.conf.ext.in"),
-            &[
-                ("INTROSPECTION_URL", &endpoints.introspection_url),
-                ("CLIENT_SECRET", &endpoints.client_secret),
-            ],
-        );
-        write(&base.join("oauth2.conf.ext"), &introspection);
+        for (file, client, username_format) in INTROSPECTIONS {
+            let words = [
+                ("INTROSPECTION_URL", introspection_url),
+                ("CLIENT_ID", client),
+                ("CLIENT_SECRET", secret),
+                ("USERNAME_FORMAT", username_format),
+            ];
+            let introspection = fill(include_str!("../../testbed/dovecot/oauth2.conf.ext.in"), &words);
+            write(&base.join(file), &introspection);
+        }
         write(&base.join("dovecot.conf"), &configuration(base, owner, &doors));
         make_owned_directory(&base.join("mail"), owner);
 
@@ -325,6 +333,12 @@ fn make_owned_directory(path: &Path, owner: Option<(u32, u32)>) {
     }
 }
 
+/// The ways of asking about a token: the file, as which client, and what the user's name is compared in.
+const INTROSPECTIONS: [(&str, &str, &str); 3] = [
+    ("oauth2.conf.ext", "dovecot", "%Lu"),
+    ("oauth2-apps.conf.ext", "dovecot-apps", "any"),
+    ("oauth2-shared.conf.ext", "dovecot", "any"),
+];
 /// Not in the search path of users other than root.
 const DOVECOT: &str = "/usr/sbin/dovecot";
 /// Debian's `nobody` and `nogroup`: Dovecot refuses to read mail as root.

@@ -1,11 +1,12 @@
 //! What the end-to-end tests stand on: child processes that end with their test, free ports, a
-//! private certificate authority, the OAuth2 provider, Dovecot, Postfix, haproxy, Thunderbird, and
-//! small clients of the three protocols.
+//! private certificate authority, the OAuth2 provider, Dovecot, Postfix, haproxy, Thunderbird,
+//! Chromium, and small clients of the three protocols.
 //!
 //! Everything here panics on trouble, with the log of the process concerned: in a test a fault of
 //! the bed must be as loud as a fault of the proxy. Nothing here knows the proxy's own types.
 
 pub mod bed;
+pub mod browser;
 pub mod certs;
 pub mod desk;
 pub mod dovecot;
@@ -22,12 +23,15 @@ pub mod process;
 pub mod programs;
 pub mod protocol;
 pub mod provider;
+pub mod provider_options;
+pub mod recorded;
 pub mod shell;
 pub mod smtp;
 pub mod template;
 pub mod thunderbird;
 pub mod transcript;
 pub mod upstream;
+pub mod visitor;
 pub mod wire;
 
 use std::path::{Path, PathBuf};

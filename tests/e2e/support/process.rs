@@ -1,6 +1,6 @@
 //! Child processes that never outlive their test and whose output is at hand when a test fails.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -80,6 +80,15 @@ impl Process {
             Ok(Some(line)) => line,
             Ok(None) => panic!("{} ended too soon\n{}", self.name, self.log_tail()),
             Err(_) => panic!("{} did not say it in time\n{}", self.name, self.log_tail()),
+        }
+    }
+
+    /// Writes a line to standard input; for a process that takes orders there.
+    pub fn write_line(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("standard input is open");
+        let written = input.write_all(format!("{line}\n").as_bytes());
+        if let Err(error) = written {
+            panic!("{} takes no orders: {error}\n{}", self.name, self.log_tail());
         }
     }
 

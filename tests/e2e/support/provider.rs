@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::process::Process;
+pub use super::provider_options::{AppAuth, ClientAuth, ProviderOptions, Rotation, ServiceAccount};
 use super::{ports, project_file, require_installed};
 
 /// A running provider; it ends when dropped.
@@ -25,12 +26,7 @@ impl Provider {
         // An error means that another test of this process has installed it: the same one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client_auth = options.client_auth;
-        let options = json!({
-            "port": ports::free_port(),
-            "rotation": options.rotation,
-            "access_token_seconds": options.access_token_seconds,
-            "client_auth": options.client_auth,
-        });
+        let options = options.order(ports::free_port());
         let process = Process::spawn(
             "provider",
             Command::new(project_file("tests/testbed/node/node"))
@@ -138,8 +134,34 @@ impl Provider {
     }
 
     /// Every token request so far, oldest first, secrets included.
-    pub async fn requests(&self) -> Vec<TokenRequest> {
+    pub async fn requests(&self) -> Vec<Request> {
         self.order("log", json!({})).await
+    }
+
+    /// Every authorization request so far, which a browser brought, oldest first.
+    pub async fn authorization_requests(&self) -> Vec<Request> {
+        self.order("visits", json!({ "path": "/auth" })).await
+    }
+
+    /// Every request for a device code so far, oldest first.
+    pub async fn device_requests(&self) -> Vec<Request> {
+        self.order("visits", json!({ "path": "/device/auth" })).await
+    }
+
+    /// Every token that was given back so far, oldest first.
+    pub async fn revocations(&self) -> Vec<Request> {
+        self.order("visits", json!({ "path": "/token/revocation" })).await
+    }
+
+    /// Registers where the proxy's client may have users sent back to, beside paths of its on loopback.
+    pub async fn redirect_to(&self, uris: &[&str]) {
+        self.order::<Value>("options", json!({ "redirect_uris": uris })).await;
+    }
+
+    /// Changes how long the device codes issued from here on are good.
+    pub async fn device_codes_live(&self, seconds: u32) {
+        self.order::<Value>("options", json!({ "device_code_seconds": seconds }))
+            .await;
     }
 
     /// Refuses connections to the issuer until [`Provider::restart`]; those open are cut.
@@ -159,40 +181,38 @@ impl Provider {
     ///
     /// When no whole HTTP answer arrives.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Answer, reqwest::Error> {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
+        self.post_as_proxy(&self.endpoints.token_url, &form).await
+    }
+
+    /// Posts a form as the proxy's client, which shows who it is in the way that it is registered for.
+    ///
+    /// # Errors
+    ///
+    /// When no whole HTTP answer arrives.
+    pub async fn post_as_proxy(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, reqwest::Error> {
         let Endpoints {
-            token_url,
             client_id,
             client_secret,
             ..
         } = &self.endpoints;
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "refresh_token");
-        form.append_pair("refresh_token", refresh_token);
-        let mut request = self.http.post(token_url);
+        let mut form = form.to_vec();
+        let mut request = self.http.post(url);
         match self.client_auth {
             ClientAuth::Basic => request = request.basic_auth(client_id, Some(client_secret)),
-            ClientAuth::Post => {
-                form.append_pair("client_id", client_id);
-                form.append_pair("client_secret", client_secret);
-            }
-            ClientAuth::None => {
-                form.append_pair("client_id", client_id);
-            }
+            ClientAuth::Post => form.extend([("client_id", client_id.as_str()), ("client_secret", client_secret)]),
+            ClientAuth::None => form.push(("client_id", client_id)),
         }
-        let answer = request
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(form.finish())
-            .send()
-            .await?;
-        let status = answer.status().as_u16();
-        let retry_after = answer.headers().get("retry-after");
-        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = answer.text().await?;
-        Ok(Answer {
-            status,
-            retry_after,
-            body,
-        })
+        answer_to(request, &form).await
+    }
+
+    /// Posts a form as it is.
+    ///
+    /// # Errors
+    ///
+    /// When no whole HTTP answer arrives.
+    pub async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, reqwest::Error> {
+        answer_to(self.http.post(url), form).await
     }
 
     async fn order<T: DeserializeOwned>(&self, order: &str, body: Value) -> T {
@@ -212,57 +232,19 @@ impl Provider {
     }
 }
 
-/// How a provider starts; the default is an hour's access tokens and strict rotation.
-pub struct ProviderOptions {
-    /// What becomes of a refresh token that was used.
-    pub rotation: Rotation,
-    /// How long access tokens live.
-    pub access_token_seconds: u32,
-    /// How the proxy's client shows who it is.
-    pub client_auth: ClientAuth,
-}
-
-impl Default for ProviderOptions {
-    fn default() -> ProviderOptions {
-        ProviderOptions {
-            rotation: Rotation::Strict,
-            access_token_seconds: 3600,
-            client_auth: ClientAuth::Post,
-        }
-    }
-}
-
-/// How the proxy's client shows who it is at the token endpoint; no other way is accepted.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClientAuth {
-    /// The secret is a form parameter.
-    Post,
-    /// The secret is in an HTTP Basic header.
-    Basic,
-    /// A public client, without a secret.
-    None,
-}
-
-/// What becomes of a refresh token that was used.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rotation {
-    /// It stays the only one.
-    Off,
-    /// Each refresh gives a new one; the old ones stay good.
-    Lenient,
-    /// Each refresh gives a new one; the use of an old one revokes the whole grant.
-    Strict,
-}
-
 /// What the provider says when it is ready.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Endpoints {
     /// The issuer, which serves OpenID discovery.
     pub issuer: String,
+    /// Where a browser asks for consent.
+    pub authorize_url: String,
     /// The token endpoint, which the faults apply to.
     pub token_url: String,
+    /// Where a device asks for a code.
+    pub device_url: String,
+    /// Where tokens are given back.
+    pub revocation_url: String,
     /// Where Dovecot checks access tokens.
     pub introspection_url: String,
     /// Where orders are taken.
@@ -271,6 +253,8 @@ pub struct Endpoints {
     pub client_id: String,
     /// Its secret, which [`ClientAuth::None`] does without.
     pub client_secret: String,
+    /// The client that acts for itself; its secret, if it has one, is the same.
+    pub app_client_id: String,
 }
 
 /// A user's consent.
@@ -294,6 +278,8 @@ pub enum Fault {
     TemporarilyUnavailable,
     /// 401 `invalid_client`.
     InvalidClient,
+    /// 400 `slow_down`; of a device code it is meant, too: polled as fast as before it is refused again.
+    SlowDown,
     /// 429 with `Retry-After`, in seconds.
     TooManyRequests {
         /// The header's value.
@@ -361,26 +347,46 @@ pub struct Counters {
     pub in_flight_max: u32,
 }
 
-/// One token request, as it came in.
+/// One request, as it came in.
 #[derive(Debug, Deserialize)]
-pub struct TokenRequest {
+pub struct Request {
     /// The HTTP method.
     pub method: String,
+    /// The path with its query.
+    pub path: String,
     /// `authorization`, `content-type`, `accept` and `user-agent`, where given.
     pub headers: BTreeMap<String, String>,
-    /// The form's parameters.
+    /// The parameters of query and form.
     pub params: BTreeMap<String, String>,
-    /// Whose refresh token it was.
+    /// At the token endpoint: whose refresh token, code or password it was.
     pub user: Option<String>,
     /// The fault that it met.
     pub fault: Option<String>,
     /// The status of the answer; none while there is none, or when it was cut off.
     pub status: Option<u16>,
-    /// Whether the provider issued a token.
+    /// Whether the provider did what was asked: at the token endpoint, whether it issued a token.
     pub carried_out: bool,
 }
 
-/// An answer of the token endpoint.
+async fn answer_to(request: reqwest::RequestBuilder, form: &[(&str, &str)]) -> Result<Answer, reqwest::Error> {
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    body.extend_pairs(form);
+    let request = request
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(body.finish());
+    let answer = request.send().await?;
+    let status = answer.status().as_u16();
+    let retry_after = answer.headers().get("retry-after");
+    let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = answer.text().await?;
+    Ok(Answer {
+        status,
+        retry_after,
+        body,
+    })
+}
+
+/// An answer of the provider.
 #[derive(Debug)]
 pub struct Answer {
     /// The HTTP status.

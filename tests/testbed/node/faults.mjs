@@ -19,6 +19,7 @@ const CANNED = {
   invalid_grant: () => json(400, { error: 'invalid_grant', error_description: 'grant request is invalid' }),
   temporarily_unavailable: () => json(400, { error: 'temporarily_unavailable', error_description: 'try again later' }),
   invalid_client: () => json(401, { error: 'invalid_client', error_description: 'client authentication failed' }),
+  slow_down: () => json(400, { error: 'slow_down', error_description: 'you are polling too quickly' }),
   too_many_requests: (fault) => json(429, { error: 'slow_down' }, { 'retry-after': String(fault.retry_after ?? 1) }),
   server_error: () => json(500, { error: 'server_error', error_description: 'oops! something went wrong' }),
   html_200: () => html(200),

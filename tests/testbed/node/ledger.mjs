@@ -1,5 +1,5 @@
-// What the token endpoint has seen: every request with its parameters, secrets included, because the
-// tests assert on them, and the counts by which "one refresh for 200 logins" is shown.
+// What an endpoint has seen: every request with its parameters, secrets included, because the tests
+// assert on them, and the counts by which "one refresh for 200 logins" is shown.
 
 const HEADERS = ['authorization', 'content-type', 'accept', 'user-agent'];
 

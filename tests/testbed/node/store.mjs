@@ -40,9 +40,15 @@ export class Store {
     };
   }
 
-  /** Whose refresh token this is, also when it is used up; undefined for one never issued or revoked. */
-  userOfRefreshToken(value) {
-    return this.#entries.get(`RefreshToken:${value}`)?.accountId;
+  /**
+   * Who is behind a token request: the user whose refresh token, code or device code it brings, also when that is used
+   * up, or whose name; undefined where none of these was ever issued or it was revoked.
+   */
+  userBehind({ refresh_token: refreshToken, code, device_code: deviceCode, username }) {
+    const entry = this.#entries.get(`RefreshToken:${refreshToken}`)
+      ?? this.#entries.get(`AuthorizationCode:${code}`)
+      ?? this.#entries.get(`DeviceCode:${deviceCode}`);
+    return entry ? entry.accountId : username;
   }
 
   /** Removes one access token. Says how many there were: 0 or 1. */

@@ -39,25 +39,24 @@ pub struct CertificateNames {
 }
 
 impl CertificateNames {
-    /// This machine's own names (`localhost`, 127.0.0.1, ::1), `hostname` if it is one that a client could check, and those
-    /// of `addresses` that name an address.
-    pub fn new(hostname: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+    /// This machine's own names (`localhost`, 127.0.0.1, ::1), those of `hosts` that a client could check, and those of
+    /// `addresses` that name an address.
+    pub fn new<'a>(hosts: impl IntoIterator<Item = &'a str>, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut names = Self {
             hosts: BTreeSet::from([LOCALHOST.to_owned()]),
             addresses: BTreeSet::from([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
         };
-        let hostname = hostname
-            .trim_matches(['[', ']'])
-            .trim_end_matches('.')
-            .to_ascii_lowercase();
-        match ServerName::try_from(hostname.as_str()) {
-            Ok(ServerName::DnsName(_)) => {
-                names.hosts.insert(hostname);
+        for host in hosts {
+            let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
+            match ServerName::try_from(host.as_str()) {
+                Ok(ServerName::DnsName(_)) => {
+                    names.hosts.insert(host);
+                }
+                Ok(ServerName::IpAddress(address)) => {
+                    names.addresses.insert(address.into());
+                }
+                _ => {}
             }
-            Ok(ServerName::IpAddress(address)) => {
-                names.addresses.insert(address.into());
-            }
-            _ => {}
         }
         names.addresses.extend(addresses);
         names.addresses.retain(|address| !address.is_unspecified());

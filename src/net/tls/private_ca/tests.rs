@@ -21,7 +21,7 @@ fn start() -> Timestamp {
 }
 
 fn names(hostname: &str) -> CertificateNames {
-    CertificateNames::new(hostname, ["192.0.2.7".parse().unwrap(), "0.0.0.0".parse().unwrap()])
+    CertificateNames::new([hostname], ["192.0.2.7".parse().unwrap(), "0.0.0.0".parse().unwrap()])
 }
 
 /// A state directory with an authority in it.

@@ -1,0 +1,114 @@
+//! One login at an upstream without a client: what `account verify` does, and what shows that a consent opens the mailbox.
+//!
+//! How it fails: as a session's login would, by [`Fault`]; a refusal carries the upstream's own words. Nothing is reported to
+//! the account's supervisor here, for the account may not exist yet.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::Services;
+use super::open::{self, Leg};
+use crate::account::{Place, UpstreamTarget};
+use crate::fault::Fault;
+use crate::limits::CLOSE_DRAIN;
+use crate::proto::dialogue::UpstreamStep;
+use crate::proto::{self, CredentialSecret, Protocol};
+use crate::store::AccountRecord;
+
+/// A leg on which a login succeeded.
+pub(super) struct LoggedIn {
+    /// The connection.
+    pub(super) leg: Leg,
+    /// What the upstream has sent behind its answer.
+    pub(super) surplus: Bytes,
+}
+
+/// Logs in once with `secret` where `account`'s mailbox is for `protocol`, and leaves again. `account` need not be stored: it
+/// is the record as it would be. Takes as long as connecting, TLS and a login may take, each with its own limit. Dropping the
+/// future closes the connection.
+///
+/// # Errors
+/// [`FaultKind::ProtocolNotOffered`](crate::fault::FaultKind::ProtocolNotOffered),
+/// [`FaultKind::UpstreamRefused`](crate::fault::FaultKind::UpstreamRefused), and temporary trouble.
+pub async fn try_login(
+    services: &Services,
+    account: &AccountRecord,
+    protocol: Protocol,
+    secret: CredentialSecret,
+) -> Result<(), Fault> {
+    let config = services.config();
+    // Which grant of the account's this is, nobody asks: what comes of it is not reported.
+    let target = Place::find(account, &config, protocol)?.with_secret(secret, 0);
+    let limit = config.limits.upstream_connect_timeout;
+    let leg = Box::pin(open::open(&target, protocol, &services.trust, limit)).await?;
+    let logged_in = log_in(services, protocol, leg, &target, config.limits.login_timeout).await?;
+    leave(logged_in.leg, protocol).await;
+    Ok(())
+}
+
+/// Logs in on an open leg, with STARTTLS where the endpoint wants it.
+///
+/// # Errors
+/// [`FaultKind::UpstreamRefused`](crate::fault::FaultKind::UpstreamRefused), and temporary trouble, which is what no answer
+/// after `within` is too.
+pub(super) async fn log_in(
+    services: &Services,
+    protocol: Protocol,
+    leg: Leg,
+    target: &UpstreamTarget,
+    within: Duration,
+) -> Result<LoggedIn, Fault> {
+    // Boxed: the handshake of a STARTTLS is a part of it, and this future becomes part of others.
+    let conversation = Box::pin(converse(services, protocol, leg, target));
+    let answered = timeout(within, conversation).await;
+    answered.unwrap_or_else(|_| Err(Fault::unavailable("the upstream did not answer in time")))
+}
+
+/// Takes leave on a leg where nothing is going on. An upstream that does not hang up is not waited for.
+pub(super) async fn leave(leg: Leg, protocol: Protocol) {
+    let words: &[u8] = match protocol {
+        Protocol::Imap => b"Z LOGOUT\r\n",
+        Protocol::Smtp | Protocol::Pop3 => b"QUIT\r\n",
+    };
+    leg.stream.part(words, CLOSE_DRAIN).await;
+}
+
+async fn converse(
+    services: &Services,
+    protocol: Protocol,
+    mut leg: Leg,
+    target: &UpstreamTarget,
+) -> Result<LoggedIn, Fault> {
+    let config = services.config();
+    let limit = config.limits.upstream_connect_timeout;
+    let mut dialogue = proto::upstream_dialogue(protocol, &config.server.hostname, open::ready(target));
+    let mut buffer = open::buffer();
+    loop {
+        while let Some(step) = dialogue.poll_step() {
+            match step {
+                UpstreamStep::Send(bytes) => open::send(&mut leg.stream, &bytes).await.map_err(Fault::unavailable)?,
+                UpstreamStep::Secure => {
+                    let host = &target.endpoint.host;
+                    leg = open::secure(leg, &target.provider, host, &services.trust, limit).await?;
+                    dialogue.handle_secured();
+                }
+                UpstreamStep::Challenged(challenge) => {
+                    tracing::debug!(%challenge, "the upstream explained its refusal");
+                }
+                UpstreamStep::Learned(extensions) => services.extensions.learn(target, &extensions),
+                UpstreamStep::LoggedIn(greeted) => {
+                    let surplus = greeted.surplus;
+                    return Ok(LoggedIn { leg, surplus });
+                }
+                UpstreamStep::Failed(fault) => return Err(fault),
+            }
+        }
+        match leg.stream.read(&mut buffer).await.map_err(Fault::unavailable)? {
+            0 => dialogue.handle_eof(),
+            count => dialogue.handle_bytes(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The public side's socket: opening it, accepting, and the life of a connection.
+//!
+//! A connection is good for one request, and everything about it is bounded in time, so that it cannot be held: the
+//! handshake, the header, the body, the request, and the whole. Connections are counted in all and, where the client is not
+//! a trusted proxy, for each address.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::{Extension, Router};
+use ipnet::IpNet;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+use url::Url;
+
+use super::port::ConsentPort;
+use super::routes::{Peer, Public, router};
+use crate::config;
+use crate::limits::{
+    CLOSE_DRAIN, WEB_CONNECTION_LIFE, WEB_CONNECTIONS_MAX, WEB_CONNECTIONS_PER_IP_MAX, WEB_HEADER_BYTES_MAX,
+    WEB_INPUT_TIMEOUT, WEB_STOP_GRACE,
+};
+use crate::net::admission::{Admission, AdmissionLimits, Permit, Refusal};
+use crate::net::http_server::{Bounds, Reuse, serve_connection};
+use crate::net::listener::{self, Admitted, Arrival, accept_until};
+use crate::net::tls::ServerTls;
+
+/// The public side's socket, open but not yet served.
+#[derive(Debug)]
+pub struct Bound {
+    socket: TcpListener,
+    address: SocketAddr,
+    tls: Option<ServerTls>,
+    public_url: Url,
+    trusted_proxies: Vec<IpNet>,
+}
+
+/// Why `web.listen` cannot be listened on. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("web.listen: {0}")]
+pub struct BindError(#[from] listener::BindError);
+
+impl Bound {
+    /// Opens `web.listen`, to be served with `tls` or, without it, in clear. `None` where the public side is turned off.
+    ///
+    /// # Errors
+    /// If the address cannot be had.
+    pub fn open(settings: &config::Web, tls: Option<ServerTls>) -> Result<Option<Self>, BindError> {
+        let (Some(listen), Some(public_url)) = (settings.listen, settings.public_url.clone()) else {
+            return Ok(None);
+        };
+        let bound = listener::bind(&[listen])?;
+        Ok(bound.sockets.into_iter().next().map(|(address, socket)| Self {
+            socket,
+            address,
+            tls,
+            public_url,
+            trusted_proxies: settings.trusted_proxies.clone(),
+        }))
+    }
+
+    /// Where; a port of 0 has become a real one.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether TLS is spoken here.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// How browsers reach it.
+    pub fn public_url(&self) -> &Url {
+        &self.public_url
+    }
+}
+
+/// Serves until `stop` becomes true (or its sender is gone); then lets consents in progress go on for [`WEB_STOP_GRACE`].
+pub async fn serve(bound: Bound, consent: Arc<dyn ConsentPort>, stop: watch::Receiver<bool>) {
+    let Bound {
+        socket,
+        tls,
+        public_url,
+        trusted_proxies,
+        ..
+    } = bound;
+    let public = Arc::new(Public::new(&public_url, trusted_proxies.clone(), consent));
+    let door = Door {
+        tls,
+        router: router(Arc::clone(&public)),
+        shares: Shares::new(trusted_proxies),
+        stop: stop.clone(),
+    };
+    // What waits in the channel has been admitted, so it is bounded as the connections are.
+    let (arrive, mut arrived) = mpsc::unbounded_channel();
+    let everybody = Admission::new(AdmissionLimits {
+        sessions_max: WEB_CONNECTIONS_MAX,
+        sessions_per_ip_max: WEB_CONNECTIONS_MAX,
+    });
+    let mut accepting = std::pin::pin!(accept_until(socket, everybody, Vec::new(), stop, move |arrival| {
+        // The receiver is gone at the end only.
+        let _ = arrive.send(arrival);
+    }));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = &mut accepting => break,
+            Some(_) = connections.join_next() => {}
+            Some(arrival) = arrived.recv() => {
+                if let Arrival::Admitted(admitted) = arrival {
+                    connections.spawn(door.clone().receive(admitted));
+                } else {
+                    tracing::debug!("a connection to the public side is refused: there are too many");
+                }
+            }
+        }
+    }
+    let deadline = Instant::now() + WEB_STOP_GRACE;
+    let _ = timeout_at(deadline, public.idle()).await;
+    // Answers are on their way by now. Whoever is still sending a request is cut when the set is dropped.
+    let ended = async { while connections.join_next().await.is_some() {} };
+    let _ = timeout(CLOSE_DRAIN, ended).await;
+    // One may have been completed just before that.
+    let _ = timeout_at(deadline, public.idle()).await;
+}
+
+/// What every connection comes through.
+#[derive(Clone)]
+struct Door {
+    tls: Option<ServerTls>,
+    router: Router,
+    shares: Shares,
+    stop: watch::Receiver<bool>,
+}
+
+impl Door {
+    /// One connection, from its beginning to its end.
+    async fn receive(self, admitted: Admitted) {
+        let peer = admitted.remote.ip();
+        let _share = match self.shares.take(&admitted) {
+            Ok(share) => share,
+            Err(refusal) => {
+                tracing::debug!(%peer, reason = refusal.label(), "a connection to the public side is refused");
+                return;
+            }
+        };
+        let Admitted { tcp, permit, .. } = admitted;
+        let _permit = permit;
+        let life = async {
+            let stream = match &self.tls {
+                Some(tls) => match tls.accept(tcp, WEB_INPUT_TIMEOUT).await {
+                    Ok(stream) => stream,
+                    Err(error) => return tracing::debug!(%peer, %error, "a browser failed the TLS handshake"),
+                },
+                None => tcp.into(),
+            };
+            let router = self.router.layer(Extension(Peer(peer)));
+            serve_connection(stream, router, BOUNDS, self.stop).await;
+        };
+        if timeout(WEB_CONNECTION_LIFE, Box::pin(life)).await.is_err() {
+            tracing::debug!(%peer, "a connection to the public side is cut: it took too long");
+        }
+    }
+}
+
+/// The connections of each client address. A trusted proxy brings everybody's, and is not counted.
+#[derive(Clone)]
+struct Shares {
+    trusted_proxies: Vec<IpNet>,
+    counted: Admission,
+}
+
+impl Shares {
+    fn new(trusted_proxies: Vec<IpNet>) -> Self {
+        Self {
+            trusted_proxies,
+            counted: Admission::new(AdmissionLimits {
+                sessions_max: WEB_CONNECTIONS_MAX,
+                sessions_per_ip_max: WEB_CONNECTIONS_PER_IP_MAX,
+            }),
+        }
+    }
+
+    fn take(&self, admitted: &Admitted) -> Result<Option<Permit>, Refusal> {
+        let peer = admitted.remote.ip();
+        if self.trusted_proxies.iter().any(|range| range.contains(&peer)) {
+            return Ok(None);
+        }
+        self.counted.reserve()?.admit(peer).map(Some)
+    }
+}
+
+const BOUNDS: Bounds = Bounds {
+    header_bytes_max: WEB_HEADER_BYTES_MAX,
+    header_timeout: WEB_INPUT_TIMEOUT,
+    reuse: Reuse::Never,
+};
