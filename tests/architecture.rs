@@ -27,6 +27,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("net", &["limits", "clock", "proto"]),
     // Token requests trust whom upstream legs trust.
     ("oauth", &["limits", "secret", "clock", "config", "net"]),
+    // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
+    ("recognize", &["limits", "proto", "config", "net"]),
     (
         "account",
         &[
@@ -52,6 +54,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("fjall", &["src/store/embedded/"]),
     ("reqwest", &["src/net/http.rs"]),
+    ("hickory_resolver", &["src/net/dns.rs"]),
+    ("roxmltree", &["src/recognize/autoconfig.rs"]),
     ("oauth2", &["src/oauth/request.rs"]),
     (
         "axum",

@@ -9,6 +9,7 @@ use super::test_support::{Daemon, ROOT_TOKEN, login, session, step};
 use super::types::StepResult;
 use crate::clock::Timestamp;
 use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::net::dns::test_support::{NameServer, mx, srv};
 use crate::secret::ExposeSecret;
 use crate::store::{AccountError, AccountState, StoreError};
 
@@ -189,6 +190,107 @@ async fn new_credentials_replace_the_old_ones_and_end_needs_authorization() {
         .done(Method::PUT, "/v1/account/a", Some(json!({"disabled": false})))
         .await;
     assert_eq!(changed["state"], "new");
+}
+
+#[tokio::test]
+async fn an_address_is_recognised_and_servers_that_its_domain_names_are_only_told() {
+    let names = NameServer::start(vec![
+        mx("customer.test", 10, "aspmx.l.google.com."),
+        srv("_imaps._tcp.own.test", (0, 1, 993), "imap.own.test."),
+    ])
+    .await;
+    let daemon = Daemon::start_with_dns(names.dns()).await;
+    let recognized = async |email: &str| {
+        let path = format!("/v1/recognize?email={email}");
+        daemon.done(Method::GET, &path, None).await
+    };
+    assert_eq!(
+        recognized("user%40Example.com").await,
+        json!({
+            "email": "user@Example.com", "provider": "example", "how": "domain", "found": "example.com is provider example's",
+            "configured": true, "oauth2": true, "passwords": true,
+        })
+    );
+    let mut customer = recognized("user@customer.test").await;
+    assert!(customer["advice"].take().as_str().unwrap().contains("app password"));
+    assert_eq!(
+        customer,
+        json!({
+            "email": "user@customer.test", "provider": "google", "how": "mx",
+            "found": "customer.test is Google's (MX aspmx.l.google.com)",
+            "configured": true, "oauth2": false, "passwords": true, "advice": null,
+        })
+    );
+    assert_eq!(
+        recognized("user@own.test").await,
+        json!({
+            "email": "user@own.test", "provider": null, "how": "srv",
+            "found": "own.test names its servers in DNS (SRV): imap imap.own.test:993",
+            "configured": false, "oauth2": false, "passwords": true,
+            "imap": {"host": "imap.own.test", "port": 993, "tls": "implicit"},
+        })
+    );
+    assert_eq!(recognized("user@none.test").await["how"], "none");
+    for (path, message) in [
+        ("/v1/recognize", "email: expected an address such as user@example.com"),
+        (
+            "/v1/recognize?email=nobody",
+            "email: expected an address such as user@example.com",
+        ),
+        ("/v1/recognize?email=a@b.test&x=1", "x: unknown parameter"),
+    ] {
+        let refused = error(400, "Bad Request", "invalid_request", message);
+        assert_eq!(daemon.ask(Method::GET, path, None).await, refused);
+    }
+    daemon.add_account("a", None).await;
+    let (token, _) = daemon.add_token("a", &["api"]).await;
+    let reply = daemon
+        .ask_tcp(Method::GET, "/v1/recognize?email=a@b.test", Some(&token), "")
+        .await;
+    assert_eq!(reply.status, 403, "{}", reply.body);
+}
+
+#[tokio::test]
+async fn an_account_without_a_provider_gets_the_one_that_its_address_tells() {
+    let names = NameServer::start(vec![
+        mx("customer.test", 10, "aspmx.l.google.com."),
+        mx("office.test", 10, "office-test.mail.protection.outlook.com."),
+        srv("_imaps._tcp.own.test", (0, 1, 993), "imap.own.test."),
+    ])
+    .await;
+    let daemon = Daemon::start_with_dns(names.dns()).await;
+    for (body, provider) in [
+        (json!({"account": "user@example.com"}), "example"),
+        (
+            json!({"account": "b", "email": "user@customer.test", "password": "p"}),
+            "google",
+        ),
+    ] {
+        let created = daemon.done(Method::POST, "/v1/account", Some(body)).await;
+        let path = format!("/v1/account/{}", created["account"].as_str().unwrap());
+        assert_eq!(daemon.done(Method::GET, &path, None).await["provider"], provider);
+    }
+    for (body, wanted) in [
+        (
+            json!({"account": "c"}),
+            "provider: is needed where there is no e-mail address to tell it by",
+        ),
+        (json!({"account": "c", "email": "nobody"}), "email: expected an address"),
+        (
+            json!({"account": "c", "email": "user@office.test"}),
+            "provider: office.test is Microsoft's (MX office-test.mail.protection.outlook.com), but 'microsoft' is not \
+             configured. It takes no passwords",
+        ),
+        // Servers that DNS names are no provider.
+        (
+            json!({"account": "c", "email": "user@own.test", "password": "p"}),
+            "provider: own.test is no known provider's, neither by name nor by its MX records",
+        ),
+    ] {
+        let (status, answer) = daemon.ask(Method::POST, "/v1/account", Some(body)).await;
+        let message = answer["message"].as_str().unwrap();
+        assert!(status == 400 && message.starts_with(wanted), "{message}");
+    }
 }
 
 #[tokio::test]

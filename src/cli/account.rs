@@ -481,7 +481,9 @@ fn credential_steps(
     finding: Option<&RecognitionView>,
     providers: &[ProviderView],
 ) -> Option<String> {
-    if fields.refresh_token_file.is_some() || fields.password_file.is_some() {
+    let is_given =
+        fields.refresh_token_file.is_some() || fields.password_file.is_some() || fields.shares_grant_of.is_some();
+    if is_given {
         return None;
     }
     let provider = providers
