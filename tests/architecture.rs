@@ -34,6 +34,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "hooks",
+        &["limits", "secret", "clock", "config", "store", "net", "account"],
+    ),
+    (
         "connection",
         &[
             "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net", "access",
@@ -69,10 +73,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["src/net/"]),
     ("tokio_rustls", &["src/net/"]),
     ("rcgen", &["src/net/tls/private_ca", "src/demo/mod.rs"]),
-    ("x509_parser", &["src/net/tls/private_ca"]),
+    ("x509_parser", &["src/net/tls/private_ca", "src/net/tls/chain.rs"]),
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
+    ("hmac", &["src/hooks/webhook.rs"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),
     ("tracing_subscriber", &["src/telemetry.rs"]),

@@ -5,32 +5,34 @@
 //! marks its slot as retired; whoever finds a retired slot looks into the map again. A question that meets a supervisor just
 //! ending is dropped with its mailbox, its asker notices, and asks again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef, ActorStatus, RpcReplyPort};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::AccountStatus;
+use super::notice::Notice;
 use super::sessions::{LiveSession, Register, SessionLease};
 use super::supervisor::{AccountSupervisor, Message, Purpose, Setup};
 use super::target::UpstreamTarget;
 use super::writes::{Credentials, Order, Replacement};
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
-use crate::limits::REFRESHES_PER_PROVIDER_MAX;
+use crate::limits::{NOTICES_MAX, REFRESHES_PER_PROVIDER_MAX, REVOCATIONS_MAX};
 use crate::oauth::TokenSource;
-use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
+use crate::proto::{CredentialSecret, Protocol};
 use crate::store::{AccountRecord, AccountSecrets, SharedStore, StoreError, TokenId};
 
 /// All accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What supervisors and their root have in common.
@@ -42,6 +44,11 @@ pub(super) struct Shared {
     limiters: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// The accounts with a grant that the disk has refused.
     unsaved: Mutex<BTreeSet<String>>,
+    /// The accounts whose grant ends soon, and when.
+    ending: Mutex<BTreeMap<String, Timestamp>>,
+    notices: broadcast::Sender<Notice>,
+    /// What bounds the grants that are being given back.
+    pub(super) revocations: Semaphore,
     is_draining: AtomicBool,
 }
 
@@ -65,7 +72,7 @@ enum Occupant {
 
 /// Why a question got no answer.
 #[derive(Debug)]
-enum Unanswered {
+pub(super) enum Unanswered {
     UnknownAccount,
     Store(StoreError),
     Draining,
@@ -83,6 +90,9 @@ impl Accounts {
             slots: Mutex::default(),
             limiters: Mutex::default(),
             unsaved: Mutex::default(),
+            ending: Mutex::default(),
+            notices: broadcast::Sender::new(NOTICES_MAX),
+            revocations: Semaphore::new(REVOCATIONS),
             is_draining: AtomicBool::new(false),
         });
         tokio::spawn(watch_config(Arc::downgrade(&shared), config));
@@ -167,7 +177,8 @@ impl Accounts {
     }
 
     /// Changes an account, durably, and its credentials where `secrets` are given, which ends `needs-authorization` and any
-    /// back-off. The record's state matters only for disabling and enabling; else the account's own is kept.
+    /// back-off. The record's state matters only for disabling and enabling, and where it comes with new credentials as active,
+    /// because a login has proved them; else the account's own is kept.
     ///
     /// # Errors
     /// As [`crate::store::Store::replace_account`].
@@ -184,7 +195,8 @@ impl Accounts {
         self.ask(&account, ORDER_TIMEOUT, order).await?
     }
 
-    /// Deletes an account with its access tokens, durably, and ends its sessions. Returns the ids of those tokens.
+    /// Deletes an account with its access tokens, durably, and ends its sessions. Its grant is given back to the provider, which is
+    /// not waited for. Returns the ids of the tokens.
     ///
     /// # Errors
     /// As [`crate::store::Store::remove_account`].
@@ -206,20 +218,46 @@ impl Accounts {
     /// # Errors
     /// [`StoreError::NotFound`], and what the store says.
     pub async fn status(&self, account: &str) -> Result<AccountStatus, StoreError> {
+        let store = &self.shared.store;
+        let record = store.account(account).await?.ok_or(StoreError::NotFound("account"))?;
+        let owner = record.shares_grant_of.clone();
+        let own = self.own_status(record).await?;
+        let Some(owner) = owner else { return Ok(own) };
+        match store.account(&owner).await? {
+            Some(owner) => Ok(own.sharing(self.own_status(owner).await?)),
+            None => Ok(own),
+        }
+    }
+
+    async fn own_status(&self, record: AccountRecord) -> Result<AccountStatus, StoreError> {
+        let account = record.account.as_str();
         if let Some(supervisor) = self.running(account)
             && let Ok(CallResult::Success(status)) = supervisor.call(Message::Status, Some(ORDER_TIMEOUT)).await
         {
             return Ok(status);
         }
         let store = &self.shared.store;
-        let record = store.account(account).await?.ok_or(StoreError::NotFound("account"))?;
         let secrets = store.account_secrets(account).await?.unwrap_or_default();
+        let grant = secrets.grant.unwrap_or_default();
         Ok(AccountStatus {
             state: record.state,
             last_error: record.last_error,
             next_try: None,
-            expires: secrets.grant.and_then(|grant| grant.expires),
+            expires: grant.expires,
+            scope: grant.scope,
+            grant_ends: grant.ends,
         })
+    }
+
+    /// News of accounts from now on. Whoever falls behind by [`NOTICES_MAX`] loses the oldest.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.shared.notices.subscribe()
+    }
+
+    /// The accounts whose grants end soon, in the order of their ids, as far as they have been looked at since the start.
+    pub fn ending(&self) -> Vec<(String, Timestamp)> {
+        let ending = lock(&self.shared.ending);
+        ending.iter().map(|(account, ends)| (account.clone(), *ends)).collect()
     }
 
     /// Whether everything that must not be lost is on disk. `Err` says what is not, for `/readyz`.
@@ -253,10 +291,15 @@ impl Accounts {
             supervisor.stop(None);
         });
         futures_util::future::join_all(drains).await;
+        // Whoever has all permits knows that nobody gives a grant back any more.
+        let given_back = self.shared.revocations.acquire_many(REVOCATIONS_MAX);
+        if tokio::time::timeout(timeout, given_back).await.is_err() {
+            tracing::warn!("the grants of removed accounts could not all be given back in time");
+        }
     }
 
     /// Asks an account's supervisor, and once more if it was just ending.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         account: &str,
         timeout: Duration,
@@ -272,6 +315,43 @@ impl Accounts {
             }
         }
         Err(Unanswered::Defect)
+    }
+
+    /// What an account presents that shares the grant of `owner`.
+    pub(super) async fn lend(&self, owner: &str, refused: Option<u64>) -> Result<CredentialSecret, Fault> {
+        let question = |reply| Message::Lend { refused, reply };
+        match self.ask(owner, self.login_timeout(), question).await {
+            Ok(lent) => lent,
+            Err(Unanswered::UnknownAccount) => Err(Fault::with_detail(
+                FaultKind::AuthorizationGone,
+                format!("the account '{owner}', whose grant is shared, is gone"),
+            )),
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    /// The accounts that have `shared` in common.
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// The configuration in effect.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.shared.config()
+    }
+
+    /// Where accounts are kept.
+    pub(super) fn store(&self) -> &SharedStore {
+        &self.shared.store
+    }
+
+    /// Takes note of what the store says of an account's end, unless a supervisor knows better.
+    pub(super) fn note_ending(&self, account: &str, ends: Option<Timestamp>) {
+        if self.running(account).is_none() {
+            self.shared.note_ending(account, ends);
+        }
     }
 
     async fn ask_credential(
@@ -395,6 +475,22 @@ impl Shared {
         }
     }
 
+    /// When an account's grant ends, if that is soon.
+    pub(super) fn note_ending(&self, account: &str, ends: Option<Timestamp>) {
+        let mut ending = lock(&self.ending);
+        if let Some(ends) = ends {
+            ending.insert(account.to_owned(), ends);
+        } else if !ending.is_empty() {
+            ending.remove(account);
+        }
+    }
+
+    /// Tells whoever listens.
+    pub(super) fn publish(&self, notice: Notice) {
+        // An error says that nobody does.
+        let _ = self.notices.send(notice);
+    }
+
     /// Takes a slot out of the map, so that its supervisor can end.
     pub(super) fn retire(&self, account: &str, slot: &Arc<Slot>) {
         *lock(&slot.occupant) = Occupant::Retired;
@@ -469,6 +565,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change under these locks is a single call, so that a panic beside it leaves them whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// [`REVOCATIONS_MAX`], as the semaphore counts.
+const REVOCATIONS: usize = REVOCATIONS_MAX as usize;
 
 /// How often a supervisor is looked for that ends just when it is asked.
 const ATTEMPTS_MAX: usize = 4;

@@ -1,7 +1,7 @@
 //! The admin API: HTTP/1.1 and JSON on a Unix socket, and the same on `admin.listen` (INTERFACE §4).
 //!
 //! This room alone names the web framework. It holds no state of its own but whose turn it is to change an account: it reads
-//! and changes the store, and asks the accounts and the live sessions through the two ports of [`state`].
+//! and changes the store, and asks the accounts, the live sessions and who knows providers through the ports of [`state`].
 //!
 //! ```text
 //! socket ──Peer──> serve ──> gate: who calls? ──Caller──> routes ──> store, AccountControl, SessionControl
@@ -19,7 +19,6 @@ pub mod state;
 pub mod types;
 
 mod auth;
-mod changes;
 mod extract;
 mod routes;
 #[cfg(test)]
@@ -28,6 +27,5 @@ pub(crate) mod test_support;
 mod tests;
 mod validate;
 
-pub use changes::Changes;
 pub use serve::{Sockets, serve};
-pub use state::{AccountControl, AdminState, SessionControl};
+pub use state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};

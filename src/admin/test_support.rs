@@ -12,16 +12,23 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use url::Url;
 
-use super::changes::Changes;
 use super::serve::{Sockets, serve};
-use super::state::{AccountControl, AdminState, SessionControl};
-use super::types::{CertificateAuthorityView, ListenerView, SessionView, StepResult, VerifyStep, WebView};
+use super::state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};
+use super::types::{
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, VerifyStep, WebView,
+};
 use crate::account::AccountStatus;
+use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
 use crate::config::{self, Config, ListenerTls, ProcessEnvironment};
 use crate::metrics::render::Exposition;
+use crate::net::dns::Dns;
+use crate::net::http::Http;
+use crate::net::tls::SystemRoots;
 use crate::proto::Protocol;
+use crate::recognize::{Places, Reach, Recognizer};
 use crate::store::*;
 
 /// A daemon that answers on a Unix socket, a TCP port and a metrics port of its own.
@@ -49,6 +56,7 @@ pub(crate) struct World {
     pub(crate) replaced_secrets: Mutex<Option<AccountSecrets>>,
     pub(crate) verification: Mutex<Vec<VerifyStep>>,
     pub(crate) trouble: Mutex<Option<StoreError>>,
+    pub(crate) ending: Mutex<Vec<(String, Timestamp)>>,
     pub(crate) web: Mutex<Option<WebView>>,
     pub(crate) authority: Mutex<Option<CertificateAuthorityView>>,
 }
@@ -58,6 +66,12 @@ pub(crate) const ROOT_TOKEN: &str = "abababababababababababababababababababababa
 
 impl Daemon {
     pub(crate) async fn start() -> Self {
+        // Nobody listens there, which is heard of at once.
+        Self::start_with_dns(Dns::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))).await
+    }
+
+    /// One that asks `dns` about domains that no provider has.
+    pub(crate) async fn start_with_dns(dns: Dns) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("admin.sock");
         let config = config(directory.path(), &socket);
@@ -71,8 +85,20 @@ impl Daemon {
         let state = AdminState {
             store: world.clone(),
             accounts: world.clone(),
-            changes: Changes::default(),
+            consent: world.clone(),
+            changes: Arc::default(),
             sessions: world.clone(),
+            recognition: Arc::new(Knower {
+                recognizer: Recognizer::new(
+                    dns,
+                    Http::new(SystemRoots::none()),
+                    Places {
+                        urls: Vec::new(),
+                        ca_file: None,
+                    },
+                ),
+                config: config.clone(),
+            }),
             config,
             metrics: exposition,
             started: Timestamp::parse("2026-01-01T00:00:00Z").unwrap(),
@@ -126,6 +152,20 @@ fn config(directory: &Path, socket: &Path) -> Config {
         root_token = root_token.display(),
     );
     config::parse(None, &text, &ProcessEnvironment).unwrap()
+}
+
+/// Recognises as the daemon does, without autoconfig files.
+struct Knower {
+    recognizer: Recognizer,
+    config: watch::Receiver<Arc<Config>>,
+}
+
+#[async_trait]
+impl Recognition for Knower {
+    async fn recognize(&self, email: &str, reach: Reach) -> RecognitionView {
+        let config = self.config.borrow().clone();
+        RecognitionView::new(email, self.recognizer.recognize(email, &config, reach).await)
+    }
 }
 
 impl World {
@@ -209,6 +249,10 @@ impl Store for World {
         ))
     }
 
+    async fn accounts_after(&self, _: Option<&str>, _: usize) -> Result<Vec<AccountRecord>, StoreError> {
+        unreachable!("only the keeper of grants walks the accounts")
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         let mut counts = BTreeMap::new();
         for (record, _) in self.accounts.lock().unwrap().iter() {
@@ -288,6 +332,10 @@ impl Store for World {
         Ok(0)
     }
 
+    fn derive_key(&self, _: &'static str) -> zeroize::Zeroizing<[u8; 32]> {
+        zeroize::Zeroizing::new([7; 32])
+    }
+
     fn health(&self) -> Result<(), StoreError> {
         self.check()
     }
@@ -324,7 +372,13 @@ impl AccountControl for World {
             last_error: record.last_error,
             next_try: (record.state == AccountState::Failing).then(|| Timestamp::from_millis(0)),
             expires: None,
+            scope: None,
+            grant_ends: None,
         })
+    }
+
+    fn ending(&self) -> Vec<(String, Timestamp)> {
+        self.ending.lock().unwrap().clone()
     }
 
     async fn verify(&self, _account: &str) -> Vec<VerifyStep> {
@@ -333,6 +387,46 @@ impl AccountControl for World {
 
     fn health(&self) -> Result<(), String> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl ConsentControl for World {
+    async fn begin_code(&self, account: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError> {
+        let mut url = Url::parse("https://id.example.com/authorize").unwrap();
+        url.query_pairs_mut()
+            .append_pair("login_hint", &account.account)
+            .append_pair("redirect_uri", redirect_uri.as_str());
+        Ok(CodeBegun {
+            url,
+            expires: Timestamp::parse("2026-01-01T00:10:00Z").unwrap(),
+        })
+    }
+
+    async fn begin_device(&self, account: &AccountRecord) -> Result<DeviceBegun, AuthorizeError> {
+        Err(AuthorizeError::NoConsent(account.provider.clone()))
+    }
+
+    async fn complete(&self, redirected: &Url, own: Option<&str>) -> Result<Completed, AuthorizeError> {
+        let account = redirected.query_pairs().find(|(name, _)| name == "state");
+        let account = account.map(|(_, state)| state.into_owned());
+        let account = account.filter(|account| own.is_none_or(|own| own == account));
+        Ok(Completed {
+            account: account.ok_or(AuthorizeError::UnknownFlow)?,
+            email: None,
+            state: AccountState::Active,
+            return_to: None,
+        })
+    }
+
+    fn progress(&self, _: &str) -> Option<Progress> {
+        None
+    }
+
+    async fn link(&self, order: LinkOrder) -> Result<Url, AuthorizeError> {
+        let mut url = Url::parse("https://mail.example.com/authorize/").unwrap();
+        url.set_fragment(Some(&format!("{:?}", order.subject)));
+        Ok(url)
     }
 }
 
@@ -386,6 +480,7 @@ pub(crate) fn step(name: &str, result: StepResult, message: &str) -> VerifyStep 
         ms: 1,
         result,
         message: message.to_owned(),
+        remedy: None,
     }
 }
 
@@ -412,10 +507,10 @@ pub(crate) fn login(account: &str, time: Timestamp) -> UsageEvent {
     UsageEvent {
         time,
         kind: UsageKind::Login,
-        protocol: Protocol::Imap,
+        protocol: Some(Protocol::Imap),
         account: Some(account.to_owned()),
         token: Some(TokenId([7; 32])),
-        remote_address: Ipv4Addr::LOCALHOST.into(),
+        remote_address: Some(Ipv4Addr::LOCALHOST.into()),
         client: None,
         reason: None,
         bytes_up: None,

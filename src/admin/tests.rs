@@ -192,6 +192,73 @@ async fn new_credentials_replace_the_old_ones_and_end_needs_authorization() {
 }
 
 #[tokio::test]
+async fn an_account_shares_the_grant_of_another_until_it_has_its_own() {
+    let daemon = Daemon::start().await;
+    daemon.add_account("owner", Some("owner@example.com")).await;
+    let sharing = |owner: &str| json!({"sharesGrantOf": owner});
+    let new = json!({"account": "team", "provider": "example", "oauth2": sharing("OWNER@example.com")});
+    daemon.done(Method::POST, "/v1/account", Some(new)).await;
+    let shown = daemon.done(Method::GET, "/v1/account/team", None).await;
+    assert_eq!(shown["sharesGrantOf"], "owner", "{shown}");
+
+    let problem = |message: &str| {
+        error(
+            400,
+            "Bad Request",
+            "invalid_request",
+            &format!("oauth2.sharesGrantOf: {message}"),
+        )
+    };
+    for (oauth2, message) in [
+        (sharing("nobody"), "there is no account 'nobody'"),
+        (sharing("team"), "'team' shares a grant itself; name 'owner'"),
+        (
+            json!({"sharesGrantOf": "owner", "refreshToken": "r"}),
+            "stands alone; the grant is the other account's",
+        ),
+    ] {
+        let new = json!({"account": "b", "provider": "example", "oauth2": oauth2});
+        assert_eq!(
+            daemon.ask(Method::POST, "/v1/account", Some(new)).await,
+            problem(message)
+        );
+    }
+    let itself = json!({"oauth2": sharing("team")});
+    assert_eq!(
+        daemon.ask(Method::PUT, "/v1/account/team", Some(itself)).await,
+        problem("an account cannot share its own grant")
+    );
+    // Whoever may only act for one account must not give it the grant of another.
+    let (token, _) = daemon.add_token("team", &["api"]).await;
+    let body = json!({"oauth2": sharing("owner")}).to_string();
+    assert_eq!(
+        daemon
+            .ask_tcp(Method::PUT, "/v1/account/team", Some(&token), &body)
+            .await
+            .status,
+        403
+    );
+    let own = json!({"oauth2": {"refreshToken": "r"}});
+    let changed = daemon.done(Method::PUT, "/v1/account/team", Some(own)).await;
+    assert_eq!(changed.get("sharesGrantOf"), None, "{changed}");
+}
+
+#[tokio::test]
+async fn a_grant_that_ends_soon_needs_attention_whatever_the_accounts_state() {
+    let daemon = Daemon::start().await;
+    daemon.add_account("a", None).await;
+    daemon.add_account("b", None).await;
+    let ends = Timestamp::parse("2026-02-03T12:00:00Z").unwrap();
+    let ending = ["b", "removed meanwhile"].map(|account| (account.to_owned(), ends));
+    *daemon.world.ending.lock().unwrap() = ending.to_vec();
+    let status = daemon.done(Method::GET, "/v1/status", None).await;
+    assert_eq!(
+        status["attention"],
+        json!([{"account": "b", "state": "new", "grantEnds": "2026-02-03T12:00:00.000Z"}])
+    );
+}
+
+#[tokio::test]
 async fn a_refused_account_names_the_field() {
     let daemon = Daemon::start().await;
     daemon.add_account("taken", None).await;
@@ -218,7 +285,7 @@ async fn a_refused_account_names_the_field() {
         ),
         (
             json!({"account": "a", "provider": "example", "oauth2": {}}),
-            refused("oauth2: give a refreshToken, an accessToken or both"),
+            refused("oauth2: give a refreshToken, an accessToken or both, or sharesGrantOf alone"),
         ),
         (
             json!({"account": "a", "provider": "icloud", "oauth2": {"refreshToken": "x"}}),
@@ -434,7 +501,7 @@ async fn usage_is_filtered_and_told_for_one_token() {
     for (path, message) in [
         (
             "/v1/usage?outcome=ok",
-            "outcome: 'ok' is not one of: login, denied, end",
+            "outcome: 'ok' is not one of: login, denied, end, state",
         ),
         (
             "/v1/usage?since=now",

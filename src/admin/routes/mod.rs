@@ -1,7 +1,9 @@
 //! The routes of INTERFACE §4 and what stands before all of them.
 
 mod accounts;
+mod authorize;
 mod health;
+mod recognize;
 mod sessions;
 mod tokens;
 mod usage;
@@ -39,6 +41,12 @@ pub(super) fn admin(state: Arc<AdminState>) -> Router {
             get(accounts::read).put(accounts::change).delete(accounts::remove),
         )
         .route("/v1/account/{account}/verify", post(accounts::verify))
+        .route(
+            "/v1/account/{account}/authorize",
+            post(authorize::begin).get(authorize::progress),
+        )
+        .route("/v1/authorize", post(authorize::complete))
+        .route("/v1/authentication/form", post(authorize::link))
         .route("/v1/token", post(tokens::create))
         .route("/v1/tokens", post(tokens::create).get(tokens::list))
         .route("/v1/token/{token}", delete(tokens::remove))
@@ -48,6 +56,7 @@ pub(super) fn admin(state: Arc<AdminState>) -> Router {
         .route("/v1/usage", get(usage::list))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/session/{session}", delete(sessions::close))
+        .route("/v1/recognize", get(recognize::recognize))
         .route("/v1/status", get(health::status))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use self::changes::Bearers;
 use self::draft::Draft;
@@ -206,6 +207,12 @@ impl Store for EmbeddedStore {
             .await
     }
 
+    async fn accounts_after(&self, after: Option<&str>, count: usize) -> Result<Vec<AccountRecord>, StoreError> {
+        let after = after.map(str::to_owned);
+        self.scan(move |tables| queries::accounts_after(tables, after.as_deref(), count))
+            .await
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         Ok(self.shared.counts().states())
     }
@@ -273,6 +280,10 @@ impl Store for EmbeddedStore {
             }
             swept += step;
         }
+    }
+
+    fn derive_key(&self, purpose: &'static str) -> Zeroizing<[u8; 32]> {
+        self.sealer.derive_key(purpose)
     }
 
     fn health(&self) -> Result<(), StoreError> {
