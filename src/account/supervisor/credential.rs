@@ -107,7 +107,9 @@ impl Supervised {
                 Way::Grant | Way::App | Way::Password => {
                     let target = self.secret(answer).and_then(|secret| {
                         let named = self.held.token_user();
-                        let place = self.place(protocol)?.with_user_of_token(&self.held.record, protocol, named);
+                        let place = self
+                            .place(protocol)?
+                            .with_user_of_token(&self.held.record, protocol, named);
                         Ok(place.with_secret(secret, self.refresher.grant()))
                     });
                     drop(reply.send(target));
