@@ -81,7 +81,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
-    ("hmac", &["src/hooks/webhook.rs"]),
+    (
+        "hmac",
+        &["src/hooks/webhook.rs", "src/store/seal.rs", "src/authorize/link"],
+    ),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),
     ("tracing_subscriber", &["src/telemetry.rs"]),

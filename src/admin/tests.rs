@@ -728,13 +728,7 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
 #[tokio::test]
 async fn every_refusal_has_the_same_shape() {
     let daemon = Daemon::start().await;
-    for path in [
-        "/",
-        "/openapi.json",
-        "/v1/tokens/x/rotate",
-        "/v1/account/x/authorize",
-        "/v1/authentication/form",
-    ] {
+    for path in ["/", "/openapi.json", "/v1/tokens/x/rotate", "/v1/account/x/authorise"] {
         assert_eq!(
             daemon.ask(Method::POST, path, None).await,
             error(404, "Not Found", "route_not_found", "no such route"),

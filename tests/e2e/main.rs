@@ -41,4 +41,5 @@ mod testbed_mail;
 mod testbed_recorded;
 mod thunderbird;
 mod transcripts;
+mod verify;
 mod web;

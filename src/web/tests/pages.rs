@@ -87,7 +87,8 @@ async fn every_way_to_fail_has_its_page_that_says_what_to_do() {
         (wrong.clone(), 409, "Asked foralice@example.com"),
         (wrong, 409, "Signed inmallory@example.com"),
         (refused, 403, "IMAP is switched off for this mailbox"),
-        (Problem::MailboxUnreachable, 503, "it has been kept"),
+        (Problem::MailboxUnreachable { is_kept: true }, 503, "it has been kept"),
+        (Problem::MailboxUnreachable { is_kept: false }, 503, "has not been kept"),
         (
             Problem::ProviderTrouble,
             502,
