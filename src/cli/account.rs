@@ -474,7 +474,7 @@ fn merge(body: &mut Map<String, Value>, protocol: &str, server: Value) {
     }
 }
 
-/// How the account gets what it logs in with, where it was given nothing.
+/// How the account gets what it logs in with, where it was given nothing and needs something.
 fn credential_steps(
     account: &str,
     fields: &Fields,
@@ -489,20 +489,29 @@ fn credential_steps(
     let provider = providers
         .iter()
         .find(|known| Some(&known.name) == fields.provider.as_ref());
-    let oauth2 = provider.is_some_and(|provider| provider.oauth2);
-    let passwords = finding.map_or(!oauth2, |finding| finding.passwords);
+    let grant = provider
+        .filter(|provider| provider.oauth2)
+        .and_then(|provider| provider.grant.as_deref());
+    let passwords = match grant {
+        // The app, or somebody else's program, has all that it takes.
+        Some("client_credentials" | "service_account" | "external") => return None,
+        Some("password") => true,
+        Some(_) => finding.is_some_and(|finding| finding.passwords),
+        None => finding.is_none_or(|finding| finding.passwords),
+    };
+    let consents = grant.is_some_and(|grant| grant != "password");
     let advice = finding
         .and_then(|finding| finding.advice.as_deref())
-        .filter(|_| !oauth2);
+        .filter(|_| grant.is_none());
     let mut steps: Vec<String> = advice
         .map(|advice| format!("{}\n", clean(advice)))
         .into_iter()
         .collect();
-    if oauth2 {
+    if consents {
         steps.push(format!("Let its owner consent: portreeve account authorize {account}"));
     }
     if passwords {
-        let how = if oauth2 {
+        let how = if consents {
             "Or give a password:  "
         } else {
             "Give it its password:"
@@ -614,6 +623,7 @@ mod tests {
             name: name.to_owned(),
             domains: Vec::new(),
             oauth2,
+            grant: oauth2.then(|| "code".to_owned()),
             protocols: vec![Protocol::Imap],
         }
     }
@@ -723,6 +733,19 @@ mod tests {
             "Make an app password.\n\nGive it its password: portreeve account update ada --password-file -"
         );
         assert_eq!(steps(&of("icloud", true), Some(&both)), "");
+        for (grant, expected) in [
+            ("client_credentials", ""),
+            ("external", ""),
+            (
+                "password",
+                "Give it its password: portreeve account update ada --password-file -",
+            ),
+        ] {
+            let mut by_itself = provider("google", true);
+            by_itself.grant = Some(grant.to_owned());
+            let steps = credential_steps("ada", &of("google", false), Some(&both), &[by_itself]);
+            assert_eq!(steps.unwrap_or_default(), expected, "{grant}");
+        }
     }
 
     #[test]
