@@ -41,5 +41,6 @@ mod testbed_mail;
 mod testbed_recorded;
 mod thunderbird;
 mod transcripts;
+mod vendors;
 mod verify;
 mod web;
