@@ -99,6 +99,36 @@ pub const REFRESHES_PER_PROVIDER_MAX: usize = 64;
 /// A token that an upstream refused is replaced ahead of its time at most this often for each account.
 pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
+// Consents.
+
+/// How long an owner may take from the beginning of a consent to its end: people are asked for passwords, second factors and
+/// read what they agree to. Authorization servers keep their own pages about as long.
+pub const CODE_FLOW_LIFE: Duration = Duration::from_secs(600);
+
+/// Code flows in progress, each in about 2 KiB.
+pub const CODE_FLOWS_MAX: usize = 1024;
+
+/// Code flows in progress of one account: an owner who clicks again, in another browser, on another day's link.
+pub const CODE_FLOWS_PER_ACCOUNT_MAX: usize = 8;
+
+/// Device flows in progress, each a task that polls.
+pub const DEVICE_FLOWS_MAX: usize = 256;
+
+/// Accounts whose latest flow is remembered for those who wait for it.
+pub const FLOWS_REMEMBERED_MAX: usize = 1024;
+
+/// How long a hosted link is good (INTERFACE §4).
+pub const LINK_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Characters of a hosted link's token: an id, an address, a provider and a URL to return to, sealed and in base64.
+pub const LINK_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of the URL that a hosted link returns to.
+pub const RETURN_URL_BYTES_MAX: usize = 2048;
+
+/// Links that are remembered to have done their work, until they would have ended. The accounts' records tell, too.
+pub const SPENT_LINKS_MAX: usize = 16 * 1024;
+
 // Logins.
 
 /// Bytes of a client's SASL message, decoded. Access tokens are 64 characters; this is as much as fits a command line.
