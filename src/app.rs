@@ -1,13 +1,15 @@
 //! Wiring: what is started in which order, and stopped in which.
 //!
 //! ```text
-//! start:  descriptors → store → accounts → TLS → sessions → listeners → public side → admin and metrics
-//! stop:   not ready → listeners → quiet sessions → all sessions → public side → accounts (refreshes in flight) → store → admin
+//! start:  descriptors → store → accounts → TLS → sessions → listeners → consents → public side → admin and metrics
+//! stop:   not ready → listeners → quiet sessions → all sessions → public side → consents in flight
+//!         → accounts (refreshes in flight) → store → admin
 //! ```
 //!
 //! The admin API is the last to go, so that an administrator can watch a drain.
 
 mod certificates;
+mod consent;
 mod ports;
 mod reload;
 
@@ -22,8 +24,9 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::account::Accounts;
+use crate::account::{Accounts, Changes};
 use crate::admin::{self, AdminState, Sockets};
+use crate::authorize::Authorizer;
 use crate::cli::Failure;
 use crate::clock;
 use crate::config::{Config, ListenerTls};
@@ -41,11 +44,12 @@ use crate::store::{SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
 use crate::web;
 use certificates::ListenerCertificates;
-use ports::{AccountPort, NoLinks, SessionPort};
+use ports::{AccountPort, SessionPort};
 
 /// A running portreeve.
 pub struct App {
     services: Arc<Services>,
+    authorizer: Authorizer,
     config: watch::Sender<Arc<Config>>,
     admission: Admission,
     certificates: ListenerCertificates,
@@ -101,8 +105,10 @@ impl App {
             ));
         }
 
+        let changes = Arc::new(Changes::default());
+        let authorizer = Authorizer::new(Arc::clone(&services), oauth, Arc::clone(&changes));
         let web_view = bound.web.as_ref().map(web_view);
-        let public = serve_web(bound.web, &draining_watch);
+        let public = serve_web(bound.web, authorizer.clone(), &draining_watch);
         let (drain, drain_watch) = watch::channel(Drain::Serving);
         let sweeping = sweepers(&services, &drain_watch);
 
@@ -110,7 +116,8 @@ impl App {
         let state = AdminState {
             store,
             accounts: Arc::new(AccountPort::new(services.clone())),
-            changes: admin::Changes::default(),
+            consent: Arc::new(authorizer.clone()),
+            changes,
             sessions: Arc::new(SessionPort::new(
                 services.sessions.clone(),
                 bound.views,
@@ -130,6 +137,7 @@ impl App {
         info!(socket = %effective.admin.socket.display(), "ready");
         Ok(Self {
             services,
+            authorizer,
             config: config_sender,
             admission,
             certificates: bound.certificates,
@@ -190,6 +198,7 @@ impl App {
             }
         }
         while self.public.join_next().await.is_some() {}
+        self.authorizer.stop().await;
         self.services.accounts.drain().await;
         drop(self.drain);
         while self.sweeping.join_next().await.is_some() {}
@@ -223,11 +232,11 @@ fn sweepers(services: &Arc<Services>, drain: &watch::Receiver<Drain>) -> JoinSet
 }
 
 /// Serves the public side, where it is turned on, until `draining`.
-fn serve_web(bound: Option<web::Bound>, draining: &watch::Receiver<bool>) -> JoinSet<()> {
+fn serve_web(bound: Option<web::Bound>, authorizer: Authorizer, draining: &watch::Receiver<bool>) -> JoinSet<()> {
     let mut public = JoinSet::new();
     if let Some(bound) = bound {
         info!(address = %bound.address(), public_url = %bound.public_url(), "the public side is listening");
-        public.spawn(web::serve(bound, Arc::new(NoLinks), draining.clone()));
+        public.spawn(web::serve(bound, Arc::new(authorizer), draining.clone()));
     }
     public
 }

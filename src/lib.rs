@@ -8,6 +8,7 @@ pub mod access;
 pub mod account;
 pub mod admin;
 pub mod app;
+pub mod authorize;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -13,6 +13,7 @@
 //! another from what is on disk.
 
 mod accounts;
+mod changes;
 pub mod meaning;
 pub mod refresh;
 mod sessions;
@@ -25,6 +26,7 @@ mod writes;
 pub(crate) mod tests;
 
 pub use accounts::Accounts;
+pub use changes::Changes;
 pub use sessions::{LiveSession, SessionId, SessionLease};
 pub use target::{Place, UpstreamTarget};
 

@@ -19,7 +19,6 @@ pub mod state;
 pub mod types;
 
 mod auth;
-mod changes;
 mod extract;
 mod routes;
 #[cfg(test)]
@@ -28,6 +27,5 @@ pub(crate) mod test_support;
 mod tests;
 mod validate;
 
-pub use changes::Changes;
 pub use serve::{Sockets, serve};
-pub use state::{AccountControl, AdminState, SessionControl};
+pub use state::{AccountControl, AdminState, ConsentControl, SessionControl};

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use url::Url;
 
-use super::changes::Changes;
 use super::types::{CertificateAuthorityView, ListenerView, SessionView, VerifyStep, WebView};
-use crate::account::AccountStatus;
+use crate::account::{AccountStatus, Changes};
+use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::metrics::render::Exposition;
@@ -19,8 +20,10 @@ pub struct AdminState {
     pub store: SharedStore,
     /// The owners of the accounts' credentials.
     pub accounts: Arc<dyn AccountControl>,
+    /// Who leads owners through consent.
+    pub consent: Arc<dyn ConsentControl>,
     /// Who changes which account.
-    pub changes: Changes,
+    pub changes: Arc<Changes>,
     /// The live sessions.
     pub sessions: Arc<dyn SessionControl>,
     /// The configuration in effect.
@@ -70,6 +73,38 @@ pub trait AccountControl: Send + Sync + 'static {
 
     /// Whether every grant that a provider rotated is on the disk. `Err` says what is not, for `/readyz`.
     fn health(&self) -> Result<(), String>;
+}
+
+/// What the admin API asks of whoever leads owners through consent.
+#[async_trait]
+pub trait ConsentControl: Send + Sync + 'static {
+    /// Begins a code flow that comes back to `redirect_uri`.
+    ///
+    /// # Errors
+    /// As [`crate::authorize::Authorizer::begin_code`].
+    async fn begin_code(&self, account: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError>;
+
+    /// Begins a device flow.
+    ///
+    /// # Errors
+    /// As [`crate::authorize::Authorizer::begin_device`].
+    async fn begin_device(&self, account: &AccountRecord) -> Result<DeviceBegun, AuthorizeError>;
+
+    /// Completes a code flow from the URL to which the provider sent the browser. A flow of another account than `own`, if
+    /// that is given, counts as none.
+    ///
+    /// # Errors
+    /// As [`crate::authorize::Authorizer::complete`].
+    async fn complete(&self, redirected: &Url, own: Option<&str>) -> Result<Completed, AuthorizeError>;
+
+    /// How an account's latest flow stands.
+    fn progress(&self, account: &str) -> Option<Progress>;
+
+    /// Makes a hosted link.
+    ///
+    /// # Errors
+    /// As [`crate::authorize::Authorizer::link`].
+    async fn link(&self, order: LinkOrder) -> Result<Url, AuthorizeError>;
 }
 
 /// What the admin API asks of the listeners and the live sessions.

@@ -12,12 +12,13 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use url::Url;
 
-use super::changes::Changes;
 use super::serve::{Sockets, serve};
-use super::state::{AccountControl, AdminState, SessionControl};
+use super::state::{AccountControl, AdminState, ConsentControl, SessionControl};
 use super::types::{CertificateAuthorityView, ListenerView, SessionView, StepResult, VerifyStep, WebView};
 use crate::account::AccountStatus;
+use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
 use crate::config::{self, Config, ListenerTls, ProcessEnvironment};
 use crate::metrics::render::Exposition;
@@ -71,7 +72,8 @@ impl Daemon {
         let state = AdminState {
             store: world.clone(),
             accounts: world.clone(),
-            changes: Changes::default(),
+            consent: world.clone(),
+            changes: Arc::default(),
             sessions: world.clone(),
             config,
             metrics: exposition,
@@ -288,6 +290,10 @@ impl Store for World {
         Ok(0)
     }
 
+    fn derive_key(&self, _: &'static str) -> zeroize::Zeroizing<[u8; 32]> {
+        zeroize::Zeroizing::new([7; 32])
+    }
+
     fn health(&self) -> Result<(), StoreError> {
         self.check()
     }
@@ -333,6 +339,46 @@ impl AccountControl for World {
 
     fn health(&self) -> Result<(), String> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl ConsentControl for World {
+    async fn begin_code(&self, account: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError> {
+        let mut url = Url::parse("https://id.example.com/authorize").unwrap();
+        url.query_pairs_mut()
+            .append_pair("login_hint", &account.account)
+            .append_pair("redirect_uri", redirect_uri.as_str());
+        Ok(CodeBegun {
+            url,
+            expires: Timestamp::parse("2026-01-01T00:10:00Z").unwrap(),
+        })
+    }
+
+    async fn begin_device(&self, account: &AccountRecord) -> Result<DeviceBegun, AuthorizeError> {
+        Err(AuthorizeError::FlowNotOffered(account.provider.clone()))
+    }
+
+    async fn complete(&self, redirected: &Url, own: Option<&str>) -> Result<Completed, AuthorizeError> {
+        let account = redirected.query_pairs().find(|(name, _)| name == "state");
+        let account = account.map(|(_, state)| state.into_owned());
+        let account = account.filter(|account| own.is_none_or(|own| own == account));
+        Ok(Completed {
+            account: account.ok_or(AuthorizeError::UnknownState)?,
+            email: None,
+            state: AccountState::Active,
+            return_to: None,
+        })
+    }
+
+    fn progress(&self, _: &str) -> Option<Progress> {
+        None
+    }
+
+    async fn link(&self, order: LinkOrder) -> Result<Url, AuthorizeError> {
+        let mut url = Url::parse("https://mail.example.com/authorize/").unwrap();
+        url.set_fragment(Some(&format!("{:?}", order.subject)));
+        Ok(url)
     }
 }
 

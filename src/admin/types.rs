@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use url::Url;
 
 use crate::account::AccountStatus;
+use crate::authorize::{CodeBegun, DeviceBegun, FlowKind, Progress, Stage};
 use crate::clock::Timestamp;
 use crate::config::ListenerTls;
 use crate::proto::Protocol;
@@ -184,6 +186,133 @@ pub enum StepResult {
     Failed,
     /// It was not tried, because an earlier step failed or it does not apply.
     Skipped,
+}
+
+/// The body of `POST /v1/account/{account}/authorize`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewFlow {
+    /// Which way.
+    pub flow: FlowName,
+    /// Where the browser comes back to; of the flow `code` alone.
+    pub redirect_uri: Option<Url>,
+}
+
+/// The ways of consent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowName {
+    /// A browser that comes back (RFC 6749 §4.1).
+    Code,
+    /// A code that is typed on another device (RFC 8628).
+    Device,
+}
+
+/// The answer to `POST /v1/account/{account}/authorize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FlowBegun {
+    /// Of the flow `device`.
+    Device(DeviceFlowView),
+    /// Of the flow `code`.
+    Code(CodeFlowView),
+}
+
+/// A code flow that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeFlowView {
+    /// Where the owner's browser goes.
+    pub url: Url,
+    /// Until when it may come back.
+    pub expires: Timestamp,
+}
+
+/// A device flow that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceFlowView {
+    /// What the owner types.
+    pub user_code: String,
+    /// Where.
+    pub verification_uri: String,
+    /// The same with the code in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification_uri_complete: Option<String>,
+    /// Until when.
+    pub expires: Timestamp,
+    /// Seconds between the daemon's questions to the provider.
+    pub interval: u64,
+}
+
+/// The answer to `GET /v1/account/{account}/authorize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// Which way.
+    pub flow: FlowName,
+    /// How it stands.
+    pub state: FlowStage,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<FlowError>,
+}
+
+/// How a flow stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowStage {
+    /// The owner has not decided yet.
+    Pending,
+    /// The grant was kept, and it opens the mailbox.
+    Done,
+    /// It came to nothing, or not to all that was wanted.
+    Failed,
+}
+
+/// Why a flow failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowError {
+    /// For programs, as in the refusals of `POST /v1/authorize`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// The body of `POST /v1/authorize`. It has no Debug output: the URL holds the code.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedirectedUrl {
+    /// The URL to which the provider sent the browser.
+    pub url: Url,
+}
+
+/// The answer to `POST /v1/authorize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorizationOutcome {
+    /// The account's id.
+    pub account: String,
+    /// Its state.
+    pub state: AccountState,
+}
+
+/// The body of `POST /v1/authentication/form`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewLink {
+    /// The account, by id or e-mail; one that does not exist is added once its owner has consented.
+    pub account: String,
+    /// The mailbox's address, for an account that does not exist.
+    pub email: Option<String>,
+    /// A provider of the configuration; an account that exists has one already.
+    pub provider: Option<String>,
+    /// Where the owner's browser is sent after success.
+    pub redirect_url: Option<Url>,
+}
+
+/// The answer to `POST /v1/authentication/form`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkMade {
+    /// The link.
+    pub url: Url,
 }
 
 /// The body of `POST /v1/token`.
@@ -513,6 +642,51 @@ impl AccountView {
             expires: status.expires,
             created: record.created,
             updated: record.updated,
+        }
+    }
+}
+
+impl From<CodeBegun> for CodeFlowView {
+    fn from(begun: CodeBegun) -> Self {
+        Self {
+            url: begun.url,
+            expires: begun.expires,
+        }
+    }
+}
+
+impl From<DeviceBegun> for DeviceFlowView {
+    fn from(begun: DeviceBegun) -> Self {
+        Self {
+            user_code: begun.user_code,
+            verification_uri: begun.verification_uri,
+            verification_uri_complete: begun.verification_uri_complete,
+            expires: begun.expires,
+            interval: begun.interval.as_secs(),
+        }
+    }
+}
+
+impl From<Progress> for FlowView {
+    fn from(progress: Progress) -> Self {
+        let (state, error) = match progress.stage {
+            Stage::Pending => (FlowStage::Pending, None),
+            Stage::Done(_) => (FlowStage::Done, None),
+            Stage::Failed(error) => {
+                let error = FlowError {
+                    code: error.code().to_owned(),
+                    message: error.to_string(),
+                };
+                (FlowStage::Failed, Some(error))
+            }
+        };
+        Self {
+            flow: match progress.flow {
+                FlowKind::Code => FlowName::Code,
+                FlowKind::Device => FlowName::Device,
+            },
+            state,
+            error,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! From what a caller sends to the records that are kept: everything is checked here, and a refusal names the field.
 
 use super::error::ApiError;
-use super::types::{AccountChange, NewAccount, NewGrant, NewRestrictions, NewToken};
+use super::types::{AccountChange, NewAccount, NewGrant, NewLink, NewRestrictions, NewToken};
 use crate::access::{Scope, ScopeError};
+use crate::authorize::Subject;
 use crate::clock::Timestamp;
 use crate::config::{Config, Endpoint, Provider, UpstreamTls, address_range, is_loopback_host};
 use crate::limits::{
@@ -84,6 +85,38 @@ pub(super) fn changed_account(
     }
     record.updated = now;
     Ok((record, secrets))
+}
+
+/// Whose mailbox a link is for: that of the account that was found by the name, else of one that is yet to be added.
+///
+/// # Errors
+/// 400 naming the field.
+pub(super) fn link_subject(new: &NewLink, stored: Option<AccountRecord>, config: &Config) -> Result<Subject, ApiError> {
+    if let Some(record) = stored {
+        if new.email.is_some() && !is_same_address(new.email.as_deref(), record.email.as_deref()) {
+            return Err(ApiError::field("email", "the account exists, with another address"));
+        }
+        let mut subject = Subject::of(&record);
+        // Another provider than the account's is refused where the link is made.
+        subject.provider = new.provider.clone().unwrap_or(subject.provider);
+        return Ok(subject);
+    }
+    check_account_id(&new.account)?;
+    if let Some(email) = &new.email {
+        check_email(email)?;
+    }
+    let provider = new.provider.as_ref();
+    let provider = provider.ok_or_else(|| ApiError::field("provider", "is missing, and there is no such account"))?;
+    known_provider(provider, config)?;
+    Ok(Subject {
+        account: new.account.clone(),
+        email: new.email.clone(),
+        provider: provider.clone(),
+    })
+}
+
+fn is_same_address(one: Option<&str>, other: Option<&str>) -> bool {
+    one.map(str::to_lowercase) == other.map(str::to_lowercase)
 }
 
 /// What of a change takes a root caller: everything that decides where the account's credential is sent, or who it is.

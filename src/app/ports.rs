@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use url::Url;
 
 use crate::account::{AccountStatus, SessionId};
 use crate::admin::types::{self, ListenerView, VerifyStep, WebView};
@@ -13,7 +12,6 @@ use crate::connection::{self, Services, Sessions, StepResult};
 use crate::net::tls::{AuthorityFacts, PrivateCa};
 use crate::proto::session::Goodbye;
 use crate::store::{AccountRecord, AccountSecrets, Listing, Page, StoreError, TokenId};
-use crate::web::{BROWSER_BYTES, ConsentPort, Granted, Invitation, LinkProblem, Problem};
 
 /// The accounts, as the admin API reaches them.
 pub(super) struct AccountPort {
@@ -116,24 +114,6 @@ impl SessionControl for SessionPort {
 
     fn certificate_authority(&self) -> Option<types::CertificateAuthorityView> {
         self.ca.as_ref().map(|ca| ca.facts(clock::now()).into())
-    }
-}
-
-/// The consents, while nothing in this process makes links: whatever comes was not made here.
-pub(super) struct NoLinks;
-
-#[async_trait]
-impl ConsentPort for NoLinks {
-    async fn open(&self, _link: &str) -> Result<Invitation, LinkProblem> {
-        Err(LinkProblem::Forged)
-    }
-
-    async fn begin(&self, _link: &str, _browser: [u8; BROWSER_BYTES]) -> Result<Url, Problem> {
-        Err(LinkProblem::Forged.into())
-    }
-
-    async fn complete(&self, _redirected: &Url, _browser: Option<[u8; BROWSER_BYTES]>) -> Result<Granted, Problem> {
-        Err(Problem::UnknownFlow)
     }
 }
 

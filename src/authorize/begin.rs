@@ -15,12 +15,23 @@ use crate::account::meaning;
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, GrantType, Provider};
 use crate::limits::RETURN_URL_BYTES_MAX;
-use crate::oauth::{CodeRequest, TokenError, is_loopback};
+use crate::oauth::{CodeRequest, TokenError, is_url_allowed};
 use crate::store::{AccountRecord, AccountState};
+
+/// Whose mailbox a consent is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The account's id. The account need not exist yet where a link is made for it.
+    pub account: String,
+    /// The mailbox's address.
+    pub email: Option<String>,
+    /// The provider's name in the configuration.
+    pub provider: String,
+}
 
 /// A code flow that has begun.
 #[derive(Debug, Clone)]
-pub struct CodeFlow {
+pub struct CodeBegun {
     /// Where the owner's browser goes.
     pub url: Url,
     /// Until when it must have come back.
@@ -29,7 +40,7 @@ pub struct CodeFlow {
 
 /// A device flow that has begun, and is polled from now on.
 #[derive(Debug, Clone)]
-pub struct DeviceFlow {
+pub struct DeviceBegun {
     /// What the owner types.
     pub user_code: String,
     /// Where: a URL.
@@ -42,17 +53,13 @@ pub struct DeviceFlow {
     pub interval: Duration,
 }
 
-/// What a hosted link is to be for.
+/// What a hosted link is to be made of.
 #[derive(Debug, Clone)]
-pub struct LinkRequest {
-    /// The account: an existing one by its id or e-mail address, or the id of one that the link is to add.
-    pub account: String,
-    /// The mailbox's address.
-    pub email: Option<String>,
-    /// The provider's name in the configuration.
-    pub provider: String,
-    /// Where the browser goes at the end.
-    pub redirect_url: Option<String>,
+pub struct LinkOrder {
+    /// Whose mailbox it is for.
+    pub subject: Subject,
+    /// Where the browser is sent after success.
+    pub return_to: Option<Url>,
 }
 
 impl Authorizer {
@@ -62,24 +69,24 @@ impl Authorizer {
     /// # Errors
     /// [`AuthorizeError::Field`], [`AuthorizeError::FlowNotOffered`], [`AuthorizeError::Conflict`],
     /// [`AuthorizeError::ExchangeFailed`] if the provider does not tell where owners consent.
-    pub async fn begin_code(&self, record: &AccountRecord, redirect_uri: &str) -> Result<CodeFlow, AuthorizeError> {
+    pub async fn begin_code(&self, record: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError> {
         let config = self.shared.services.config();
-        let redirect_uri = redirect(redirect_uri, &config)?;
+        check_redirect(redirect_uri, &config)?;
         let consent = self.consent(record, &config, None)?;
-        self.begin(consent, &redirect_uri, mailbox(record), None).await
+        self.begin(consent, redirect_uri, mailbox(record), None).await
     }
 
     /// Begins a device flow for `record`'s mailbox, in the place of the one that is in progress for it.
     ///
     /// # Errors
     /// As [`Authorizer::begin_code`].
-    pub async fn begin_device(&self, record: &AccountRecord) -> Result<DeviceFlow, AuthorizeError> {
+    pub async fn begin_device(&self, record: &AccountRecord) -> Result<DeviceBegun, AuthorizeError> {
         let config = self.shared.services.config();
         let consent = self.consent(record, &config, None)?;
         let timeout = config.limits.token_request_timeout;
         let asked = self.shared.oauth.begin_device(&consent.provider, timeout).await;
         let code = asked.map_err(not_begun)?;
-        let flow = DeviceFlow {
+        let begun = DeviceBegun {
             user_code: code.user_code.clone(),
             verification_uri: code.verification_uri.clone(),
             verification_uri_complete: code.verification_uri_complete.clone(),
@@ -87,7 +94,7 @@ impl Authorizer {
             interval: code.interval,
         };
         self.poll(consent, code);
-        Ok(flow)
+        Ok(begun)
     }
 
     /// Makes a hosted link: a URL that its reader can consent by, once, within 24 hours.
@@ -95,36 +102,54 @@ impl Authorizer {
     /// # Errors
     /// [`AuthorizeError::FlowNotOffered`] where the public side is turned off or the provider needs no consent;
     /// [`AuthorizeError::Field`], [`AuthorizeError::Conflict`], and those of the store.
-    pub async fn make_link(&self, wanted: LinkRequest) -> Result<Url, AuthorizeError> {
+    pub async fn link(&self, order: LinkOrder) -> Result<Url, AuthorizeError> {
         let config = self.shared.services.config();
         if config.web.listen.is_none() {
-            let text = "hosted links are served by the public side, which is turned off; set web.listen and web.public_url";
+            let text =
+                "hosted links are served by the public side, which is turned off; set web.listen and web.public_url";
             return Err(AuthorizeError::FlowNotOffered(text.to_owned()));
         }
-        let return_to = wanted.redirect_url.as_deref().map(return_url).transpose()?;
-        let (record, created) = self.subject(wanted).await?;
-        askable(&record, &config)?;
+        if let Some(url) = &order.return_to {
+            check_return(url)?;
+        }
+        let known = self.known(&order.subject).await?;
+        let Subject {
+            account,
+            email,
+            provider,
+        } = order.subject;
         let payload = Payload {
-            account: record.account,
-            email: record.email,
-            provider: record.provider,
-            return_to,
+            account,
+            email,
+            provider,
+            return_to: order.return_to,
             issued: clock::now(),
-            created,
+            created: known.as_ref().map(|record| record.created),
         };
-        let token = lock(&self.shared.links).make(&payload);
-        let token = token.map_err(|error| {
+        let record = known.unwrap_or_else(|| new_record(&payload, payload.issued));
+        askable(&record, &config)?;
+        let token = lock(&self.shared.links).make(&payload).map_err(|error| {
             tracing::error!(%error, "a hosted link cannot be made");
             AuthorizeError::Defect
         })?;
-        config.web.page(&format!("authorize/{token}")).ok_or(AuthorizeError::Defect)
+        let page = config.web.page(&format!("authorize/{token}"));
+        page.ok_or(AuthorizeError::Defect)
     }
 
-    /// Opens the hosted link of `token`, without consuming it, and finds what it is for as that is now.
+    /// Reads the hosted link of `token`, without consuming it: mail scanners and browsers fetch what nobody has clicked.
     ///
     /// # Errors
     /// [`AuthorizeError::Link`], and those of the store.
-    pub(super) async fn open(&self, token: &str) -> Result<(Link, AccountRecord), AuthorizeError> {
+    pub async fn open_link(&self, token: &str) -> Result<Subject, AuthorizeError> {
+        let (_, record) = self.open(token).await?;
+        Ok(Subject {
+            email: mailbox(&record).map(str::to_owned),
+            ..Subject::of(&record)
+        })
+    }
+
+    /// The same, with what it is for as that is now.
+    async fn open(&self, token: &str) -> Result<(Link, AccountRecord), AuthorizeError> {
         let now = clock::now();
         let link = self.shared.open_link(token, now)?;
         let known = self.shared.services.store.account(&link.payload.account).await?;
@@ -133,11 +158,12 @@ impl Authorizer {
         Ok((link, record))
     }
 
-    /// Begins a code flow by a hosted link, for the browser that keeps `browser`.
+    /// Begins a code flow by the hosted link of `token` for the browser that keeps `browser`, and says where that browser is to
+    /// go. Only the same browser can complete it.
     ///
     /// # Errors
     /// As [`Authorizer::begin_code`], and [`AuthorizeError::Link`].
-    pub(super) async fn begin_by_link(&self, token: &str, browser: &[u8]) -> Result<Url, AuthorizeError> {
+    pub async fn begin_link(&self, token: &str, browser: &[u8]) -> Result<Url, AuthorizeError> {
         let (link, record) = self.open(token).await?;
         let config = self.shared.services.config();
         let redirect_uri = config.web.redirect_url().ok_or(LinkProblem::Gone)?;
@@ -152,15 +178,17 @@ impl Authorizer {
         redirect_uri: &Url,
         login_hint: Option<&str>,
         browser: Option<[u8; 32]>,
-    ) -> Result<CodeFlow, AuthorizeError> {
+    ) -> Result<CodeBegun, AuthorizeError> {
         let timeout = self.shared.services.config().limits.token_request_timeout;
         let oauth = &self.shared.oauth;
-        let asked = oauth.begin_code(&consent.provider, redirect_uri, login_hint, timeout).await;
+        let asked = oauth
+            .begin_code(&consent.provider, redirect_uri, login_hint, timeout)
+            .await;
         let CodeRequest { url, pending } = asked.map_err(not_begun)?;
         let (account, number) = (consent.account.clone(), consent.number);
         let expires = lock(&self.shared.flows).insert(consent, pending, browser, clock::now());
         lock(&self.shared.latest).begin(&account, number, FlowKind::Code, expires);
-        Ok(CodeFlow { url, expires })
+        Ok(CodeBegun { url, expires })
     }
 
     fn consent(&self, record: &AccountRecord, config: &Config, link: Option<Link>) -> Result<Consent, AuthorizeError> {
@@ -173,42 +201,32 @@ impl Authorizer {
         })
     }
 
-    /// The account that a link is to be for, and when it was added; `None`: the link will add it.
-    async fn subject(&self, wanted: LinkRequest) -> Result<(AccountRecord, Option<Timestamp>), AuthorizeError> {
+    /// The account that a link is to be for, where it exists.
+    async fn known(&self, subject: &Subject) -> Result<Option<AccountRecord>, AuthorizeError> {
         let store = &self.shared.services.store;
-        let LinkRequest {
-            account,
-            email,
-            provider,
-            ..
-        } = wanted;
-        let refuse = |field, problem: String| Err(AuthorizeError::Field { field, problem });
-        let Some(record) = store.account_by_login(&account).await? else {
-            if let Some(email) = &email
-                && store.account_by_login(email).await?.is_some()
-            {
+        let known = store.account(&subject.account).await?;
+        match (&known, &subject.email) {
+            (Some(record), _) if record.provider != subject.provider => Err(AuthorizeError::Field {
+                field: "provider",
+                problem: format!("the account's is '{}'; change the account first", record.provider),
+            }),
+            (None, Some(email)) if store.account_by_login(email).await?.is_some() => {
                 let text = "the e-mail address is another account's; make the link for that one";
-                return Err(AuthorizeError::Conflict(text.to_owned()));
+                Err(AuthorizeError::Conflict(text.to_owned()))
             }
-            let payload = Payload {
-                account,
-                email,
-                provider,
-                return_to: None,
-                issued: clock::now(),
-                created: None,
-            };
-            return Ok((new_record(&payload, payload.issued), None));
-        };
-        if record.provider != provider {
-            return refuse("provider", format!("the account's is '{}'", record.provider));
+            _ => Ok(known),
         }
-        let is_other = |email: &String| mailbox(&record).is_none_or(|own| own.to_lowercase() != email.to_lowercase());
-        if email.as_ref().is_some_and(is_other) {
-            return refuse("email", "is not the account's; change the account first, or leave it out".to_owned());
+    }
+}
+
+impl Subject {
+    /// What an account that exists is.
+    pub fn of(record: &AccountRecord) -> Self {
+        Self {
+            account: record.account.clone(),
+            email: record.email.clone(),
+            provider: record.provider.clone(),
         }
-        let created = record.created;
-        Ok((record, Some(created)))
     }
 }
 
@@ -266,42 +284,35 @@ pub(super) fn askable(record: &AccountRecord, config: &Config) -> Result<Arc<Pro
     }
 }
 
-/// The address that a browser is to come back to. Providers compare it word for word with what is registered, Microsoft but
-/// for the port of `localhost`, Google but for the port and path of loopback addresses.
-fn redirect(given: &str, config: &Config) -> Result<Url, AuthorizeError> {
-    let problem = "must be http://localhost:PORT/, another http URL of this machine, or the public redirect";
-    let refuse = |problem: &str| AuthorizeError::Field {
+/// Where a browser may come back to. Providers compare it word for word with what is registered: Microsoft but for the port of
+/// `localhost`, Google but for the port and path of this machine's addresses.
+fn check_redirect(url: &Url, config: &Config) -> Result<(), AuthorizeError> {
+    let is_plain = url.query().is_none() && url.fragment().is_none() && has_no_user(url);
+    // RFC 8252 §7.3, §8.3: a program on the owner's own machine, whatever its port.
+    let is_local = url.scheme() == "http" && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let is_public = config.web.listen.is_some() && config.web.redirect_url().as_ref() == Some(url);
+    if is_plain && (is_local || is_public) {
+        return Ok(());
+    }
+    let problem = "must be http on the machine where the browser runs, such as http://localhost:8000/, or \
+                   <web.public_url>/oauth/callback";
+    Err(AuthorizeError::Field {
         field: "redirectUri",
         problem: problem.to_owned(),
-    };
-    let url = Url::parse(given).map_err(|_| refuse(problem))?;
-    let is_plain = url.query().is_none() && url.fragment().is_none() && has_no_user(&url);
-    let is_local = url.scheme() == "http" && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    let is_public = config.web.listen.is_some() && config.web.redirect_url().as_ref() == Some(&url);
-    if is_plain && (is_local || is_public) {
-        Ok(url)
-    } else {
-        Err(refuse(problem))
-    }
+    })
 }
 
-/// Where a browser is sent at the end.
-fn return_url(given: &str) -> Result<Url, AuthorizeError> {
-    let refuse = || AuthorizeError::Field {
-        field: "redirectUrl",
-        problem: format!("must be an https URL, or an http one of this machine, of at most {RETURN_URL_BYTES_MAX} bytes"),
-    };
-    let url = Url::parse(given).map_err(|_| refuse())?;
-    let is_safe = match url.scheme() {
-        "https" => url.has_host(),
-        "http" => is_loopback(&url),
-        _ => false,
-    };
-    if is_safe && has_no_user(&url) && url.as_str().len() <= RETURN_URL_BYTES_MAX {
-        Ok(url)
-    } else {
-        Err(refuse())
+/// Where a browser may be sent at the end.
+fn check_return(url: &Url) -> Result<(), AuthorizeError> {
+    if is_url_allowed(url, false) && has_no_user(url) && url.as_str().len() <= RETURN_URL_BYTES_MAX {
+        return Ok(());
     }
+    Err(AuthorizeError::Field {
+        field: "redirectUrl",
+        problem: format!(
+            "must be https, or http on this machine, without a user, of at most {RETURN_URL_BYTES_MAX} bytes"
+        ),
+    })
 }
 
 fn has_no_user(url: &Url) -> bool {
@@ -346,12 +357,15 @@ mod tests {
             ("http://localhost/#f", false),
             ("urn:ietf:wg:oauth:2.0:oob", false),
             ("javascript:alert(1)", false),
-            ("", false),
         ] {
-            assert_eq!(redirect(given, &config).is_ok(), is_right, "{given}");
+            let given = Url::parse(given).unwrap();
+            assert_eq!(check_redirect(&given, &config).is_ok(), is_right, "{given}");
         }
-        let public = "https://mail.example.com/oauth/callback";
-        assert!(redirect(public, &support::config()).is_err(), "the public side is off");
+        let public = web().redirect_url().unwrap();
+        assert!(
+            check_redirect(&public, &support::config()).is_err(),
+            "the public side is off"
+        );
     }
 
     #[test]
@@ -364,10 +378,10 @@ mod tests {
             ("https://user:secret@app.example.com/", false),
             ("javascript:alert(1)", false),
             ("data:text/html,x", false),
-            ("/done", false),
             (&long, false),
         ] {
-            assert_eq!(return_url(given).is_ok(), is_right, "{given:.60}");
+            let url = Url::parse(given).unwrap();
+            assert_eq!(check_return(&url).is_ok(), is_right, "{given:.60}");
         }
     }
 

@@ -15,7 +15,7 @@ use super::progress::FlowKind;
 use super::{Authorizer, Completed, Consent, Via, lock};
 use crate::account::meaning;
 use crate::clock::{self, Timestamp};
-use crate::connection::{served_protocols, try_login};
+use crate::connection::{try_login, walked};
 use crate::fault::{Fault, FaultKind};
 use crate::oauth::{DeviceCode, DevicePoll, Redirect, Revocation, TokenAnswer, TokenError, TokenSource};
 use crate::proto::{CredentialSecret, Protocol};
@@ -99,7 +99,11 @@ impl Authorizer {
             if is_last {
                 return Err(AuthorizeError::Expired);
             }
-            let polled = self.shared.oauth.poll_device(&consent.provider, code, self.timeout()).await;
+            let polled = self
+                .shared
+                .oauth
+                .poll_device(&consent.provider, code, self.timeout())
+                .await;
             match polled.map_err(refused)? {
                 DevicePoll::Pending => {}
                 DevicePoll::SlowDown => schedule.on_slow_down(),
@@ -142,7 +146,8 @@ impl Authorizer {
             }
             Trial::Unavailable(said) => {
                 // A grant that may be somebody else's does not take the place of one that works.
-                let is_kept = owner == Owner::Confirmed || !(subject.has_grant && subject.record.state == AccountState::Active);
+                let is_kept =
+                    owner == Owner::Confirmed || !(subject.has_grant && subject.record.state == AccountState::Active);
                 if is_kept {
                     self.keep_untried(subject, grant, now).await?;
                 }
@@ -185,11 +190,14 @@ impl Authorizer {
     async fn try_grant(&self, record: &AccountRecord, grant: &Grant) -> Trial {
         let services = &self.shared.services;
         let mut refusal = None;
-        for protocol in served_protocols(&services.config(), record) {
+        for protocol in walked(&services.config(), record) {
             let Some(token) = &grant.access_token else {
                 return Trial::Refused(AuthorizeError::Defect);
             };
-            let secret = CredentialSecret::OAuthToken(secret::duplicate(token));
+            let secret = CredentialSecret::OAuth {
+                token: secret::duplicate(token),
+                generation: 0,
+            };
             match Box::pin(try_login(services, record, protocol, secret)).await {
                 Ok(()) => return Trial::Open,
                 Err(fault) => match trial_of(protocol, &fault) {
@@ -256,7 +264,10 @@ impl Authorizer {
     /// with it every grant of the same person to the same app (Google does), and that may be one that another consent gave,
     /// of this account or, where it is not known who signed in, of another.
     fn give_back(&self, consent: &Consent, subject: &Subject, grant: Grant, owner: Owner) {
-        let Some(token) = grant.refresh_token.filter(|_| owner == Owner::Confirmed && !subject.has_grant) else {
+        let Some(token) = grant
+            .refresh_token
+            .filter(|_| owner == Owner::Confirmed && !subject.has_grant)
+        else {
             return;
         };
         let (this, consent) = (self.clone(), consent.clone());
@@ -274,7 +285,12 @@ impl Authorizer {
 
     /// Tells whoever waits, and the log.
     fn tell(&self, consent: &Consent, outcome: &Result<Completed, AuthorizeError>) {
-        let Consent { account, number, provider, .. } = consent;
+        let Consent {
+            account,
+            number,
+            provider,
+            ..
+        } = consent;
         let provider = provider.name.as_str();
         match outcome {
             Ok(_) => tracing::info!(account, provider, "authorized: the mailbox is open"),

@@ -191,7 +191,11 @@ mod tests {
         assert_eq!((*second.borrow(), *other.borrow()), (None, None));
         devices.remove("ada", 1);
         devices.stop();
-        assert_eq!(*second.borrow(), Some(Ending::Stopping), "the first one's end is not the second's");
+        assert_eq!(
+            *second.borrow(),
+            Some(Ending::Stopping),
+            "the first one's end is not the second's"
+        );
     }
 
     #[test]

@@ -74,7 +74,9 @@ pub enum AuthorizeError {
         meaning: Option<&'static str>,
     },
     /// The redirect came from another issuer than was asked (RFC 9207 §2.4).
-    #[error("the answer came from another provider than was asked, so it was not used; begin again, in a browser that you trust")]
+    #[error(
+        "the answer came from another provider than was asked, so it was not used; begin again, in a browser that you trust"
+    )]
     IssuerMismatch,
     /// The provider has no such flow, or its accounts need no consent.
     #[error("{0}")]
@@ -166,14 +168,47 @@ impl AuthorizeError {
         }
     }
 
-    /// Whether the same may succeed later without anybody doing anything else.
-    pub fn is_temporary(&self) -> bool {
+    /// Who has to do something about it.
+    pub fn blame(&self) -> Blame {
         match self {
-            Self::LoginUnavailable { .. } | Self::Store(_) | Self::Stopping => true,
-            Self::ExchangeFailed { error, .. } => matches!(error.kind, TokenErrorKind::Temporary { .. }),
-            _ => false,
+            Self::BadRedirect(_) | Self::WrongRedirect(_) | Self::FlowNotOffered(_) | Self::Field { .. } => {
+                Blame::Request
+            }
+            Self::UnknownState | Self::AccountGone | Self::Link(_) => Blame::Absence,
+            Self::Expired => Blame::Time,
+            Self::Replaced | Self::Conflict(_) | Self::Store(StoreError::Conflict(_)) => Blame::Conflict,
+            Self::Denied(_) | Self::PartialConsent(_) | Self::WrongMailbox { .. } | Self::IssuerMismatch => {
+                Blame::Owner
+            }
+            Self::ExchangeFailed { error, .. } if matches!(error.kind, TokenErrorKind::Temporary { .. }) => {
+                Blame::Trouble
+            }
+            Self::ExchangeFailed { .. } | Self::NoRefreshToken | Self::LoginRefused { .. } => Blame::Upstream,
+            Self::LoginUnavailable { .. } | Self::Store(_) | Self::Stopping => Blame::Trouble,
+            Self::Defect => Blame::Proxy,
         }
     }
+}
+
+/// Who has to do something about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Whoever asked: what they asked for cannot be done.
+    Request,
+    /// There is no such thing (any more).
+    Absence,
+    /// It took too long.
+    Time,
+    /// Something else has happened in between.
+    Conflict,
+    /// The owner, by what they decided.
+    Owner,
+    /// The provider or the upstream, by refusing.
+    Upstream,
+    /// Nobody: it may pass.
+    Trouble,
+    /// This program.
+    Proxy,
 }
 
 /// What the provider said of a denial, if it said anything.
@@ -205,7 +240,11 @@ mod tests {
             ("invalid_grant", "exchange_failed"),
             ("timeout", "exchange_failed"),
         ] {
-            assert_eq!(AuthorizeError::of_exchange(error(code), None).code(), expected, "{code}");
+            assert_eq!(
+                AuthorizeError::of_exchange(error(code), None).code(),
+                expected,
+                "{code}"
+            );
         }
     }
 

@@ -18,7 +18,7 @@ use url::Url;
 use super::error::AuthorizeError;
 use super::{Consent, Via};
 use crate::clock::Timestamp;
-use crate::limits::{CODE_FLOWS_MAX, CODE_FLOWS_PER_ACCOUNT_MAX, CODE_FLOW_LIFE};
+use crate::limits::{CODE_FLOW_LIFE, CODE_FLOWS_MAX, CODE_FLOWS_PER_ACCOUNT_MAX};
 use crate::oauth::{PendingCode, Redirect};
 use crate::secret::ExposeSecret;
 
@@ -109,7 +109,9 @@ impl Flows {
 
     fn remove_oldest(&mut self, of: impl Fn(&Flow) -> bool) {
         let candidates = self.flows.iter().filter(|(_, flow)| of(flow));
-        let oldest = candidates.min_by_key(|(_, flow)| flow.consent.number).map(|(key, _)| *key);
+        let oldest = candidates
+            .min_by_key(|(_, flow)| flow.consent.number)
+            .map(|(key, _)| *key);
         if let Some(key) = oldest {
             self.flows.remove(&key);
         }
@@ -253,7 +255,12 @@ mod tests {
         let mut flows = Flows::default();
         flows.insert(consent("bob", 0), pending("bob"), None, START);
         for number in 1..=CODE_FLOWS_PER_ACCOUNT_MAX + 1 {
-            flows.insert(consent("ada", number as u64), pending(&format!("ada{number}")), None, START);
+            flows.insert(
+                consent("ada", number as u64),
+                pending(&format!("ada{number}")),
+                None,
+                START,
+            );
         }
         assert_eq!(take(&mut flows, "ada1", &api(None), START), Err("unknown_state"));
         assert!(take(&mut flows, "ada2", &api(None), START).is_ok());

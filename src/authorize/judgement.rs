@@ -187,11 +187,19 @@ mod tests {
             (&ada, named(None, None, None), unknown),
             (&ada, named(None, Some("Ada Lovelace"), None), unknown),
             (&ada, named(Some("Ada@Example.com"), None, None), confirmed),
-            (&ada, named(Some("ada@personal.example"), Some("ada@example.com"), None), confirmed),
+            (
+                &ada,
+                named(Some("ada@personal.example"), Some("ada@example.com"), None),
+                confirmed,
+            ),
             (&ada, named(None, None, Some("ada@example.com")), confirmed),
             (&ada, named(Some("bob@example.com"), None, None), Err("bob@example.com")),
             (&by_id, named(Some("ada@example.com"), None, None), confirmed),
-            (&by_id, named(Some("bob@example.com"), None, None), Err("bob@example.com")),
+            (
+                &by_id,
+                named(Some("bob@example.com"), None, None),
+                Err("bob@example.com"),
+            ),
             (&nameless, named(Some("bob@example.com"), None, None), unknown),
             (&shared, named(Some("bob@example.com"), None, None), unknown),
         ];

@@ -119,7 +119,11 @@ impl Links {
         self.spent.retain(|_, expires| now < *expires);
         if self.spent.len() >= SPENT_LINKS_MAX {
             // The account's record still tells that this one was used.
-            let oldest = self.spent.iter().min_by_key(|(_, expires)| **expires).map(|(id, _)| *id);
+            let oldest = self
+                .spent
+                .iter()
+                .min_by_key(|(_, expires)| **expires)
+                .map(|(id, _)| *id);
             if let Some(oldest) = oldest {
                 self.spent.remove(&oldest);
             }
@@ -135,9 +139,18 @@ impl Link {
     /// [`LinkProblem::Used`] where its owner has consented since it was made, by this link or otherwise;
     /// [`LinkProblem::Gone`] where the account was removed, or is another.
     pub(super) fn check(&self, record: Option<&AccountRecord>) -> Result<(), LinkProblem> {
-        let Payload { provider, issued, created, .. } = &self.payload;
+        let Payload {
+            provider,
+            issued,
+            created,
+            ..
+        } = &self.payload;
         let Some(record) = record else {
-            return if created.is_some() { Err(LinkProblem::Gone) } else { Ok(()) };
+            return if created.is_some() {
+                Err(LinkProblem::Gone)
+            } else {
+                Ok(())
+            };
         };
         if record.authorized.is_some_and(|authorized| authorized >= *issued) {
             return Err(LinkProblem::Used);
@@ -187,7 +200,11 @@ mod tests {
     fn a_link_opens_as_it_was_made_and_as_often_as_one_likes() {
         let links = links(1);
         let token = links.make(&payload()).unwrap();
-        assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
+        assert!(
+            token
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        );
         for _ in 0..2 {
             assert_eq!(links.open(&token, MADE).unwrap().payload, payload());
         }
@@ -200,7 +217,11 @@ mod tests {
         let token = links(2).make(&payload()).unwrap();
         let long = "A".repeat(LINK_BYTES_MAX + 1);
         for token in [token.as_str(), "", "AAAA", "a b", "ä", &long] {
-            assert_eq!(links(1).open(token, MADE).unwrap_err(), LinkProblem::Forged, "{token:.40}");
+            assert_eq!(
+                links(1).open(token, MADE).unwrap_err(),
+                LinkProblem::Forged,
+                "{token:.40}"
+            );
         }
     }
 
@@ -248,7 +269,11 @@ mod tests {
             (link(Some(created)), None, Err(LinkProblem::Gone)),
             (link(Some(created)), Some(record(None, "example")), Ok(())),
             (link(Some(created)), Some(record(earlier, "example")), Ok(())),
-            (link(Some(created)), Some(record(Some(MADE), "example")), Err(LinkProblem::Used)),
+            (
+                link(Some(created)),
+                Some(record(Some(MADE), "example")),
+                Err(LinkProblem::Used),
+            ),
             (link(None), Some(record(Some(MADE), "example")), Err(LinkProblem::Used)),
             (link(None), Some(record(None, "example")), Ok(())),
             (link(Some(created)), Some(record(None, "other")), Err(LinkProblem::Gone)),

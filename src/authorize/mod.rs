@@ -24,10 +24,9 @@ mod flows;
 mod judgement;
 mod links;
 mod progress;
-mod web_port;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,10 +46,9 @@ use flows::Flows;
 use links::{Link, Links};
 use progress::Latest;
 
-pub use begin::{CodeFlow, DeviceFlow, LinkRequest};
-pub use error::{AuthorizeError, LinkProblem};
+pub use begin::{CodeBegun, DeviceBegun, LinkOrder, Subject};
+pub use error::{AuthorizeError, Blame, LinkProblem};
 pub use progress::{FlowKind, Progress, Stage};
-pub use web_port::LinkView;
 
 /// Asks owners of mailboxes for their consent, and completes what they answer. Cheap to clone.
 #[derive(Clone)]

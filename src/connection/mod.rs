@@ -37,7 +37,7 @@ pub use register::{SessionView, Sessions};
 pub use sweeper::{Drain, sweep};
 pub use trust::Trust;
 pub use try_login::try_login;
-pub use verify::{Step, StepResult, verify};
+pub use verify::{Step, StepResult, verify, walked};
 
 /// What every session needs of the rest of the program.
 pub struct Services {

@@ -59,7 +59,7 @@ pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
         steps: Vec::new(),
         begun: clock::instant(),
     };
-    let protocols = protocols(&services.config(), account);
+    let protocols = walked(&services.config(), account);
     for (index, protocol) in protocols.iter().enumerate() {
         walk.protocol = *protocol;
         let first = walk.steps.len();
@@ -71,7 +71,7 @@ pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
 }
 
 /// The protocols that are walked for `account`, in their order.
-fn protocols(config: &Config, account: &AccountRecord) -> Vec<Protocol> {
+pub fn walked(config: &Config, account: &AccountRecord) -> Vec<Protocol> {
     let is_served = |protocol: &Protocol| config.listeners.iter().any(|listener| listener.protocol == *protocol);
     let mut offered = vec![Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
     offered.retain(|protocol| Place::find(account, config, *protocol).is_ok());
@@ -301,14 +301,14 @@ mod tests {
         record.smtp = Some(own(None));
         // A name alone makes no endpoint where the provider has none.
         record.pop3 = Some(own(Some("name")));
-        assert_eq!(protocols(&serving(&[Pop3, Smtp]), &record), [Smtp]);
-        assert_eq!(protocols(&serving(&[Imap]), &record), [Imap]);
+        assert_eq!(walked(&serving(&[Pop3, Smtp]), &record), [Smtp]);
+        assert_eq!(walked(&serving(&[Imap]), &record), [Imap]);
         record.pop3 = Some(own(None));
-        assert_eq!(protocols(&serving(&[Pop3, Smtp, Imap]), &record), [Imap, Smtp, Pop3]);
-        assert_eq!(protocols(&serving(&[Pop3]), &record), [Pop3]);
-        assert_eq!(protocols(&serving(&[]), &record), [Imap, Smtp, Pop3], "none is served");
+        assert_eq!(walked(&serving(&[Pop3, Smtp, Imap]), &record), [Imap, Smtp, Pop3]);
+        assert_eq!(walked(&serving(&[Pop3]), &record), [Pop3]);
+        assert_eq!(walked(&serving(&[]), &record), [Imap, Smtp, Pop3], "none is served");
         record.provider = "gone".to_owned();
-        assert_eq!(protocols(&serving(&[Imap, Smtp]), &record), [Imap], "its failure tells");
+        assert_eq!(walked(&serving(&[Imap, Smtp]), &record), [Imap], "its failure tells");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 
@@ -102,6 +103,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes the oldest usage events beyond `retention` (as of `now`) and beyond `events_max`. Returns how many.
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError>;
+
+    /// A key for `purpose`, the same whenever the store is opened with the same master key, from which it cannot be told.
+    fn derive_key(&self, purpose: &'static str) -> Zeroizing<[u8; 32]>;
 
     /// Whether durable writes succeed at present. `Err` says why not, for `/readyz`.
     fn health(&self) -> Result<(), StoreError>;

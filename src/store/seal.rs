@@ -10,13 +10,19 @@
 
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
 use rand::TryRngCore;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::master_key::MasterKey;
 
-/// Seals and opens records with one master key. The key is wiped when this is dropped.
-pub struct Sealer(XChaCha20Poly1305);
+/// Seals and opens records with one master key, and derives other keys from it. The key is wiped when this is dropped.
+pub struct Sealer {
+    cipher: XChaCha20Poly1305,
+    /// What derived keys are made of: not the master key itself, which is the cipher's alone.
+    root: Zeroizing<[u8; 32]>,
+}
 
 /// Why a sealed record was not made or not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +44,15 @@ pub enum SealError {
 impl Sealer {
     /// A sealer with this key.
     pub fn new(key: &MasterKey) -> Self {
-        Self(XChaCha20Poly1305::new(key.bytes().into()))
+        Self {
+            cipher: XChaCha20Poly1305::new(key.bytes().into()),
+            root: keyed_hash(key.bytes(), b"portreeve: root of derived keys"),
+        }
+    }
+
+    /// A key for `purpose`, from which neither the master key nor the key of another purpose can be told.
+    pub fn derive_key(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        keyed_hash(&self.root, purpose.as_bytes())
     }
 
     /// Seals `plaintext` for the record `key` of `space`. `space` must not contain a NUL.
@@ -51,7 +65,7 @@ impl Sealer {
             .try_fill_bytes(&mut nonce)
             .map_err(|_| SealError::NoRandomness)?;
         let tag = self
-            .0
+            .cipher
             .encrypt_in_place_detached(XNonce::from_slice(&nonce), &associated_data(space, key), &mut plaintext)
             .map_err(|_| SealError::TooLong)?;
         Ok([&[FORMAT], nonce.as_slice(), &plaintext, &tag].concat())
@@ -68,7 +82,7 @@ impl Sealer {
             .ok_or(SealError::Malformed)?;
         let (ciphertext, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(SealError::Malformed)?;
         let mut plaintext = Zeroizing::new(ciphertext.to_vec());
-        self.0
+        self.cipher
             .decrypt_in_place_detached(
                 XNonce::from_slice(nonce),
                 &associated_data(space, key),
@@ -78,6 +92,13 @@ impl Sealer {
             .map_err(|_| SealError::NotAuthentic)?;
         Ok(plaintext)
     }
+}
+
+/// HMAC-SHA256, which is a pseudorandom function of its key (RFC 2104; RFC 5869 §2.3 uses it so).
+fn keyed_hash(key: &[u8; 32], text: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(text);
+    Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
 fn associated_data(space: &str, key: &[u8]) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! The routes of INTERFACE §4 and what stands before all of them.
 
 mod accounts;
+mod authorize;
 mod health;
 mod sessions;
 mod tokens;
@@ -39,6 +40,12 @@ pub(super) fn admin(state: Arc<AdminState>) -> Router {
             get(accounts::read).put(accounts::change).delete(accounts::remove),
         )
         .route("/v1/account/{account}/verify", post(accounts::verify))
+        .route(
+            "/v1/account/{account}/authorize",
+            post(authorize::begin).get(authorize::progress),
+        )
+        .route("/v1/authorize", post(authorize::complete))
+        .route("/v1/authentication/form", post(authorize::link))
         .route("/v1/token", post(tokens::create))
         .route("/v1/tokens", post(tokens::create).get(tokens::list))
         .route("/v1/token/{token}", delete(tokens::remove))

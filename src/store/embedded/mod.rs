@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use self::changes::Bearers;
 use self::draft::Draft;
@@ -273,6 +274,10 @@ impl Store for EmbeddedStore {
             }
             swept += step;
         }
+    }
+
+    fn derive_key(&self, purpose: &'static str) -> Zeroizing<[u8; 32]> {
+        self.sealer.derive_key(purpose)
     }
 
     fn health(&self) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! One change of an account at a time: a `PUT` reads, merges and writes, and two at once would lose the first one's work.
+//! One change of an account at a time: whoever reads, merges and writes would lose the work of another who does so at once.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -15,7 +15,7 @@ pub struct Changes {
 
 impl Changes {
     /// Waits until nobody else changes `account`. Others wait until what is returned is dropped.
-    pub(super) async fn begin(&self, account: &str) -> MutexGuard<'_, ()> {
+    pub async fn begin(&self, account: &str) -> MutexGuard<'_, ()> {
         let count = u64::try_from(PLACES).unwrap_or(u64::MAX);
         let place = usize::try_from(self.hasher.hash_one(account) % count).unwrap_or_default();
         let place = self.places.get(place).expect("a remainder is below its divisor");
