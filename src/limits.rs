@@ -129,6 +129,15 @@ pub const RETURN_URL_BYTES_MAX: usize = 2048;
 /// Links that are remembered to have done their work, until they would have ended. The accounts' records tell, too.
 pub const SPENT_LINKS_MAX: usize = 16 * 1024;
 
+/// Connections to the listener of `account authorize` at once: one browser, which opens six, and whoever else is curious.
+pub const LOOPBACK_CONNECTIONS_MAX: usize = 32;
+
+/// How long one of them may take for its request's header.
+pub const LOOPBACK_INPUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the command waits at its end for the browser to have read its page.
+pub const LOOPBACK_LAST_WORDS: Duration = Duration::from_secs(2);
+
 // Logins.
 
 /// Bytes of a client's SASL message, decoded. Access tokens are 64 characters; this is as much as fits a command line.

@@ -40,6 +40,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "usage", "account",
         ],
     ),
+    (
+        "authorize",
+        &[
+            "limits",
+            "secret",
+            "clock",
+            "fault",
+            "proto",
+            "config",
+            "store",
+            "oauth",
+            "metrics",
+            "net",
+            "account",
+            "connection",
+        ],
+    ),
     // What it asks of the rest of the program goes through its own port.
     ("web", &["limits", "clock", "config", "net"]),
 ];
@@ -51,7 +68,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("oauth2", &["src/oauth/request.rs"]),
     (
         "axum",
-        &["src/admin/", "src/web/", "src/net/http_server.rs", "src/demo/provider.rs"],
+        &[
+            "src/admin/",
+            "src/web/",
+            "src/net/http_server.rs",
+            "src/demo/provider.rs",
+            "src/cli/authorize/listener.rs",
+        ],
     ),
     // axum serves a listener of its own making; bounds on headers, time and connections take hyper itself, as does a client
     // that speaks over a Unix socket.
@@ -59,6 +82,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("hyper_util", &["src/net/http_server.rs", "src/admin/client.rs"]),
     ("maud", &["src/web/pages/"]),
     ("governor", &["src/web/"]),
+    ("qrcode", &["src/cli/authorize/report.rs"]),
+    ("open", &["src/cli/authorize/report.rs"]),
     ("nom", &["src/proto/"]),
     ("rustls", &["src/net/"]),
     ("rustls_native_certs", &["src/net/"]),

@@ -587,6 +587,9 @@ pub struct ProviderView {
     pub domains: Vec<String>,
     /// Whether it takes OAuth2 grants; passwords are taken in any case.
     pub oauth2: bool,
+    /// How its access tokens are had, as in the configuration; absent where it takes passwords only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,
 }

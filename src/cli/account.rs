@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::daemon::{answer, client};
 use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, state_cell, table};
 use super::value::{PageArgs, secret};
-use super::{Exit, Failure, Globals};
+use super::{Exit, Failure, Globals, authorize};
 use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
@@ -47,6 +47,8 @@ pub enum Action {
         /// Id or e-mail address
         account: String,
     },
+    /// Ask the mailbox's owner for consent, in a browser or on another device
+    Authorize(authorize::Args),
     /// Try everything that a login needs, step by step
     Verify {
         /// Id or e-mail address
@@ -141,6 +143,7 @@ pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failur
         Action::Update(arguments) => update(&client, arguments, globals).await,
         Action::List { query, page } => list(&client, query, &page, globals).await,
         Action::Show { account } => show(&client, &account, globals).await,
+        Action::Authorize(arguments) => authorize::run(&client, arguments, globals).await,
         Action::Verify { account } => verify(&client, &account, globals).await,
         Action::Remove { account, yes } => remove(&client, &account, yes, globals).await,
     }
@@ -439,6 +442,7 @@ mod tests {
             name: name.to_owned(),
             domains: vec![domain.to_owned()],
             oauth2: true,
+            grant: Some("code".to_owned()),
             protocols: vec![Protocol::Imap],
         };
         let providers = [provider("example", "example.com"), provider("other", "example.org")];

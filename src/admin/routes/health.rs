@@ -63,6 +63,7 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         name: provider.name.clone(),
         domains: provider.domains.clone(),
         oauth2: provider.oauth.is_some(),
+        grant: provider.oauth.as_ref().map(|app| app.grant.name().to_owned()),
         protocols: protocols
             .into_iter()
             .filter(|protocol| provider.endpoint(*protocol).is_some())
