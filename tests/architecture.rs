@@ -51,7 +51,12 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("oauth2", &["src/oauth/request.rs"]),
     (
         "axum",
-        &["src/admin/", "src/web/", "src/net/http_server.rs", "src/demo/provider.rs"],
+        &[
+            "src/admin/",
+            "src/web/",
+            "src/net/http_server.rs",
+            "src/demo/provider.rs",
+        ],
     ),
     // axum serves a listener of its own making; bounds on headers, time and connections take hyper itself, as does a client
     // that speaks over a Unix socket.

@@ -578,8 +578,9 @@ pub struct FormerCertificateView {
     pub expires: Timestamp,
 }
 
-/// A provider, as far as `account add` needs it.
+/// A provider, as far as `account add` and `account import` need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ProviderView {
     /// Its name.
     pub name: String,
@@ -589,6 +590,18 @@ pub struct ProviderView {
     pub oauth2: bool,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,
+    /// The id of its OAuth app, to which grants are bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Where its tokens are asked for, where that is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_url: Option<Url>,
+    /// Whose discovery document tells where, else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<Url>,
+    /// Whether an owner has to consent before there is anything to log in with.
+    #[serde(default)]
+    pub needs_consent: bool,
 }
 
 /// How many accounts there are.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::daemon::{answer, client};
 use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, state_cell, table};
 use super::value::{PageArgs, secret};
-use super::{Exit, Failure, Globals};
+use super::{Exit, Failure, Globals, import};
 use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
@@ -32,6 +32,8 @@ pub struct Args {
 pub enum Action {
     /// Add a mailbox; its provider is guessed from the address
     Add(AddArgs),
+    /// Take over the mailboxes of another program
+    Import(import::Args),
     /// Change a mailbox, or give it new credentials
     Update(UpdateArgs),
     /// List the mailboxes
@@ -138,6 +140,7 @@ pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failur
     let client = client(globals);
     match arguments.action {
         Action::Add(arguments) => add(&client, arguments, globals).await,
+        Action::Import(arguments) => import::run(&client, arguments, globals).await,
         Action::Update(arguments) => update(&client, arguments, globals).await,
         Action::List { query, page } => list(&client, query, &page, globals).await,
         Action::Show { account } => show(&client, &account, globals).await,
@@ -440,6 +443,10 @@ mod tests {
             domains: vec![domain.to_owned()],
             oauth2: true,
             protocols: vec![Protocol::Imap],
+            client_id: None,
+            token_url: None,
+            issuer: None,
+            needs_consent: false,
         };
         let providers = [provider("example", "example.com"), provider("other", "example.org")];
         assert_eq!(guess_provider(Some("a@EXAMPLE.org"), &providers).unwrap(), "other");

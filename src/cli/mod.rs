@@ -11,6 +11,7 @@ pub mod account;
 pub mod config;
 pub mod demo;
 pub mod exit;
+pub mod import;
 pub mod output;
 pub mod serve;
 pub mod sessions;

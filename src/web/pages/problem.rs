@@ -43,7 +43,9 @@ pub(in crate::web) fn trouble(site: &Site, trouble: &Trouble) -> Response {
     let mut response = page.into_response();
     if let Trouble::TooManyRequests { wait } = trouble {
         let seconds = wait.as_secs().saturating_add(1);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
