@@ -21,6 +21,7 @@ mod durability;
 mod faults;
 mod haproxy;
 mod hostile;
+mod import;
 mod lifecycle;
 mod listeners;
 mod live_relay;
