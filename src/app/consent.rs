@@ -102,10 +102,8 @@ fn problem(error: AuthorizeError) -> Problem {
         AuthorizeError::LoginRefused { said, meaning } => Problem::LoginRefused {
             reason: meaning.map_or_else(|| said.clone(), |meaning| format!("{said}; {meaning}")),
         },
-        AuthorizeError::LoginUnavailable { is_kept: true, .. } => Problem::MailboxUnreachable,
-        AuthorizeError::LoginUnavailable { is_kept: false, .. }
-        | AuthorizeError::ExchangeFailed { .. }
-        | AuthorizeError::NoRefreshToken => {
+        AuthorizeError::LoginUnavailable { is_kept, .. } => Problem::MailboxUnreachable { is_kept },
+        AuthorizeError::ExchangeFailed { .. } | AuthorizeError::NoRefreshToken => {
             tracing::warn!(%error, "a provider does not give consent as it should");
             Problem::ProviderTrouble
         }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use url::Url;
 
-use super::begin::new_record;
+use super::begin::{meaning_of, new_record};
 use super::device::{Ending, Next, Schedule};
 use super::error::{AuthorizeError, LinkProblem};
 use super::flows::Flow;
@@ -328,7 +328,7 @@ fn trial_of(protocol: Protocol, fault: &Fault) -> Verdict {
     }
     let error = AuthorizeError::LoginRefused {
         said,
-        meaning: meaning.map(|meaning| meaning.text),
+        meaning: meaning.map(|meaning| &meaning.explanation),
     };
     if trouble == Some(meaning::Trouble::Setting) {
         Verdict::Setting(error)
@@ -339,7 +339,7 @@ fn trial_of(protocol: Protocol, fault: &Fault) -> Verdict {
 
 /// A provider's refusal.
 fn refused(error: TokenError) -> AuthorizeError {
-    let meaning = meaning::of_token_error(&error);
+    let meaning = meaning_of(&error);
     AuthorizeError::of_exchange(error, meaning)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! No text holds a token, a code or an internal address: owners of mailboxes read them.
 
-use crate::oauth::{RedirectError, TokenError, TokenErrorKind};
+use crate::oauth::{Explanation, RedirectError, TokenError, TokenErrorKind};
 use crate::store::StoreError;
 
 /// Why a consent was not begun, or did not open the mailbox.
@@ -52,7 +52,7 @@ pub enum AuthorizeError {
         /// What the upstream said, or why no login was tried.
         said: String,
         /// What that means and what to do, where it is known.
-        meaning: Option<&'static str>,
+        meaning: Option<&'static Explanation>,
     },
     /// The mailbox could not be reached to try the grant.
     #[error(
@@ -71,7 +71,7 @@ pub enum AuthorizeError {
         /// What it said.
         error: TokenError,
         /// What that means and what to do, where it is known.
-        meaning: Option<&'static str>,
+        meaning: Option<&'static Explanation>,
     },
     /// The redirect came from another issuer than was asked (RFC 9207 §2.4).
     #[error(
@@ -157,10 +157,10 @@ impl AuthorizeError {
     }
 
     /// What a failed exchange comes to, by the words of whoever refused.
-    pub(super) fn of_exchange(error: TokenError, meaning: Option<&'static str>) -> Self {
+    pub(super) fn of_exchange(error: TokenError, meaning: Option<&'static Explanation>) -> Self {
         match error.code.as_str() {
             // RFC 6749 §4.1.2.1, RFC 8628 §3.5: the owner or the authorization server denied the request.
-            "access_denied" => Self::Denied(meaning.map_or(error.message, str::to_owned)),
+            "access_denied" => Self::Denied(meaning.map_or(error.message, Explanation::to_string)),
             "expired_token" => Self::Expired,
             "wrong_state" => Self::UnknownState,
             "wrong_issuer" => Self::IssuerMismatch,
@@ -221,7 +221,7 @@ fn said(text: &str) -> String {
 }
 
 /// What a refusal means, if that is known.
-fn also(meaning: &Option<&'static str>) -> String {
+fn also(meaning: &Option<&'static Explanation>) -> String {
     meaning.map_or_else(String::new, |meaning| format!("; {meaning}"))
 }
 
@@ -264,9 +264,15 @@ mod tests {
         assert!(quiet.starts_with("the permission was not given; "), "{quiet}");
         let refused = AuthorizeError::LoginRefused {
             said: "535 5.7.139".to_owned(),
-            meaning: Some("switch it on"),
+            meaning: Some(&Explanation {
+                cause: "it is off",
+                remedy: "Switch it on",
+            }),
         };
-        assert!(refused.to_string().ends_with("535 5.7.139; switch it on"), "{refused}");
+        assert!(
+            refused.to_string().ends_with("535 5.7.139; it is off. Switch it on"),
+            "{refused}"
+        );
         for (is_kept, says) in [(true, "next login"), (false, "before")] {
             let said = "no answer".to_owned();
             let text = AuthorizeError::LoginUnavailable { said, is_kept }.to_string();
