@@ -404,6 +404,24 @@ pub const STORE_QUEUE: usize = 4096;
 /// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+// What is taken over from other programs.
+
+/// Bytes of a configuration of another program. An account of email-oauth2-proxy has about 6 KiB, its tokens included.
+pub const IMPORT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Accounts in such a configuration.
+pub const IMPORT_ACCOUNTS_MAX: usize = 1000;
+
+/// Rounds of PBKDF2 that such a file may want for one key: email-oauth2-proxy writes 1.2 million, which take about a second, and
+/// raises that every other year.
+pub const IMPORT_ITERATIONS_MAX: u32 = 5_000_000;
+
+/// Bytes of the salt of such a key. email-oauth2-proxy's have 16.
+pub const IMPORT_SALT_BYTES_MAX: usize = 64;
+
+/// Bytes of a sealed refresh token: the longest that is accepted, padded, sealed and in base64, fits.
+pub const IMPORT_SEALED_BYTES_MAX: usize = 2 * CREDENTIAL_BYTES_MAX;
+
 const fn days(days: u64) -> Duration {
     Duration::from_secs(days * 24 * 3600)
 }

@@ -91,7 +91,6 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("maud", &["src/web/pages/"]),
     ("governor", &["src/web/"]),
     ("qrcode", &["src/cli/authorize/report.rs"]),
-    ("open", &["src/cli/authorize/report.rs"]),
     ("nom", &["src/proto/"]),
     ("rustls", &["src/net/"]),
     ("rustls_native_certs", &["src/net/"]),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::daemon::{answer, client};
 use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, state_cell, table};
 use super::value::{PageArgs, secret};
-use super::{Exit, Failure, Globals, authorize};
+use super::{Exit, Failure, Globals, authorize, import};
 use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
@@ -34,6 +34,8 @@ pub struct Args {
 pub enum Action {
     /// Add a mailbox; its provider is guessed from the address
     Add(AddArgs),
+    /// Take over the mailboxes of another program
+    Import(import::Args),
     /// Change a mailbox, or give it new credentials
     Update(UpdateArgs),
     /// List the mailboxes
@@ -151,6 +153,7 @@ pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failur
     let client = client(globals);
     match arguments.action {
         Action::Add(arguments) => add(&client, arguments, globals).await,
+        Action::Import(arguments) => import::run(&client, arguments, globals).await,
         Action::Update(arguments) => update(&client, arguments, globals).await,
         Action::List { query, page } => list(&client, query, &page, globals).await,
         Action::Show { account } => show(&client, &account, globals).await,
@@ -628,6 +631,9 @@ mod tests {
             oauth2,
             grant: oauth2.then(|| "code".to_owned()),
             protocols: vec![Protocol::Imap],
+            client_id: None,
+            token_url: None,
+            issuer: None,
         }
     }
 

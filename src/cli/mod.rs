@@ -12,6 +12,7 @@ pub mod authorize;
 pub mod config;
 pub mod demo;
 pub mod exit;
+pub mod import;
 pub mod output;
 pub mod serve;
 pub mod sessions;

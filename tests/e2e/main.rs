@@ -22,6 +22,7 @@ mod durability;
 mod faults;
 mod haproxy;
 mod hostile;
+mod import;
 mod keeping;
 mod lifecycle;
 mod listeners;
