@@ -13,6 +13,7 @@
     reason = "a failure here is a failed test, and the modules of a test are public to nobody"
 )]
 
+mod authorize;
 mod certificates;
 mod cli;
 mod clients;
