@@ -16,6 +16,7 @@
 mod certificates;
 mod cli;
 mod clients;
+mod consent;
 mod demo;
 mod durability;
 mod faults;

@@ -95,6 +95,16 @@ const orders = {
     await Promise.all([tab.page.waitForEvent('load'), tab.page.click(selector)]);
     return tab.shown();
   },
+  // The same, with a second click right behind the first.
+  'follow-twice': async (tab, { selector }) => {
+    await Promise.all([tab.page.waitForEvent('load'), tab.page.dblclick(selector)]);
+    return tab.shown();
+  },
+  back: async (tab) => { await tab.page.goBack(); return tab.shown(); },
+  look: async (tab, { viewport, colors }) => {
+    await tab.page.setViewportSize(VIEWPORTS[viewport]);
+    await tab.page.emulateMedia({ colorScheme: colors });
+  },
   reload: async (tab) => { await tab.page.reload(); return tab.shown(); },
   fill: async (tab, { selector, value }) => tab.page.fill(selector, value),
   tick: async (tab, { selector, ticked }) => tab.page.setChecked(selector, ticked),
