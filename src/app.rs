@@ -1,14 +1,16 @@
 //! Wiring: what is started in which order, and stopped in which.
 //!
 //! ```text
-//! start:  descriptors → store → accounts → TLS → sessions → listeners → public side → admin and metrics
-//! stop:   not ready → listeners → quiet sessions → all sessions → public side → accounts (refreshes in flight) → store → admin
+//! start:  descriptors → store → accounts → TLS → sessions → listeners → public side → keeper of grants, hooks → admin and metrics
+//! stop:   not ready → listeners → quiet sessions → all sessions → public side → accounts (refreshes in flight) → hooks → store
+//!         → admin
 //! ```
 //!
 //! The admin API is the last to go, so that an administrator can watch a drain.
 
 mod certificates;
 mod consent;
+mod news;
 mod ports;
 mod reload;
 
@@ -23,27 +25,30 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::account::{Accounts, Changes};
+use crate::account::{self, Accounts, Changes};
 use crate::admin::{self, AdminState, Sockets};
 use crate::authorize::Authorizer;
 use crate::cli::Failure;
 use crate::clock;
 use crate::config::{Config, ListenerTls};
 use crate::connection::{self, Drain, Listener, Services, Trust};
+use crate::hooks::Hooks;
 use crate::limits;
 use crate::metrics::render::Exposition;
 use crate::net::admission::{Admission, AdmissionLimits};
+use crate::net::dns::Dns;
 use crate::net::http::Http;
 use crate::net::listener::{accept_until, bind};
 use crate::net::tls::SystemRoots;
 use crate::oauth::client::OAuthClient;
+use crate::recognize::{Places, Recognizer};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::master_key::MasterKeySource;
 use crate::store::{SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
 use crate::web;
 use certificates::ListenerCertificates;
-use ports::{AccountPort, SessionPort};
+use ports::{AccountPort, RecognitionPort, SessionPort};
 
 /// A running portreeve.
 pub struct App {
@@ -76,7 +81,9 @@ impl App {
         let (config_sender, config) = watch::channel(Arc::new(config));
         let effective = config.borrow().clone();
         let system = SystemRoots::load();
-        let oauth = OAuthClient::new(Http::new(system.clone()));
+        let http = Http::new(system.clone());
+        let oauth = OAuthClient::new(http.clone());
+        let recognizer = Recognizer::new(Dns::default(), http.clone(), Places::default());
         let accounts = Accounts::start(store.clone(), oauth.clone(), config.clone());
         let usage = UsageLog::new(store.clone());
         let trust = Trust::new(system);
@@ -108,7 +115,9 @@ impl App {
         let web_view = bound.web.as_ref().map(web_view);
         let public = serve_web(bound.web, authorizer.clone(), &draining_watch);
         let (drain, drain_watch) = watch::channel(Drain::Serving);
-        let sweeping = sweepers(&services, &drain_watch);
+        let mut sweeping = sweepers(&services, &drain_watch);
+        // Nothing has happened to an account yet that these could miss.
+        keepers(&mut sweeping, &services, http, &drain_watch);
 
         let (stop_admin, stop_admin_watch) = watch::channel(false);
         let state = AdminState {
@@ -122,6 +131,7 @@ impl App {
                 web_view,
                 bound.certificates.ca(),
             )),
+            recognition: Arc::new(RecognitionPort::new(recognizer, config.clone())),
             config,
             metrics,
             started: clock::now(),
@@ -225,6 +235,19 @@ fn sweepers(services: &Arc<Services>, drain: &watch::Receiver<Drain>) -> JoinSet
         async move { while ended.changed().await.is_ok() {} },
     ));
     sweeping
+}
+
+/// Starts what keeps grants alive and what tells of accounts, until `drain`'s sender is gone: what the last refreshes have to tell
+/// is told, too.
+fn keepers(sweeping: &mut JoinSet<()>, services: &Arc<Services>, http: Http, drain: &watch::Receiver<Drain>) {
+    let ended = || {
+        let mut drain = drain.clone();
+        async move { while drain.changed().await.is_ok() {} }
+    };
+    let accounts = &services.accounts;
+    sweeping.spawn(news::record(accounts.notices(), services.usage.clone(), ended()));
+    sweeping.spawn(Hooks::new(services.config.clone(), http).run(accounts.notices(), ended()));
+    sweeping.spawn(account::keeping::keep(accounts.clone(), ended()));
 }
 
 /// Serves the public side, where it is turned on, until `draining`.

@@ -130,6 +130,55 @@ pub const LINK_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// Bytes of a hosted link's own part: an id of 256 characters and an address of 1,024, escaped and in base64, fit.
 pub const LINK_BYTES_MAX: usize = 16 * 1024;
+// Keeping grants.
+
+/// Longest and shortest wait between two looks at all grants: those that are due by the next look are renewed at this one.
+pub const KEEPING_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// See [`KEEPING_INTERVAL_MAX`].
+pub const KEEPING_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// How long after the start the first look at all grants is: logins come first then.
+pub const KEEPING_START: Duration = Duration::from_secs(60);
+
+/// Accounts that are read from the store at once for that.
+pub const KEEPING_PAGE: usize = 500;
+
+/// Idle grants that are renewed at once, and the wait before each: at most 16 a second, however many became due while the
+/// daemon was out of service.
+pub const KEEPING_IN_FLIGHT_MAX: usize = 4;
+/// See [`KEEPING_IN_FLIGHT_MAX`].
+pub const KEEPING_PACE: Duration = Duration::from_millis(250);
+
+/// How long before a grant's known end somebody is warned: over a weekend. Longer for long lives, never more than half of one.
+pub const GRANT_WARNING: Duration = days(3);
+
+/// Grants of removed accounts that are given back to their providers at once, and how long a stop waits for them.
+pub const REVOCATIONS_MAX: u32 = 16;
+
+// Notices and hooks.
+
+/// News of accounts that wait for whoever listens; beyond that the oldest are lost, which is logged.
+pub const NOTICES_MAX: usize = 4096;
+
+/// Events that are delivered to hooks at once; the others wait among the [`NOTICES_MAX`].
+pub const HOOKS_IN_FLIGHT_MAX: usize = 8;
+
+/// How long a hook's command may run before it is killed.
+pub const HOOK_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a hook's output that are logged.
+pub const HOOK_OUTPUT_BYTES_MAX: usize = 4096;
+
+/// How long a webhook may take to answer one post.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often an event is posted before it is given up, and the wait after the first time; it grows five-fold.
+pub const WEBHOOK_TRIES: u32 = 3;
+/// See [`WEBHOOK_TRIES`].
+pub const WEBHOOK_WAIT: Duration = Duration::from_secs(1);
+
+/// How long deliveries may go on when the program stops.
+pub const HOOKS_DRAIN: Duration = Duration::from_secs(10);
 
 // Logins.
 
@@ -156,6 +205,9 @@ pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
 
 /// Lines of one SMTP reply of an upstream. The EHLO replies of large providers have about a dozen.
 pub const UPSTREAM_REPLY_LINES_MAX: usize = 64;
+
+/// Longest time for which a login is not tried because an upstream asks for it. Exchange Online's suggestions stay below.
+pub const THROTTLE_BACKOFF_MAX: Duration = Duration::from_secs(300);
 
 /// Characters of an upstream's own text that a client or a log line gets to see.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 512;
@@ -246,10 +298,10 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 128;
 /// How long a caller of the admin API may take to send a request's header.
 pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request to the admin API may take in all. The longest is `verify`: for each of three
-/// protocols it waits for a name, a connection, TLS and a login, and once for a token, each with its own limit; with the
-/// defaults of these limits, 300 s in all.
-pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a request to the admin API may take in all. The longest is `verify`: for each of three protocols it waits for a
+/// name, a connection, TLS, a login, a first command and a farewell, and once for a token, each with its own limit; with the
+/// defaults of these limits, 378 s in all.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(400);
 
 /// How long requests in progress may go on when the admin API stops.
 pub const ADMIN_STOP_GRACE: Duration = Duration::from_secs(2);
@@ -311,8 +363,21 @@ pub const WEB_HSTS_LIFE: Duration = days(365);
 /// Characters of a name, an address or a reason that a page shows; more is cut.
 pub const WEB_TEXT_CHARS_MAX: usize = 512;
 
-/// How long requests in progress may go on when the public side stops.
+/// How long consents in progress may go on when the public side stops.
 pub const WEB_STOP_GRACE: Duration = Duration::from_secs(15);
+// Recognising a provider.
+
+/// How long one question about a domain may take: a DNS look-up, or an autoconfig file. A person waits for the answers.
+pub const RECOGNITION_STEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Records of one DNS answer that are looked at; large providers have about five exchangers.
+pub const DNS_RECORDS_MAX: usize = 32;
+
+/// Bytes of an autoconfig file. Mozilla's largest is below 8 KiB.
+pub const AUTOCONFIG_BYTES_MAX: usize = 64 * 1024;
+
+/// Nodes of an autoconfig file, texts between elements included. Mozilla's largest has about 400.
+pub const AUTOCONFIG_NODES_MAX: u32 = 4096;
 
 // Files, the store and metrics.
 

@@ -27,11 +27,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("net", &["limits", "clock", "proto"]),
     // Token requests trust whom upstream legs trust.
     ("oauth", &["limits", "secret", "clock", "config", "net"]),
+    // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
+    ("recognize", &["limits", "proto", "config", "net"]),
     (
         "account",
         &[
             "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics",
         ],
+    ),
+    (
+        "hooks",
+        &["limits", "secret", "clock", "config", "store", "net", "account"],
     ),
     (
         "connection",
@@ -48,10 +54,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("fjall", &["src/store/embedded/"]),
     ("reqwest", &["src/net/http.rs"]),
+    ("hickory_resolver", &["src/net/dns.rs"]),
+    ("roxmltree", &["src/recognize/autoconfig.rs"]),
     ("oauth2", &["src/oauth/request.rs"]),
     (
         "axum",
-        &["src/admin/", "src/web/", "src/net/http_server.rs", "src/demo/provider.rs"],
+        &[
+            "src/admin/",
+            "src/web/",
+            "src/net/http_server.rs",
+            "src/demo/provider.rs",
+        ],
     ),
     // axum serves a listener of its own making; bounds on headers, time and connections take hyper itself, as does a client
     // that speaks over a Unix socket.
@@ -64,10 +77,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["src/net/"]),
     ("tokio_rustls", &["src/net/"]),
     ("rcgen", &["src/net/tls/private_ca", "src/demo/mod.rs"]),
-    ("x509_parser", &["src/net/tls/private_ca"]),
+    ("x509_parser", &["src/net/tls/private_ca", "src/net/tls/chain.rs"]),
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
+    (
+        "hmac",
+        &["src/hooks/webhook.rs", "src/store/seal.rs", "src/authorize/link"],
+    ),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),
     ("tracing_subscriber", &["src/telemetry.rs"]),

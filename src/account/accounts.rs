@@ -5,67 +5,39 @@
 //! marks its slot as retired; whoever finds a retired slot looks into the map again. A question that meets a supervisor just
 //! ending is dropped with its mailbox, its asker notices, and asks again.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::rpc::CallResult;
-use ractor::{Actor, ActorRef, ActorStatus, RpcReplyPort};
-use tokio::sync::{Semaphore, watch};
+use ractor::{Actor, ActorRef, RpcReplyPort};
+use tokio::sync::{broadcast, watch};
 
 use super::AccountStatus;
-use super::sessions::{LiveSession, Register, SessionLease};
+use super::notice::Notice;
+use super::sessions::{LiveSession, SessionLease};
+use super::shared::{Occupant, Shared, Slot, lock};
 use super::supervisor::{AccountSupervisor, Message, Purpose, Setup};
 use super::target::UpstreamTarget;
 use super::writes::{Credentials, Order, Replacement};
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
-use crate::limits::REFRESHES_PER_PROVIDER_MAX;
+use crate::limits::REVOCATIONS_MAX;
 use crate::oauth::TokenSource;
-use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
+use crate::proto::{CredentialSecret, Protocol};
 use crate::store::{AccountRecord, AccountSecrets, SharedStore, StoreError, TokenId};
 
 /// All accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
-    shared: Arc<Shared>,
-}
-
-/// What supervisors and their root have in common.
-pub(super) struct Shared {
-    pub(super) store: SharedStore,
-    pub(super) tokens: Arc<dyn TokenSource>,
-    config: watch::Receiver<Arc<Config>>,
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
-    limiters: Mutex<HashMap<String, Arc<Semaphore>>>,
-    /// The accounts with a grant that the disk has refused.
-    unsaved: Mutex<BTreeSet<String>>,
-    is_draining: AtomicBool,
-}
-
-/// An account's place in the map.
-#[derive(Default)]
-pub(super) struct Slot {
-    pub(super) register: Register,
-    occupant: Mutex<Occupant>,
-    /// Held by whoever starts a supervisor.
-    starting: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-enum Occupant {
-    #[default]
-    Nobody,
-    Supervisor(ActorRef<Message>),
-    /// The slot is not in the map any more.
-    Retired,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// Why a question got no answer.
 #[derive(Debug)]
-enum Unanswered {
+pub(super) enum Unanswered {
     UnknownAccount,
     Store(StoreError),
     Draining,
@@ -76,15 +48,7 @@ enum Unanswered {
 impl Accounts {
     /// All accounts of `store`. No supervisor is started yet. Must be called within a runtime: a task watches `config`.
     pub fn start(store: SharedStore, tokens: impl TokenSource, config: watch::Receiver<Arc<Config>>) -> Self {
-        let shared = Arc::new(Shared {
-            store,
-            tokens: Arc::new(tokens),
-            config: config.clone(),
-            slots: Mutex::default(),
-            limiters: Mutex::default(),
-            unsaved: Mutex::default(),
-            is_draining: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(store, Arc::new(tokens), config.clone()));
         tokio::spawn(watch_config(Arc::downgrade(&shared), config));
         Self { shared }
     }
@@ -167,7 +131,8 @@ impl Accounts {
     }
 
     /// Changes an account, durably, and its credentials where `secrets` are given, which ends `needs-authorization` and any
-    /// back-off. The record's state matters only for disabling and enabling; else the account's own is kept.
+    /// back-off. The record's state matters only for disabling and enabling, and where it comes with new credentials as active,
+    /// because a login has proved them; else the account's own is kept.
     ///
     /// # Errors
     /// As [`crate::store::Store::replace_account`].
@@ -184,7 +149,8 @@ impl Accounts {
         self.ask(&account, ORDER_TIMEOUT, order).await?
     }
 
-    /// Deletes an account with its access tokens, durably, and ends its sessions. Returns the ids of those tokens.
+    /// Deletes an account with its access tokens, durably, and ends its sessions. Its grant is given back to the provider, which is
+    /// not waited for. Returns the ids of the tokens.
     ///
     /// # Errors
     /// As [`crate::store::Store::remove_account`].
@@ -206,20 +172,46 @@ impl Accounts {
     /// # Errors
     /// [`StoreError::NotFound`], and what the store says.
     pub async fn status(&self, account: &str) -> Result<AccountStatus, StoreError> {
+        let store = &self.shared.store;
+        let record = store.account(account).await?.ok_or(StoreError::NotFound("account"))?;
+        let owner = record.shares_grant_of.clone();
+        let own = self.own_status(record).await?;
+        let Some(owner) = owner else { return Ok(own) };
+        match store.account(&owner).await? {
+            Some(owner) => Ok(own.sharing(self.own_status(owner).await?)),
+            None => Ok(own),
+        }
+    }
+
+    async fn own_status(&self, record: AccountRecord) -> Result<AccountStatus, StoreError> {
+        let account = record.account.as_str();
         if let Some(supervisor) = self.running(account)
             && let Ok(CallResult::Success(status)) = supervisor.call(Message::Status, Some(ORDER_TIMEOUT)).await
         {
             return Ok(status);
         }
         let store = &self.shared.store;
-        let record = store.account(account).await?.ok_or(StoreError::NotFound("account"))?;
         let secrets = store.account_secrets(account).await?.unwrap_or_default();
+        let grant = secrets.grant.unwrap_or_default();
         Ok(AccountStatus {
             state: record.state,
             last_error: record.last_error,
             next_try: None,
-            expires: secrets.grant.and_then(|grant| grant.expires),
+            expires: grant.expires,
+            scope: grant.scope,
+            grant_ends: grant.ends,
         })
+    }
+
+    /// News of accounts from now on. Whoever falls behind by [`crate::limits::NOTICES_MAX`] loses the oldest.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.shared.notices.subscribe()
+    }
+
+    /// The accounts whose grants end soon, in the order of their ids, as far as they have been looked at since the start.
+    pub fn ending(&self) -> Vec<(String, Timestamp)> {
+        let ending = lock(&self.shared.ending);
+        ending.iter().map(|(account, ends)| (account.clone(), *ends)).collect()
     }
 
     /// Whether everything that must not be lost is on disk. `Err` says what is not, for `/readyz`.
@@ -253,10 +245,15 @@ impl Accounts {
             supervisor.stop(None);
         });
         futures_util::future::join_all(drains).await;
+        // Whoever has all permits knows that nobody gives a grant back any more.
+        let given_back = self.shared.revocations.acquire_many(REVOCATIONS_MAX);
+        if tokio::time::timeout(timeout, given_back).await.is_err() {
+            tracing::warn!("the grants of removed accounts could not all be given back in time");
+        }
     }
 
     /// Asks an account's supervisor, and once more if it was just ending.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         account: &str,
         timeout: Duration,
@@ -272,6 +269,43 @@ impl Accounts {
             }
         }
         Err(Unanswered::Defect)
+    }
+
+    /// What an account presents that shares the grant of `owner`.
+    pub(super) async fn lend(&self, owner: &str, refused: Option<u64>) -> Result<CredentialSecret, Fault> {
+        let question = |reply| Message::Lend { refused, reply };
+        match self.ask(owner, self.login_timeout(), question).await {
+            Ok(lent) => lent,
+            Err(Unanswered::UnknownAccount) => Err(Fault::with_detail(
+                FaultKind::AuthorizationGone,
+                format!("the account '{owner}', whose grant is shared, is gone"),
+            )),
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    /// The accounts that have `shared` in common.
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// The configuration in effect.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.shared.config()
+    }
+
+    /// Where accounts are kept.
+    pub(super) fn store(&self) -> &SharedStore {
+        &self.shared.store
+    }
+
+    /// Takes note of what the store says of an account's end, unless a supervisor knows better.
+    pub(super) fn note_ending(&self, account: &str, ends: Option<Timestamp>) {
+        if self.running(account).is_none() {
+            self.shared.note_ending(account, ends);
+        }
     }
 
     async fn ask_credential(
@@ -367,54 +401,6 @@ impl Accounts {
     }
 }
 
-impl Shared {
-    /// The configuration in effect.
-    pub(super) fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.borrow())
-    }
-
-    /// Whether the program stops.
-    pub(super) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::SeqCst)
-    }
-
-    /// What bounds the refresh requests in progress at one provider.
-    pub(super) fn limiter(&self, provider: &str) -> Arc<Semaphore> {
-        let mut limiters = lock(&self.limiters);
-        let make = || Arc::new(Semaphore::new(REFRESHES_PER_PROVIDER_MAX));
-        Arc::clone(limiters.entry(provider.to_owned()).or_insert_with(make))
-    }
-
-    /// Whether an account has a grant that the disk has refused.
-    pub(super) fn note_unsaved(&self, account: &str, is_unsaved: bool) {
-        let mut unsaved = lock(&self.unsaved);
-        if is_unsaved {
-            unsaved.insert(account.to_owned());
-        } else if !unsaved.is_empty() {
-            unsaved.remove(account);
-        }
-    }
-
-    /// Takes a slot out of the map, so that its supervisor can end.
-    pub(super) fn retire(&self, account: &str, slot: &Arc<Slot>) {
-        *lock(&slot.occupant) = Occupant::Retired;
-        let mut slots = lock(&self.slots);
-        if slots.get(account).is_some_and(|mapped| Arc::ptr_eq(mapped, slot)) {
-            slots.remove(account);
-        }
-    }
-}
-
-impl Slot {
-    /// The supervisor, while it lives.
-    pub(super) fn supervisor(&self) -> Option<ActorRef<Message>> {
-        match &*lock(&self.occupant) {
-            Occupant::Supervisor(supervisor) if is_alive(supervisor) => Some(supervisor.clone()),
-            _ => None,
-        }
-    }
-}
-
 impl From<Unanswered> for Fault {
     fn from(why: Unanswered) -> Self {
         match why {
@@ -456,18 +442,6 @@ async fn watch_config(shared: Weak<Shared>, mut config: watch::Receiver<Arc<Conf
             }
         }
     }
-}
-
-fn is_alive(supervisor: &ActorRef<Message>) -> bool {
-    matches!(
-        supervisor.get_status(),
-        ActorStatus::Unstarted | ActorStatus::Starting | ActorStatus::Running | ActorStatus::Upgrading
-    )
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change under these locks is a single call, so that a panic beside it leaves them whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How often a supervisor is looked for that ends just when it is asked.

@@ -1,20 +1,22 @@
-//! What the refusals of the large providers mean: cause and remedy in words, for the log and for the account's last error.
-//! Pure. The client hears the upstream's own words and nothing of this. Who must act, and when to try again, is not decided
-//! here: for an upstream's refusal by the account's supervisor, for a token endpoint's in [`crate::oauth`].
+//! What the refusals of the large providers mean: cause and remedy in words, for the log, for the account's last error and for
+//! `account verify`. Pure. The client hears the upstream's own words and nothing of this. Who must act, and when to try again,
+//! is not decided here: for an upstream's refusal by the account's supervisor, for a token endpoint's in [`crate::oauth`].
 //!
 //! Providers refuse a login for settings of the mailbox or the tenant with the very codes of a wrong password. Such a row says
 //! that the credential is good all the same, so that an account whose other protocols work is not sent to its owner for a
 //! new consent that would change nothing.
 
+use crate::clock::Timestamp;
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
-use crate::oauth::TokenError;
+use crate::oauth::{Explanation, GrantLife, TokenError, explain};
 use crate::proto::Protocol;
+use crate::store::{AccountRecord, AccountSecrets};
 
 /// What a refusal means.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Meaning {
-    /// Cause and remedy, as a phrase for an operator.
-    pub text: &'static str,
+    /// Cause and remedy, for an operator.
+    pub explanation: Explanation,
     /// What is wrong.
     pub trouble: Trouble,
 }
@@ -32,7 +34,7 @@ pub enum Trouble {
 
 /// What a refusal of a login means, where that is known.
 pub fn of_refusal(protocol: Protocol, refusal: &UpstreamRefusal) -> Option<&'static Meaning> {
-    find(
+    of_words(
         protocol,
         &format!("{} {}", refusal.code.as_deref().unwrap_or_default(), refusal.text),
     )
@@ -42,25 +44,33 @@ pub fn of_refusal(protocol: Protocol, refusal: &UpstreamRefusal) -> Option<&'sta
 pub fn of_fault(protocol: Protocol, fault: &Fault) -> Option<&'static Meaning> {
     match &fault.kind {
         FaultKind::UpstreamRefused(refusal) => of_refusal(protocol, refusal),
-        FaultKind::Unavailable => find(protocol, &fault.detail),
+        FaultKind::Unavailable => of_words(protocol, &fault.detail),
         _ => None,
     }
 }
 
-/// What a token endpoint's refusal of a refresh means, where that is known and its own words do not say what to do.
-pub fn of_token_error(error: &TokenError) -> Option<&'static str> {
-    let words = error.to_string().to_ascii_lowercase();
-    let row = TOKEN_ROWS.iter().find(|(phrase, _)| words.contains(phrase));
-    row.map(|(_, text)| *text)
-}
-
-fn find(protocol: Protocol, words: &str) -> Option<&'static Meaning> {
+/// What an upstream's words mean, its code included.
+pub fn of_words(protocol: Protocol, words: &str) -> Option<&'static Meaning> {
     let words = words.to_ascii_lowercase();
     let row = ROWS.iter().find(|row| {
         (row.protocols.is_empty() || row.protocols.contains(&protocol))
             && row.phrases.iter().all(|phrase| words.contains(phrase))
     });
     row.map(|row| &row.meaning)
+}
+
+/// A token endpoint's refusal at the moment `now` for an account's last error: the provider's words first, then what they mean
+/// where that is known. `record` and `secrets` are the account's, as it was refused.
+pub fn of_token_error(error: &TokenError, record: &AccountRecord, secrets: &AccountSecrets, now: Timestamp) -> String {
+    let life = GrantLife {
+        consented: record.authorized,
+        held_since: record.updated,
+        last_good: secrets.grant.as_ref().and_then(|grant| grant.obtained),
+    };
+    match explain::of_token_error(error, life, now) {
+        Some(known) => format!("{}; {known}", error.message),
+        None => error.message.clone(),
+    }
 }
 
 /// One row: all `phrases`, in lower case, in the upstream's code and text, at any of `protocols` (none: at all of them).
@@ -74,12 +84,14 @@ const fn row(
     protocols: &'static [Protocol],
     phrases: &'static [&'static str],
     trouble: Trouble,
-    text: &'static str,
+    cause: &'static str,
+    remedy: &'static str,
 ) -> Row {
+    let explanation = Explanation { cause, remedy };
     Row {
         protocols,
         phrases,
-        meaning: Meaning { text, trouble },
+        meaning: Meaning { explanation, trouble },
     }
 }
 
@@ -95,29 +107,31 @@ static ROWS: &[Row] = &[
         SMTP,
         &["smtpclientauthentication is disabled for the tenant"],
         Trouble::Setting,
-        "SMTP AUTH is switched off for the whole organization; its administrator can enable it there \
-         (Set-TransportConfig -SmtpClientAuthenticationDisabled $false) or for this mailbox alone \
-         (Set-CASMailbox -SmtpClientAuthenticationDisabled $false)",
+        "SMTP AUTH is switched off for the whole organization",
+        "Have its administrator enable it there (Set-TransportConfig -SmtpClientAuthenticationDisabled $false) or for this \
+         mailbox alone (Set-CASMailbox -SmtpClientAuthenticationDisabled $false)",
     ),
     row(
         SMTP,
         &["smtpclientauthentication is disabled for the mailbox"],
         Trouble::Setting,
-        "SMTP AUTH is switched off for this mailbox; its administrator can enable \"Authenticated SMTP\" among its e-mail apps \
-         (Set-CASMailbox -SmtpClientAuthenticationDisabled $false). A shared mailbox without a licence sends as a delegate: \
-         set smtp.user",
+        "SMTP AUTH is switched off for this mailbox",
+        "Have its administrator enable \"Authenticated SMTP\" among its e-mail apps (Set-CASMailbox \
+         -SmtpClientAuthenticationDisabled $false). A shared mailbox without a licence sends as a delegate: set smtp.user",
     ),
     row(
         ALL,
         &["basic authentication is disabled"],
         Trouble::Setting,
-        "the provider takes no passwords any more; authorize the account with OAuth2",
+        "the provider takes no passwords any more",
+        "Authorize the account with OAuth2",
     ),
     row(
         ALL,
         &["basic authentication is not supported"],
         Trouble::Setting,
-        "the provider takes no passwords any more; authorize the account with OAuth2",
+        "the provider takes no passwords any more",
+        "Authorize the account with OAuth2",
     ),
     row(
         SMTP,
@@ -125,25 +139,36 @@ static ROWS: &[Row] = &[
         Trouble::Credential,
         "the token or the login name is not accepted: the token lacks the scope SMTP.Send, it is another user's than smtp.user \
          or user says, or the password is wrong",
+        "Check smtp.user and user, and authorize the account again with SMTP among what the listeners serve",
     ),
     row(
         SMTP,
         &["5.7.139", "security defaults"],
         Trouble::Setting,
-        "the organization's security defaults refuse passwords; authorize the account with OAuth2",
+        "the organization's security defaults refuse passwords",
+        "Authorize the account with OAuth2",
+    ),
+    row(
+        SMTP,
+        &["5.7.139", "conditional access"],
+        Trouble::Setting,
+        "a Conditional Access policy of the organization refuses this login over SMTP",
+        "Have its administrator find the policy in the sign-in log and allow this app",
     ),
     row(
         SMTP,
         &["5.7.139"],
         Trouble::Setting,
-        "a policy of the organization refuses this login over SMTP; its administrator finds the reason in the sign-in log",
+        "a policy of the organization refuses this login over SMTP",
+        "Have its administrator find the reason in the sign-in log",
     ),
     row(
         SMTP,
         &["535", "5.7.3 "],
         Trouble::Credential,
         "the token is not accepted for this mailbox: it lacks the scope SMTP.Send, it is another user's, or the mailbox has no \
-         licence to send; a shared mailbox sends as a delegate: set smtp.user",
+         licence to send",
+        "Authorize the account again with SMTP among what the listeners serve. A shared mailbox sends as a delegate: set smtp.user",
     ),
     row(
         IMAP,
@@ -151,13 +176,37 @@ static ROWS: &[Row] = &[
         Trouble::Setting,
         "the token is good, but the mailbox cannot be opened: IMAP is switched off for it, it has no licence, or the token's \
          user has no access to the mailbox that user names",
+        "Have the administrator switch IMAP on for the mailbox (Set-CASMailbox -ImapEnabled $true), check its licence, and give \
+         the user full access to a shared one",
     ),
     row(
         SMTP,
         &["432", "concurrent connections limit exceeded"],
         Trouble::Load,
-        "more submissions at once than the provider allows to one mailbox, perhaps by other programs beside this proxy; lower \
-         submissions_max for this provider",
+        "more submissions at once than the provider allows to one mailbox, perhaps by other programs beside this proxy",
+        "Lower submissions_max for this provider",
+    ),
+    row(
+        ALL,
+        &["request is throttled"],
+        Trouble::Load,
+        "the provider is asked too much by this mailbox and refuses for a while",
+        "Wait: logins go on by themselves when the time that it asks for is over. If it comes back, let fewer programs look into \
+         the mailbox, or less often",
+    ),
+    row(
+        ALL,
+        &["accesstokenexpired"],
+        Trouble::Load,
+        "the provider ends a session when the OAuth access token that it began with ends",
+        "Let the mail program connect again, which it does by itself: it gets a fresh token",
+    ),
+    row(
+        ALL,
+        &["too many simultaneous connections"],
+        Trouble::Load,
+        "more connections at once than the provider allows to one mailbox (Gmail 15), other programs' included",
+        "Close some, or lower sessions_per_account_max for this provider so that the proxy keeps below the limit",
     ),
     // Gmail (support.google.com/mail/answer/7126229).
     row(
@@ -165,12 +214,14 @@ static ROWS: &[Row] = &[
         &["534", "5.7.9"],
         Trouble::Credential,
         "Google wants OAuth2 or an app password instead of the account's own password",
+        "Authorize the account with OAuth2, or give it an app password (myaccount.google.com/apppasswords)",
     ),
     row(
         ALL,
         &["application-specific password required"],
         Trouble::Credential,
         "Google wants OAuth2 or an app password instead of the account's own password",
+        "Authorize the account with OAuth2, or give it an app password (myaccount.google.com/apppasswords)",
     ),
     row(
         SMTP,
@@ -178,54 +229,42 @@ static ROWS: &[Row] = &[
         Trouble::Credential,
         "the token or the app password is not accepted: it has been revoked, it is another user's, or it lacks the scope \
          https://mail.google.com/",
+        "Check the account's user, and authorize it again with that scope",
     ),
     row(
         ALL,
         &["lookup failed"],
         Trouble::Credential,
         "Google finds no mailbox that the token may open: it lacks the scope https://mail.google.com/, or it is another user's",
+        "Check the account's user, and authorize it again with that scope",
     ),
     row(
         POP3,
         &["sys/perm", "not enabled"],
         Trouble::Setting,
-        "POP is switched off for this mailbox; its owner can enable it in the mailbox's settings",
+        "POP is switched off for this mailbox",
+        "Have its owner enable it in the mailbox's settings",
     ),
     row(
         POP3,
         &["pop", "not enabled"],
         Trouble::Setting,
-        "POP is switched off for this mailbox; its owner can enable it in the mailbox's settings",
+        "POP is switched off for this mailbox",
+        "Have its owner enable it in the mailbox's settings",
     ),
     row(
         IMAP,
         &["imap", "not enabled"],
         Trouble::Setting,
-        "IMAP is switched off for this mailbox; its owner can enable it in the mailbox's settings",
+        "IMAP is switched off for this mailbox",
+        "Have its owner enable it in the mailbox's settings",
     ),
 ];
-
-/// A phrase, in lower case, in a token endpoint's code and message, and what it means; the first that fits counts.
-///
-/// Microsoft's consent is for each scope (AADSTS65001), and a refresh that names one more is refused as a whole, so that the
-/// mailbox is lost for the protocols that were consented to as well. Others refuse it as RFC 6749 §6 and §5.2 have it.
-static TOKEN_ROWS: &[(&str, &str)] = &[
-    ("aadsts65001:", NOT_CONSENTED),
-    ("consent_required", NOT_CONSENTED),
-    (
-        "invalid_scope",
-        "the refresh asks for a scope that the provider does not know or that was not consented to: correct the provider's \
-         scopes and send SIGHUP, or authorize the account again for all of them",
-    ),
-];
-
-const NOT_CONSENTED: &str = "consent is missing for a scope that the refresh asks for: authorize the account again, for every \
-     protocol that the listeners serve, or set the provider's scopes to what was consented to, send SIGHUP and give the account \
-     its refresh token again";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::tests::support::{account, refresh_token};
     use crate::oauth::TokenErrorKind;
 
     fn refusal(code: &str, text: &str) -> UpstreamRefusal {
@@ -328,6 +367,34 @@ mod tests {
             ),
             (IMAP, "", "Lookup failed", Credential, "no mailbox"),
             (
+                SMTP,
+                "535 5.7.139",
+                "Authentication unsuccessful, access has been blocked by Conditional Access policies.",
+                Setting,
+                "allow this app",
+            ),
+            (
+                IMAP,
+                "ALERT",
+                "Too many simultaneous connections. (Failure)",
+                Load,
+                "sessions_per_account_max",
+            ),
+            (
+                IMAP,
+                "",
+                "Request is throttled. Suggested Backoff Time: 299961 milliseconds",
+                Load,
+                "go on by themselves",
+            ),
+            (
+                IMAP,
+                "",
+                "Session invalidated - AccessTokenExpired",
+                Load,
+                "connect again",
+            ),
+            (
                 POP3,
                 "SYS/PERM",
                 "Your account is not enabled for POP access. Please visit your Gmail settings page",
@@ -346,7 +413,11 @@ mod tests {
             for protocol in protocols {
                 let meaning = of_refusal(*protocol, &refusal(code, text)).unwrap_or_else(|| panic!("{text}"));
                 assert_eq!(meaning.trouble, trouble, "{text}");
-                assert!(meaning.text.contains(word), "{text}: {}", meaning.text);
+                assert!(
+                    meaning.explanation.to_string().contains(word),
+                    "{text}: {}",
+                    meaning.explanation
+                );
             }
         }
     }
@@ -376,53 +447,56 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_that_was_not_consented_to_is_told_with_both_remedies() {
-        let not_consented = "AADSTS65001: The user or administrator has not consented to use the application with ID \
-                             '00000000-0000-0000-0000-000000000000' named 'portreeve'. Send an interactive authorization \
-                             request for this user and resource.";
-        for (code, message, words) in [
-            (
-                "invalid_grant",
-                not_consented,
-                &["authorize the account again", "set the provider's scopes"][..],
-            ),
-            (
-                "invalid_grant",
-                "consent_required: no",
-                &["authorize the account again", "set the provider's scopes"],
-            ),
-            ("consent_required", "no", &["consent is missing"]),
-            (
-                "invalid_scope",
-                "AADSTS70011: The scope is not valid.",
-                &["correct the provider's scopes"],
-            ),
-            ("invalid_scope", not_consented, &["consent is missing"]),
-            ("invalid_grant", "AADSTS70043: The refresh token has expired.", &[]),
-            ("invalid_grant", "AADSTS650011: no such number", &[]),
-            ("invalid_grant", "Token has been expired or revoked.", &[]),
-        ] {
+    fn a_token_endpoints_words_go_before_what_they_mean() {
+        let mut record = account("ada");
+        let secrets = refresh_token("r");
+        let now = Timestamp::from_millis(DAY_MS * 100);
+        record.updated = now;
+        let told = |record: &AccountRecord, secrets: &AccountSecrets, code: &str, message: &str| {
             let error = TokenError {
                 kind: TokenErrorKind::Grant,
                 code: code.to_owned(),
                 message: message.to_owned(),
             };
-            let meaning = of_token_error(&error);
-            assert_eq!(meaning.is_some(), !words.is_empty(), "{error}");
-            let text = meaning.unwrap_or_default();
-            assert!(words.iter().all(|word| text.contains(word)), "{error}: {text}");
+            of_token_error(&error, record, secrets, now)
+        };
+        let not_consented = "AADSTS65001: The user or administrator has not consented to use the application.";
+        let text = told(&record, &secrets, "invalid_grant", not_consented);
+        assert!(
+            text.starts_with(&format!("{not_consented}; consent is missing")),
+            "{text}"
+        );
+        for remedy in ["Authorize the account again", "set the provider's scopes"] {
+            assert!(text.contains(remedy), "{text}");
         }
+        assert_eq!(told(&record, &secrets, "http_400", "no"), "no", "what is not known");
+
+        // The account tells how the grant has lived.
+        let revoked = "Token has been expired or revoked.";
+        let text = told(&record, &secrets, "invalid_grant", revoked);
+        assert!(text.contains("an app's whose publishing status is Testing"), "{text}");
+        record.authorized = Some(Timestamp::from_millis(DAY_MS * 93));
+        let text = told(&record, &secrets, "invalid_grant", revoked);
+        assert!(text.contains("seven days after its consent"), "{text}");
+        let mut secrets = secrets;
+        secrets.grant.as_mut().unwrap().obtained = Some(now);
+        record.authorized = Some(Timestamp::from_millis(DAY_MS * 90));
+        let text = told(&record, &secrets, "invalid_grant", revoked);
+        assert!(!text.contains("Testing"), "{text}");
     }
 
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+
     #[test]
-    fn phrases_are_in_lower_case_and_meanings_in_one_line() {
-        let of_tokens = TOKEN_ROWS
-            .iter()
-            .map(|(phrase, text)| (std::slice::from_ref(phrase), *text));
-        for (phrases, text) in ROWS.iter().map(|row| (row.phrases, row.meaning.text)).chain(of_tokens) {
-            assert!(!phrases.is_empty());
-            assert!(phrases.iter().all(|phrase| phrase.to_ascii_lowercase() == **phrase));
-            assert!(!text.contains('\n') && !text.contains("  "), "{text}");
+    fn phrases_are_in_lower_case_and_meanings_a_phrase_and_a_sentence() {
+        for row in ROWS {
+            let Explanation { cause, remedy } = row.meaning.explanation;
+            assert!(!row.phrases.is_empty());
+            assert!(row.phrases.iter().all(|phrase| phrase.to_ascii_lowercase() == **phrase));
+            assert!(!format!("{cause}{remedy}").contains(['\n']), "{cause}");
+            assert!(!format!("{cause} {remedy}").contains("  "), "{cause}");
+            assert!(remedy.starts_with(char::is_uppercase), "{remedy}");
+            assert!(!cause.ends_with('.') && !remedy.ends_with('.'), "{cause}");
         }
     }
 }

@@ -8,15 +8,19 @@
 //! ```
 //!
 //! A supervisor holds its account's record and credentials in memory and is the only one to write them, one write at a time,
-//! so that a refresh and an administrator's change cannot overwrite each other. It ends no session for trouble with a
+//! so that a refresh and an administrator's change cannot overwrite each other. An account that shares another's grant asks
+//! that one's supervisor for tokens, and has everything else of its own. A supervisor ends no session for trouble with a
 //! refresh: sessions that are logged in need no token. If it panics, its sessions go on, and the next question starts
 //! another from what is on disk.
 
 mod accounts;
 mod changes;
+pub mod keeping;
 pub mod meaning;
+mod notice;
 pub mod refresh;
 mod sessions;
+mod shared;
 mod submissions;
 mod supervisor;
 mod target;
@@ -27,11 +31,13 @@ pub(crate) mod tests;
 
 pub use accounts::Accounts;
 pub use changes::Changes;
+pub use notice::{News, Notice};
 pub use sessions::{LiveSession, SessionId, SessionLease};
 pub use target::{Place, UpstreamTarget};
 
 use crate::clock::Timestamp;
 use crate::store::{AccountError, AccountState};
+use supervisor::UPSTREAM_REFUSED;
 
 /// What an administrator sees of an account's credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,4 +50,36 @@ pub struct AccountStatus {
     pub next_try: Option<Timestamp>,
     /// When its OAuth access token ends.
     pub expires: Option<Timestamp>,
+    /// The scopes that its provider granted, where it told.
+    pub scope: Option<String>,
+    /// When its grant ends, where the provider told.
+    pub grant_ends: Option<Timestamp>,
+}
+
+impl AccountStatus {
+    /// What is to be shown of an account that shares the grant of another, which is in the state `owner`: trouble with the
+    /// grant is trouble of both. What an upstream refuses at the owner's own mailbox is not.
+    pub(crate) fn sharing(self, owner: Self) -> Self {
+        let is_untroubled = matches!(self.state, AccountState::New | AccountState::Active);
+        let has_lost_its_grant = match owner.state {
+            AccountState::NeedsAuthorization => true,
+            AccountState::Failing => owner
+                .last_error
+                .as_ref()
+                .is_some_and(|error| error.code != UPSTREAM_REFUSED),
+            AccountState::New | AccountState::Active | AccountState::Disabled => false,
+        };
+        let (state, last_error) = match is_untroubled && has_lost_its_grant {
+            true => (owner.state, owner.last_error),
+            false => (self.state, self.last_error),
+        };
+        Self {
+            state,
+            last_error,
+            next_try: owner.next_try,
+            expires: owner.expires,
+            scope: owner.scope,
+            grant_ends: owner.grant_ends,
+        }
+    }
 }

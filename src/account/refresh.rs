@@ -78,7 +78,7 @@ pub struct TokenTimes {
 /// Whether a grant can be refreshed at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// It has a refresh token.
+    /// It has a refresh token, or needs none.
     Possible,
     /// It is an access token and nothing else.
     Impossible,
@@ -93,6 +93,11 @@ pub enum Input<W> {
         waiter: W,
         /// The generation that an upstream has just refused.
         refused: Option<u64>,
+    },
+    /// The grant must be used, lest it die of disuse, though nobody needs a token.
+    KeepAlive {
+        /// Who wants to know when that is over.
+        waiter: W,
     },
     /// The refresh of the grant `grant` succeeded, and what it brought is kept.
     Succeeded {
@@ -231,6 +236,7 @@ impl<W> Refresher<W> {
                 self.wanted = now;
                 self.on_asked(waiter, refused, now)
             }
+            Input::KeepAlive { waiter } => self.on_keep_alive(waiter, now),
             Input::Succeeded { grant, times } if grant == self.grant => self.on_succeeded(times, now, jitter),
             Input::Failed { grant, failure } if grant == self.grant => self.on_failed(failure, now, jitter),
             // The grant has been replaced since.
@@ -390,6 +396,24 @@ impl<W> Refresher<W> {
         }
         self.state = State::NeedsAuthorization;
         vec![Action::Answer(waiter, Answer::NeedsAuthorization)]
+    }
+
+    /// Refreshes even a fresh token, for it is the grant that is kept. Whoever waits out a back-off does so for this, too.
+    fn on_keep_alive(&mut self, waiter: W, now: Timestamp) -> Vec<Action<W>> {
+        match &mut self.state {
+            State::Refreshing { waiters, .. } => {
+                waiters.push(waiter);
+                Vec::new()
+            }
+            State::NeedsAuthorization => vec![Action::Answer(waiter, Answer::NeedsAuthorization)],
+            State::Backoff {
+                token, trouble, until, ..
+            } if now < *until => vec![Action::Answer(waiter, trouble.answer(*token, now))],
+            State::Fresh(_) | State::Stale(_) if self.renewal == Renewal::Impossible => {
+                vec![Action::Answer(waiter, Answer::Unavailable)]
+            }
+            State::Fresh(_) | State::Stale(_) | State::Backoff { .. } => self.send(vec![waiter], now),
+        }
     }
 
     fn on_succeeded(&mut self, times: TokenTimes, now: Timestamp, jitter: f64) -> Vec<Action<W>> {

@@ -6,8 +6,10 @@
 
 mod credential;
 mod held;
+mod keeping;
 mod opening;
 mod orders;
+mod sharing;
 mod tasks;
 
 use std::sync::Arc;
@@ -17,9 +19,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::task::JoinHandle;
 
 use super::AccountStatus;
-use super::accounts::{Shared, Slot};
 use super::refresh::{Input, Refresher, TokenTimes};
 use super::sessions::{LiveSession, Register, SessionLease};
+use super::shared::{Shared, Slot};
 use super::submissions::Submissions;
 use super::target::UpstreamTarget;
 use super::writes::{Order, Replacement, Writes};
@@ -28,11 +30,12 @@ use crate::config::Config;
 use crate::fault::{Fault, UpstreamRefusal};
 use crate::limits::SUPERVISOR_IDLE;
 use crate::oauth::{TokenAnswer, TokenError};
-use crate::proto::Protocol;
+use crate::proto::{CredentialSecret, Protocol};
 use crate::secret::{SecretString, duplicate};
 use crate::store::{AccountRecord, AccountSecrets, AccountState, StoreError, TokenId};
 
 use held::Held;
+pub(super) use held::{UPSTREAM_REFUSED, Way};
 
 /// What a supervisor is asked, ordered and told.
 #[derive(Debug)]
@@ -44,6 +47,22 @@ pub(super) enum Message {
         protocol: Protocol,
         purpose: Purpose,
         reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
+    },
+    /// What does an account present that shares this one's grant? With the generation that its upstream has just refused.
+    Lend {
+        refused: Option<u64>,
+        reply: RpcReplyPort<Result<CredentialSecret, Fault>>,
+    },
+    /// The account whose grant is shared has answered what to present at `protocol`.
+    Lent {
+        protocol: Protocol,
+        secret: Result<CredentialSecret, Fault>,
+        reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
+    },
+    /// Renew the grant if it is due before `until_next` from now, and answer when that is over.
+    KeepAlive {
+        until_next: Duration,
+        reply: RpcReplyPort<()>,
     },
     /// How is the credential?
     Status(RpcReplyPort<AccountStatus>),
@@ -105,10 +124,17 @@ pub(super) struct Setup {
 
 /// Somebody who asked for a credential. Dropping it unanswered tells them that, too.
 #[derive(Debug)]
-struct Waiter {
-    /// Where that is, is looked up when they are answered: the account may have been replaced meanwhile.
-    protocol: Protocol,
-    reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
+enum Waiter {
+    /// A login.
+    Login {
+        /// Where that is, is looked up when they are answered: the account may have been replaced meanwhile.
+        protocol: Protocol,
+        reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
+    },
+    /// The supervisor of an account that shares the grant.
+    Sharer(RpcReplyPort<Result<CredentialSecret, Fault>>),
+    /// Whoever keeps grants alive.
+    Keeper(RpcReplyPort<()>),
 }
 
 /// A refreshed token that is not on disk yet, and so not in use.
@@ -178,9 +204,10 @@ impl Supervised {
     fn new(myself: ActorRef<Message>, setup: Setup) -> Self {
         let clock = SteadyClock::start();
         let now = clock.now();
-        let held = Held::new(setup.record, setup.secrets);
+        let held = Held::new(setup.record, setup.secrets, &setup.shared.config());
         let needs_authorization = held.record.state == AccountState::NeedsAuthorization;
-        let refresher = if needs_authorization && held.uses_oauth() {
+        // Of an app nobody can authorize anything: it is tried again.
+        let refresher = if needs_authorization && held.has_tokens() && held.way != Way::App {
             Refresher::needing_authorization()
         } else {
             Refresher::new(held.token_times(now), held.renewal(), now, rand::random())
@@ -207,6 +234,8 @@ impl Supervised {
 
     fn handle(&mut self, message: Message) {
         let now = self.clock.now();
+        let state_before = self.held.record.state;
+        self.follow_config(now);
         // A lease that was taken from a supervisor before this one tells only the register.
         let sessions = if self.register().is_empty() {
             Input::SessionsGone
@@ -221,6 +250,13 @@ impl Supervised {
                 purpose,
                 reply,
             } => self.on_asked(protocol, purpose, reply, now),
+            Message::Lend { refused, reply } => self.on_lend(refused, reply, now),
+            Message::Lent {
+                protocol,
+                secret,
+                reply,
+            } => self.on_lent(protocol, secret, reply),
+            Message::KeepAlive { until_next, reply } => self.on_keep_alive(until_next, reply, now),
             Message::Status(reply) => drop(reply.send(self.status())),
             Message::Order(order) => self.on_order(order),
             Message::Drain(reply) => {
@@ -248,9 +284,13 @@ impl Supervised {
             }
         }
         self.admit_waiting(now);
+        self.follow_config(now);
+        self.publish_state(state_before, now);
         self.write(now);
         self.shared
             .note_unsaved(&self.held.record.account, self.writes.is_grant_refused());
+        self.shared
+            .note_ending(&self.held.record.account, self.held.ending(now));
         if self.in_flight.is_empty() && self.uncommitted.is_none() && self.writes.is_clean() {
             self.drains.drain(..).for_each(|reply| drop(reply.send(())));
         }
@@ -263,6 +303,8 @@ impl Supervised {
             last_error: self.held.record.last_error.clone(),
             next_try: self.refresher.next_try(),
             expires: self.held.expires(),
+            scope: self.held.secrets.grant.as_ref().and_then(|grant| grant.scope.clone()),
+            grant_ends: self.held.grant_ends(),
         }
     }
 

@@ -54,6 +54,17 @@ impl Place {
         })
     }
 
+    /// Logs in under the name that came with an access token, if one did, unless `record` gives another.
+    pub(super) fn with_user_of_token(self, record: &AccountRecord, protocol: Protocol, named: Option<&str>) -> Self {
+        match named {
+            Some(user) if given_user(record, own_endpoint(record, protocol)).is_none() => Self {
+                user: user.to_owned(),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// Completes this place with a secret.
     pub(crate) fn with_secret(self, secret: CredentialSecret, grant: u64) -> UpstreamTarget {
         UpstreamTarget {
@@ -70,8 +81,7 @@ impl Place {
 
 /// The name that the account gives for the protocol or for all of them, else what its provider makes of its address.
 fn user(record: &AccountRecord, own: Option<&EndpointOverride>, provider: &Provider, protocol: Protocol) -> String {
-    let given = own.and_then(|own| own.user.as_ref()).or(record.user.as_ref());
-    if let Some(given) = given {
+    if let Some(given) = given_user(record, own) {
         return given.clone();
     }
     let address = record.email.as_ref().unwrap_or(&record.account);
@@ -80,6 +90,11 @@ fn user(record: &AccountRecord, own: Option<&EndpointOverride>, provider: &Provi
         Protocol::Smtp | Protocol::Pop3 => provider.user,
     };
     rule.apply(address).to_owned()
+}
+
+/// The name that the account itself gives.
+fn given_user<'a>(record: &'a AccountRecord, own: Option<&'a EndpointOverride>) -> Option<&'a String> {
+    own.and_then(|own| own.user.as_ref()).or(record.user.as_ref())
 }
 
 fn own_endpoint(record: &AccountRecord, protocol: Protocol) -> Option<&EndpointOverride> {
@@ -94,7 +109,7 @@ fn own_endpoint(record: &AccountRecord, protocol: Protocol) -> Option<&EndpointO
 mod tests {
     use super::*;
     use crate::account::tests::support::{account, config};
-    use crate::config::UpstreamTls;
+    use crate::config::{UpstreamTls, UserRule};
 
     fn own(user: Option<&str>) -> EndpointOverride {
         EndpointOverride {
@@ -153,6 +168,19 @@ mod tests {
     }
 
     #[test]
+    fn the_name_that_comes_with_a_token_gives_way_to_one_that_the_account_gives() {
+        let mut record = account("ada");
+        let named = |record: &AccountRecord, named| {
+            let place = Place::find(record, &config(), Protocol::Imap).unwrap();
+            place.with_user_of_token(record, Protocol::Imap, named).user
+        };
+        assert_eq!(named(&record, None), "ada@example.com");
+        assert_eq!(named(&record, Some("ada.l@example.com")), "ada.l@example.com");
+        record.imap = Some(own(Some("imap-name")));
+        assert_eq!(named(&record, Some("ada.l@example.com")), "imap-name");
+    }
+
+    #[test]
     fn icloud_is_given_the_local_part_unless_a_name_was_given() {
         let mut record = account("ada");
         record.provider = "icloud".to_owned();
@@ -163,6 +191,23 @@ mod tests {
             Place::find(&record, &config(), Protocol::Imap).unwrap().user,
             "ada@icloud.com"
         );
+    }
+
+    #[test]
+    fn a_provider_tells_what_it_takes_for_submission_and_pop3_too() {
+        let record = account("ada");
+        let mut config = config();
+        let endpoint = own(None).endpoint;
+        let provider = Provider {
+            smtp: endpoint.clone(),
+            pop3: endpoint,
+            user: UserRule::LocalPart,
+            ..Provider::clone(&config.providers["example"])
+        };
+        config.providers.insert("example".to_owned(), Arc::new(provider));
+        let named = |protocol| Place::find(&record, &config, protocol).unwrap().user;
+        let names = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3].map(named);
+        assert_eq!(names, ["ada@example.com", "ada", "ada"]);
     }
 
     #[test]

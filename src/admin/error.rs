@@ -105,6 +105,8 @@ impl From<StoreError> for ApiError {
         let message = error.to_string();
         match error {
             StoreError::NotFound(what) => Self::not_found(what),
+            StoreError::GrantShared(_) => Self::new(StatusCode::CONFLICT, "grant_shared", message),
+            StoreError::NotShareable => Self::field("oauth2.sharesGrantOf", message),
             StoreError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", message),
             StoreError::Unwritable(_) | StoreError::Closed => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)

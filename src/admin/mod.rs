@@ -1,7 +1,7 @@
 //! The admin API: HTTP/1.1 and JSON on a Unix socket, and the same on `admin.listen` (INTERFACE §4).
 //!
 //! This room alone names the web framework. It holds no state of its own but whose turn it is to change an account: it reads
-//! and changes the store, and asks the accounts and the live sessions through the two ports of [`state`].
+//! and changes the store, and asks the accounts, the live sessions and who knows providers through the ports of [`state`].
 //!
 //! ```text
 //! socket ──Peer──> serve ──> gate: who calls? ──Caller──> routes ──> store, AccountControl, SessionControl
@@ -28,4 +28,4 @@ mod tests;
 mod validate;
 
 pub use serve::{Sockets, serve};
-pub use state::{AccountControl, AdminState, ConsentControl, SessionControl};
+pub use state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};

@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use url::Url;
 
-use super::types::{CertificateAuthorityView, ListenerView, SessionView, VerifyStep, WebView};
+use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, VerifyStep, WebView};
 use crate::account::{AccountStatus, Changes};
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::metrics::render::Exposition;
+use crate::recognize::Reach;
 use crate::store::{AccountRecord, AccountSecrets, Listing, Page, SharedStore, StoreError, TokenId};
 
 /// Everything that the routes work with.
@@ -26,6 +27,8 @@ pub struct AdminState {
     pub changes: Arc<Changes>,
     /// The live sessions.
     pub sessions: Arc<dyn SessionControl>,
+    /// Who can tell whose mailbox an address is.
+    pub recognition: Arc<dyn Recognition>,
     /// The configuration in effect.
     pub config: watch::Receiver<Arc<Config>>,
     /// The collected metrics.
@@ -48,7 +51,7 @@ pub trait AccountControl: Send + Sync + 'static {
 
     /// Replaces an account's record and, where `secrets` are given, its credentials.
     ///
-    /// With new credentials the record's state is `new` (or `disabled`) and holds: an earlier `needs-authorization` and any
+    /// With new credentials the record's state is `new` (`active` if a login proved them, or `disabled`) and holds: an earlier `needs-authorization` and any
     /// back-off are over. Without them the record's state and last error count only where they switch `disabled` on or off;
     /// else they are what the account knows by then, which may be newer than what the caller read.
     ///
@@ -59,7 +62,7 @@ pub trait AccountControl: Send + Sync + 'static {
     /// Deletes an account with its tokens and ends its sessions.
     ///
     /// # Errors
-    /// Those of [`crate::store::Store::remove_account`].
+    /// Those of [`crate::store::Store::remove_account`], among them that others share its grant.
     async fn remove(&self, account: &str) -> Result<(), StoreError>;
 
     /// Takes note that a token has been deleted from the store, and ends the sessions that it opened.
@@ -67,6 +70,9 @@ pub trait AccountControl: Send + Sync + 'static {
 
     /// What is known of an account's credential now; `None` for an unknown account.
     async fn status(&self, account: &str) -> Option<AccountStatus>;
+
+    /// The accounts whose grants end soon, in the order of their ids, and when.
+    fn ending(&self) -> Vec<(String, Timestamp)>;
 
     /// Walks through everything that a login needs and tells of each step how it went.
     async fn verify(&self, account: &str) -> Vec<VerifyStep>;
@@ -127,4 +133,11 @@ pub trait SessionControl: Send + Sync + 'static {
 
     /// The daemon's own CA, if a listener uses a certificate of it.
     fn certificate_authority(&self) -> Option<CertificateAuthorityView>;
+}
+
+/// What the admin API asks of whoever knows providers.
+#[async_trait]
+pub trait Recognition: Send + Sync + 'static {
+    /// Whose mailbox `email` is, under the configuration in effect.
+    async fn recognize(&self, email: &str, reach: Reach) -> RecognitionView;
 }

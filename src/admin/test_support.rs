@@ -15,14 +15,20 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use super::serve::{Sockets, serve};
-use super::state::{AccountControl, AdminState, ConsentControl, SessionControl};
-use super::types::{CertificateAuthorityView, ListenerView, SessionView, StepResult, VerifyStep, WebView};
+use super::state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};
+use super::types::{
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, VerifyStep, WebView,
+};
 use crate::account::AccountStatus;
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
 use crate::config::{self, Config, ListenerTls, ProcessEnvironment};
 use crate::metrics::render::Exposition;
+use crate::net::dns::Dns;
+use crate::net::http::Http;
+use crate::net::tls::SystemRoots;
 use crate::proto::Protocol;
+use crate::recognize::{Places, Reach, Recognizer};
 use crate::store::*;
 
 /// A daemon that answers on a Unix socket, a TCP port and a metrics port of its own.
@@ -50,6 +56,7 @@ pub(crate) struct World {
     pub(crate) replaced_secrets: Mutex<Option<AccountSecrets>>,
     pub(crate) verification: Mutex<Vec<VerifyStep>>,
     pub(crate) trouble: Mutex<Option<StoreError>>,
+    pub(crate) ending: Mutex<Vec<(String, Timestamp)>>,
     pub(crate) web: Mutex<Option<WebView>>,
     pub(crate) authority: Mutex<Option<CertificateAuthorityView>>,
 }
@@ -59,6 +66,12 @@ pub(crate) const ROOT_TOKEN: &str = "abababababababababababababababababababababa
 
 impl Daemon {
     pub(crate) async fn start() -> Self {
+        // Nobody listens there, which is heard of at once.
+        Self::start_with_dns(Dns::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))).await
+    }
+
+    /// One that asks `dns` about domains that no provider has.
+    pub(crate) async fn start_with_dns(dns: Dns) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("admin.sock");
         let config = config(directory.path(), &socket);
@@ -75,6 +88,17 @@ impl Daemon {
             consent: world.clone(),
             changes: Arc::default(),
             sessions: world.clone(),
+            recognition: Arc::new(Knower {
+                recognizer: Recognizer::new(
+                    dns,
+                    Http::new(SystemRoots::none()),
+                    Places {
+                        urls: Vec::new(),
+                        ca_file: None,
+                    },
+                ),
+                config: config.clone(),
+            }),
             config,
             metrics: exposition,
             started: Timestamp::parse("2026-01-01T00:00:00Z").unwrap(),
@@ -128,6 +152,20 @@ fn config(directory: &Path, socket: &Path) -> Config {
         root_token = root_token.display(),
     );
     config::parse(None, &text, &ProcessEnvironment).unwrap()
+}
+
+/// Recognises as the daemon does, without autoconfig files.
+struct Knower {
+    recognizer: Recognizer,
+    config: watch::Receiver<Arc<Config>>,
+}
+
+#[async_trait]
+impl Recognition for Knower {
+    async fn recognize(&self, email: &str, reach: Reach) -> RecognitionView {
+        let config = self.config.borrow().clone();
+        RecognitionView::new(email, self.recognizer.recognize(email, &config, reach).await)
+    }
 }
 
 impl World {
@@ -209,6 +247,10 @@ impl Store for World {
             matching.filter(|record| record.account.contains(query)).cloned(),
             page,
         ))
+    }
+
+    async fn accounts_after(&self, _: Option<&str>, _: usize) -> Result<Vec<AccountRecord>, StoreError> {
+        unreachable!("only the keeper of grants walks the accounts")
     }
 
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
@@ -330,7 +372,13 @@ impl AccountControl for World {
             last_error: record.last_error,
             next_try: (record.state == AccountState::Failing).then(|| Timestamp::from_millis(0)),
             expires: None,
+            scope: None,
+            grant_ends: None,
         })
+    }
+
+    fn ending(&self) -> Vec<(String, Timestamp)> {
+        self.ending.lock().unwrap().clone()
     }
 
     async fn verify(&self, _account: &str) -> Vec<VerifyStep> {
@@ -432,6 +480,7 @@ pub(crate) fn step(name: &str, result: StepResult, message: &str) -> VerifyStep 
         ms: 1,
         result,
         message: message.to_owned(),
+        remedy: None,
     }
 }
 
@@ -458,10 +507,10 @@ pub(crate) fn login(account: &str, time: Timestamp) -> UsageEvent {
     UsageEvent {
         time,
         kind: UsageKind::Login,
-        protocol: Protocol::Imap,
+        protocol: Some(Protocol::Imap),
         account: Some(account.to_owned()),
         token: Some(TokenId([7; 32])),
-        remote_address: Ipv4Addr::LOCALHOST.into(),
+        remote_address: Some(Ipv4Addr::LOCALHOST.into()),
         client: None,
         reason: None,
         bytes_up: None,

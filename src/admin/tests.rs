@@ -9,6 +9,7 @@ use super::test_support::{Daemon, ROOT_TOKEN, login, session, step};
 use super::types::StepResult;
 use crate::clock::Timestamp;
 use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::net::dns::test_support::{NameServer, mx, srv};
 use crate::secret::ExposeSecret;
 use crate::store::{AccountError, AccountState, StoreError};
 
@@ -192,6 +193,174 @@ async fn new_credentials_replace_the_old_ones_and_end_needs_authorization() {
 }
 
 #[tokio::test]
+async fn an_address_is_recognised_and_servers_that_its_domain_names_are_only_told() {
+    let names = NameServer::start(vec![
+        mx("customer.test", 10, "aspmx.l.google.com."),
+        srv("_imaps._tcp.own.test", (0, 1, 993), "imap.own.test."),
+    ])
+    .await;
+    let daemon = Daemon::start_with_dns(names.dns()).await;
+    let recognized = async |email: &str| {
+        let path = format!("/v1/recognize?email={email}");
+        daemon.done(Method::GET, &path, None).await
+    };
+    assert_eq!(
+        recognized("user%40Example.com").await,
+        json!({
+            "email": "user@Example.com", "provider": "example", "how": "domain", "found": "example.com is provider example's",
+            "configured": true, "oauth2": true, "passwords": true,
+        })
+    );
+    let mut customer = recognized("user@customer.test").await;
+    assert!(customer["advice"].take().as_str().unwrap().contains("app password"));
+    assert_eq!(
+        customer,
+        json!({
+            "email": "user@customer.test", "provider": "google", "how": "mx",
+            "found": "customer.test is Google's (MX aspmx.l.google.com)",
+            "configured": true, "oauth2": false, "passwords": true, "advice": null,
+        })
+    );
+    assert_eq!(
+        recognized("user@own.test").await,
+        json!({
+            "email": "user@own.test", "provider": null, "how": "srv",
+            "found": "own.test names its servers in DNS (SRV): imap imap.own.test:993",
+            "configured": false, "oauth2": false, "passwords": true,
+            "imap": {"host": "imap.own.test", "port": 993, "tls": "implicit"},
+        })
+    );
+    assert_eq!(recognized("user@none.test").await["how"], "none");
+    for (path, message) in [
+        ("/v1/recognize", "email: expected an address such as user@example.com"),
+        (
+            "/v1/recognize?email=nobody",
+            "email: expected an address such as user@example.com",
+        ),
+        ("/v1/recognize?email=a@b.test&x=1", "x: unknown parameter"),
+    ] {
+        let refused = error(400, "Bad Request", "invalid_request", message);
+        assert_eq!(daemon.ask(Method::GET, path, None).await, refused);
+    }
+    daemon.add_account("a", None).await;
+    let (token, _) = daemon.add_token("a", &["api"]).await;
+    let reply = daemon
+        .ask_tcp(Method::GET, "/v1/recognize?email=a@b.test", Some(&token), "")
+        .await;
+    assert_eq!(reply.status, 403, "{}", reply.body);
+}
+
+#[tokio::test]
+async fn an_account_without_a_provider_gets_the_one_that_its_address_tells() {
+    let names = NameServer::start(vec![
+        mx("customer.test", 10, "aspmx.l.google.com."),
+        mx("office.test", 10, "office-test.mail.protection.outlook.com."),
+        srv("_imaps._tcp.own.test", (0, 1, 993), "imap.own.test."),
+    ])
+    .await;
+    let daemon = Daemon::start_with_dns(names.dns()).await;
+    for (body, provider) in [
+        (json!({"account": "user@example.com"}), "example"),
+        (
+            json!({"account": "b", "email": "user@customer.test", "password": "p"}),
+            "google",
+        ),
+    ] {
+        let created = daemon.done(Method::POST, "/v1/account", Some(body)).await;
+        let path = format!("/v1/account/{}", created["account"].as_str().unwrap());
+        assert_eq!(daemon.done(Method::GET, &path, None).await["provider"], provider);
+    }
+    for (body, wanted) in [
+        (
+            json!({"account": "c"}),
+            "provider: is needed where there is no e-mail address to tell it by",
+        ),
+        (json!({"account": "c", "email": "nobody"}), "email: expected an address"),
+        (
+            json!({"account": "c", "email": "user@office.test"}),
+            "provider: office.test is Microsoft's (MX office-test.mail.protection.outlook.com), but 'microsoft' is not \
+             configured. It takes no passwords",
+        ),
+        // Servers that DNS names are no provider.
+        (
+            json!({"account": "c", "email": "user@own.test", "password": "p"}),
+            "provider: own.test is no known provider's, neither by name nor by its MX records",
+        ),
+    ] {
+        let (status, answer) = daemon.ask(Method::POST, "/v1/account", Some(body)).await;
+        let message = answer["message"].as_str().unwrap();
+        assert!(status == 400 && message.starts_with(wanted), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_shares_the_grant_of_another_until_it_has_its_own() {
+    let daemon = Daemon::start().await;
+    daemon.add_account("owner", Some("owner@example.com")).await;
+    let sharing = |owner: &str| json!({"sharesGrantOf": owner});
+    let new = json!({"account": "team", "provider": "example", "oauth2": sharing("OWNER@example.com")});
+    daemon.done(Method::POST, "/v1/account", Some(new)).await;
+    let shown = daemon.done(Method::GET, "/v1/account/team", None).await;
+    assert_eq!(shown["sharesGrantOf"], "owner", "{shown}");
+
+    let problem = |message: &str| {
+        error(
+            400,
+            "Bad Request",
+            "invalid_request",
+            &format!("oauth2.sharesGrantOf: {message}"),
+        )
+    };
+    for (oauth2, message) in [
+        (sharing("nobody"), "there is no account 'nobody'"),
+        (sharing("team"), "'team' shares a grant itself; name 'owner'"),
+        (
+            json!({"sharesGrantOf": "owner", "refreshToken": "r"}),
+            "stands alone; the grant is the other account's",
+        ),
+    ] {
+        let new = json!({"account": "b", "provider": "example", "oauth2": oauth2});
+        assert_eq!(
+            daemon.ask(Method::POST, "/v1/account", Some(new)).await,
+            problem(message)
+        );
+    }
+    let itself = json!({"oauth2": sharing("team")});
+    assert_eq!(
+        daemon.ask(Method::PUT, "/v1/account/team", Some(itself)).await,
+        problem("an account cannot share its own grant")
+    );
+    // Whoever may only act for one account must not give it the grant of another.
+    let (token, _) = daemon.add_token("team", &["api"]).await;
+    let body = json!({"oauth2": sharing("owner")}).to_string();
+    assert_eq!(
+        daemon
+            .ask_tcp(Method::PUT, "/v1/account/team", Some(&token), &body)
+            .await
+            .status,
+        403
+    );
+    let own = json!({"oauth2": {"refreshToken": "r"}});
+    let changed = daemon.done(Method::PUT, "/v1/account/team", Some(own)).await;
+    assert_eq!(changed.get("sharesGrantOf"), None, "{changed}");
+}
+
+#[tokio::test]
+async fn a_grant_that_ends_soon_needs_attention_whatever_the_accounts_state() {
+    let daemon = Daemon::start().await;
+    daemon.add_account("a", None).await;
+    daemon.add_account("b", None).await;
+    let ends = Timestamp::parse("2026-02-03T12:00:00Z").unwrap();
+    let ending = ["b", "removed meanwhile"].map(|account| (account.to_owned(), ends));
+    *daemon.world.ending.lock().unwrap() = ending.to_vec();
+    let status = daemon.done(Method::GET, "/v1/status", None).await;
+    assert_eq!(
+        status["attention"],
+        json!([{"account": "b", "state": "new", "grantEnds": "2026-02-03T12:00:00.000Z"}])
+    );
+}
+
+#[tokio::test]
 async fn a_refused_account_names_the_field() {
     let daemon = Daemon::start().await;
     daemon.add_account("taken", None).await;
@@ -218,7 +387,7 @@ async fn a_refused_account_names_the_field() {
         ),
         (
             json!({"account": "a", "provider": "example", "oauth2": {}}),
-            refused("oauth2: give a refreshToken, an accessToken or both"),
+            refused("oauth2: give a refreshToken, an accessToken or both, or sharesGrantOf alone"),
         ),
         (
             json!({"account": "a", "provider": "icloud", "oauth2": {"refreshToken": "x"}}),
@@ -434,7 +603,7 @@ async fn usage_is_filtered_and_told_for_one_token() {
     for (path, message) in [
         (
             "/v1/usage?outcome=ok",
-            "outcome: 'ok' is not one of: login, denied, end",
+            "outcome: 'ok' is not one of: login, denied, end, state",
         ),
         (
             "/v1/usage?since=now",
@@ -499,7 +668,10 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
             "started": "2026-01-01T00:00:00.000Z", "uptimeSeconds": null,
             "listeners": [{"protocol": "imap", "address": "127.0.0.1:2993", "tls": "off"}],
             "providers": [
-                {"name": "example", "domains": ["example.com"], "oauth2": true, "protocols": ["imap"]},
+                {
+                    "name": "example", "domains": ["example.com"], "oauth2": true, "grant": "code",
+                    "protocols": ["imap"],
+                },
                 {
                     "name": "icloud", "domains": ["icloud.com", "me.com", "mac.com"], "oauth2": false,
                     "protocols": ["imap", "smtp"],
@@ -520,6 +692,10 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
     *daemon.world.authority.lock().unwrap() = Some(serde_json::from_value(authority.clone()).unwrap());
     let status = daemon.done(Method::GET, "/v1/status", None).await;
     assert_eq!(status["certificateAuthority"], authority);
+
+    let web = json!({"address": "0.0.0.0:8443", "tls": true, "publicUrl": "https://mail.example.com"});
+    *daemon.world.web.lock().unwrap() = Some(serde_json::from_value(web.clone()).unwrap());
+    assert_eq!(daemon.done(Method::GET, "/v1/status", None).await["web"], web);
 
     *daemon.world.trouble.lock().unwrap() = Some(StoreError::Unwritable("disk full".to_owned()));
     let message = "cannot write to the store: disk full";
@@ -552,13 +728,7 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
 #[tokio::test]
 async fn every_refusal_has_the_same_shape() {
     let daemon = Daemon::start().await;
-    for path in [
-        "/",
-        "/openapi.json",
-        "/v1/tokens/x/rotate",
-        "/v1/account/x/authorize",
-        "/v1/authentication/form",
-    ] {
+    for path in ["/", "/openapi.json", "/v1/tokens/x/rotate", "/v1/account/x/authorise"] {
         assert_eq!(
             daemon.ask(Method::POST, path, None).await,
             error(404, "Not Found", "route_not_found", "no such route"),

@@ -15,6 +15,7 @@ use crate::authorize::{CodeBegun, DeviceBegun, FlowKind, FlowState, Progress};
 use crate::clock::Timestamp;
 use crate::config::ListenerTls;
 use crate::proto::Protocol;
+use crate::recognize::{Finding, How, Server, Servers};
 use crate::secret::SecretString;
 use crate::store::{
     AccountError, AccountRecord, AccountState, EndpointOverride, Restrictions, TokenId, TokenRecord, TokenUse,
@@ -31,8 +32,8 @@ pub struct NewAccount {
     pub email: Option<String>,
     /// A label for people.
     pub name: Option<String>,
-    /// A provider of the configuration.
-    pub provider: String,
+    /// A provider of the configuration; without one, it is recognised by the address.
+    pub provider: Option<String>,
     /// The login name at the upstream, where it is not the e-mail.
     pub user: Option<String>,
     /// An OAuth2 grant.
@@ -60,6 +61,8 @@ pub struct NewGrant {
     pub access_token: Option<SecretString>,
     /// When the access token ends.
     pub expires: Option<Timestamp>,
+    /// Instead of all that: the account, by id or e-mail, whose grant opens this mailbox, too.
+    pub shares_grant_of: Option<String>,
 }
 
 /// The body of `PUT /v1/account/{account}`: fields that are given are changed, `null` clears those that may be absent, and
@@ -133,6 +136,9 @@ pub struct AccountView {
     /// Its own POP3 endpoint or login name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pop3: Option<EndpointOverride>,
+    /// The account whose grant opens this mailbox, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares_grant_of: Option<String>,
     /// The state.
     pub state: AccountState,
     /// The last error that concerned its credential.
@@ -144,6 +150,9 @@ pub struct AccountView {
     /// When the OAuth access token ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// When the grant itself ends, where the provider told: its owner must authorize the account again before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ends: Option<Timestamp>,
     /// When it was added.
     pub created: Timestamp,
     /// When an administrator last changed it.
@@ -164,16 +173,19 @@ pub struct VerifyReport {
 /// One step of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyStep {
-    /// What was tried: `dns`, `connect`, `tls`, `token` or `login`.
+    /// What was tried: `dns`, `connect`, `tls`, `token`, `scopes`, `login` or `command`.
     pub name: String,
-    /// The protocol that it concerns; the token concerns all.
+    /// The protocol that it concerns; the token and its scopes concern all.
     pub protocol: Option<Protocol>,
     /// How it went.
     pub result: StepResult,
     /// How long it took, in milliseconds.
     pub ms: u64,
-    /// What was found and, where it failed, what to do.
+    /// What was found.
     pub message: String,
+    /// What to do, where it failed and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
 }
 
 /// How a step of a verification went.
@@ -587,8 +599,59 @@ pub struct ProviderView {
     pub domains: Vec<String>,
     /// Whether it takes OAuth2 grants; passwords are taken in any case.
     pub oauth2: bool,
+    /// How its access tokens are had, as `provider.grant` says it, where it has an OAuth app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,
+}
+
+/// The answer to `GET /v1/recognize`: whose mailbox an address is, and what is needed to have it here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecognitionView {
+    /// The address.
+    pub email: String,
+    /// The provider, by its name in the configuration, or the name that its table would have.
+    pub provider: Option<String>,
+    /// By what it was found.
+    pub how: RecognizedBy,
+    /// The same in words.
+    pub found: String,
+    /// Whether the provider is configured.
+    pub configured: bool,
+    /// Whether the provider has an OAuth app, so that an owner can consent.
+    pub oauth2: bool,
+    /// Whether a password is taken, as far as is known.
+    pub passwords: bool,
+    /// What there is to do at the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    /// An IMAP server that the domain names, of no known provider. It is not to be trusted before a person has looked at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imap: Option<EndpointOverride>,
+    /// Likewise for submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp: Option<EndpointOverride>,
+    /// Likewise for POP3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pop3: Option<EndpointOverride>,
+}
+
+/// By what a provider or its servers were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecognizedBy {
+    /// The domain is the provider's.
+    Domain,
+    /// The domain's mail goes to the provider.
+    Mx,
+    /// The domain's SRV records name servers.
+    Srv,
+    /// An autoconfig file names servers.
+    Autoconfig,
+    /// Nothing was found.
+    None,
 }
 
 /// How many accounts there are.
@@ -611,11 +674,14 @@ pub struct AccountCounts {
 pub struct AttentionView {
     /// Its id.
     pub account: String,
-    /// `needs-authorization` or `failing`.
+    /// `needs-authorization` or `failing`; any other where its grant ends soon.
     pub state: AccountState,
     /// What happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<AccountError>,
+    /// When its grant ends, if that is soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ends: Option<Timestamp>,
 }
 
 impl AccountView {
@@ -626,6 +692,8 @@ impl AccountView {
             last_error: record.last_error,
             next_try: None,
             expires: None,
+            scope: None,
+            grant_ends: None,
         });
         Self {
             account: record.account,
@@ -636,10 +704,12 @@ impl AccountView {
             imap: record.imap,
             smtp: record.smtp,
             pop3: record.pop3,
+            shares_grant_of: record.shares_grant_of,
             state: status.state,
             last_error: status.last_error,
             next_try: status.next_try,
             expires: status.expires,
+            grant_ends: status.grant_ends,
             created: record.created,
             updated: record.updated,
         }
@@ -684,6 +754,38 @@ impl From<Progress> for FlowView {
             },
             state,
             error,
+        }
+    }
+}
+
+impl RecognitionView {
+    /// What was found of `email`.
+    pub fn new(email: &str, finding: Finding) -> Self {
+        let server = |server: Option<Server>| {
+            server.map(|server| EndpointOverride {
+                endpoint: Some(server.endpoint),
+                user: server.user,
+            })
+        };
+        let Servers { imap, smtp, pop3 } = finding.servers;
+        Self {
+            email: email.to_owned(),
+            provider: finding.provider,
+            how: match finding.how {
+                How::Domain => RecognizedBy::Domain,
+                How::Mx => RecognizedBy::Mx,
+                How::Srv => RecognizedBy::Srv,
+                How::Autoconfig => RecognizedBy::Autoconfig,
+                How::None => RecognizedBy::None,
+            },
+            found: finding.found,
+            configured: finding.configured,
+            oauth2: finding.oauth2,
+            passwords: finding.passwords,
+            advice: finding.advice,
+            imap: server(imap),
+            smtp: server(smtp),
+            pop3: server(pop3),
         }
     }
 }

@@ -13,20 +13,22 @@ use crate::limits::{
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::{AccountRecord, AccountSecrets, AccountState, EndpointOverride, Grant, Restrictions};
 
-/// The record and the secrets of a new account.
+/// The record and the secrets of a new account; `owner` is the account whose grant it is to share, if there is one of that name.
 ///
 /// # Errors
 /// 400 naming the field.
 pub(super) fn new_account(
     new: NewAccount,
+    owner: Option<AccountRecord>,
     config: &Config,
     now: Timestamp,
 ) -> Result<(AccountRecord, AccountSecrets), ApiError> {
-    let record = AccountRecord {
+    let provider = new.provider.ok_or_else(|| ApiError::field("provider", "is needed"))?;
+    let mut record = AccountRecord {
         account: new.account,
         email: new.email,
         name: new.name,
-        provider: new.provider,
+        provider,
         user: new.user,
         imap: new.imap,
         smtp: new.smtp,
@@ -41,17 +43,19 @@ pub(super) fn new_account(
     check_account_id(&record.account)?;
     check_record(&record)?;
     let provider = known_provider(&record.provider, config)?;
+    share(&mut record, new.oauth2.as_ref(), owner)?;
     let secrets = credentials(new.oauth2, new.password, Some(provider), now)?.unwrap_or_default();
     Ok((record, secrets))
 }
 
-/// What `record` becomes by `change`, and its new credentials, if any are given.
+/// What `record` becomes by `change`, and its new credentials, if any are given; `owner` as for [`new_account`].
 ///
 /// # Errors
 /// 400 naming the field.
 pub(super) fn changed_account(
     mut record: AccountRecord,
     change: AccountChange,
+    owner: Option<AccountRecord>,
     config: &Config,
     now: Timestamp,
 ) -> Result<(AccountRecord, Option<AccountSecrets>), ApiError> {
@@ -70,6 +74,11 @@ pub(super) fn changed_account(
     }
     check_record(&record)?;
     let provider = config.providers.get(&record.provider).map(AsRef::as_ref);
+    // Credentials of its own take the place of another's.
+    if change.oauth2.is_some() || change.password.is_some() {
+        record.shares_grant_of = None;
+    }
+    share(&mut record, change.oauth2.as_ref(), owner)?;
     let secrets = credentials(change.oauth2, change.password, provider, now)?;
     let was_disabled = record.state == AccountState::Disabled;
     match change.disabled {
@@ -119,7 +128,7 @@ fn is_same_address(one: Option<&str>, other: Option<&str>) -> bool {
     one.map(str::to_lowercase) == other.map(str::to_lowercase)
 }
 
-/// What of a change takes a root caller: everything that decides where the account's credential is sent, or who it is.
+/// What of a change takes a root caller: everything that decides where the account's credential is sent, or whose it is.
 /// Else whoever holds an account's own `api` token could have its grant sent to a host of theirs.
 pub(super) fn needs_root(change: &AccountChange) -> bool {
     change.email.is_some()
@@ -129,6 +138,10 @@ pub(super) fn needs_root(change: &AccountChange) -> bool {
         || change.smtp.is_some()
         || change.pop3.is_some()
         || change.disabled.is_some()
+        || change
+            .oauth2
+            .as_ref()
+            .is_some_and(|oauth2| oauth2.shares_grant_of.is_some())
 }
 
 /// The checked settings of a new token.
@@ -246,10 +259,53 @@ fn credentials(
             if provider.is_some_and(|provider| provider.oauth.is_none()) {
                 return Err(ApiError::field("oauth2", "the provider takes passwords only"));
             }
+            if new.shares_grant_of.is_some() {
+                check_sharing_alone(&new)?;
+                return Ok(Some(AccountSecrets::default()));
+            }
             Ok(Some(AccountSecrets {
                 grant: Some(grant(new, now)?),
                 password: None,
             }))
+        }
+    }
+}
+
+/// Whoever shares a grant brings none.
+fn check_sharing_alone(new: &NewGrant) -> Result<(), ApiError> {
+    if new.refresh_token.is_some() || new.access_token.is_some() || new.expires.is_some() {
+        return Err(ApiError::field(
+            SHARES_GRANT_OF,
+            "stands alone; the grant is the other account's",
+        ));
+    }
+    Ok(())
+}
+
+/// Makes `record` share the grant that `oauth2` names.
+fn share(record: &mut AccountRecord, oauth2: Option<&NewGrant>, owner: Option<AccountRecord>) -> Result<(), ApiError> {
+    let Some(named) = oauth2.and_then(|oauth2| oauth2.shares_grant_of.as_ref()) else {
+        return Ok(());
+    };
+    let refused = |problem: String| Err(ApiError::field(SHARES_GRANT_OF, problem));
+    let named = named.escape_debug();
+    match owner {
+        None => refused(format!("there is no account '{named}'")),
+        Some(owner) if owner.account == record.account => refused("an account cannot share its own grant".to_owned()),
+        Some(owner) if owner.provider != record.provider => refused(format!(
+            "'{named}' is at the provider '{}', this account at '{}'",
+            owner.provider, record.provider
+        )),
+        Some(AccountRecord {
+            shares_grant_of: Some(first),
+            ..
+        }) => refused(format!(
+            "'{named}' shares a grant itself; name '{}'",
+            first.escape_debug()
+        )),
+        Some(owner) => {
+            record.shares_grant_of = Some(owner.account);
+            Ok(())
         }
     }
 }
@@ -262,7 +318,10 @@ fn grant(new: NewGrant, now: Timestamp) -> Result<Grant, ApiError> {
         check_credential("oauth2.accessToken", token)?;
     }
     match (&new.refresh_token, &new.access_token, new.expires) {
-        (None, None, _) => Err(ApiError::field("oauth2", "give a refreshToken, an accessToken or both")),
+        (None, None, _) => Err(ApiError::field(
+            "oauth2",
+            "give a refreshToken, an accessToken or both, or sharesGrantOf alone",
+        )),
         (_, None, Some(_)) => Err(ApiError::field("oauth2.expires", "belongs to an accessToken")),
         (_, access_token, _) => Ok(Grant {
             obtained: access_token.is_some().then_some(now),
@@ -321,7 +380,11 @@ fn check_record(record: &AccountRecord) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_email(email: &str) -> Result<(), ApiError> {
+/// Checks that a text can be an e-mail address.
+///
+/// # Errors
+/// 400 naming `email`.
+pub(super) fn check_email(email: &str) -> Result<(), ApiError> {
     check_label("email", email)?;
     let is_address = email
         .rsplit_once('@')
@@ -407,6 +470,8 @@ fn set<T>(target: &mut Option<T>, change: Option<Option<T>>) {
 
 /// The scopes that a token of an account may have.
 const SCOPES_OF_ACCOUNTS: &str = "imap-proxy, smtp, pop3, api, metrics";
+
+const SHARES_GRANT_OF: &str = "oauth2.sharesGrantOf";
 
 #[cfg(test)]
 mod tests {

@@ -137,7 +137,10 @@ fn hosts<'a>(name: &str, config: &'a Config) -> impl Iterator<Item = &'a str> {
 fn addresses<'a>(name: &'a str, config: &'a Config) -> impl Iterator<Item = IpAddr> + 'a {
     let shows = move |names: &[String]| names.iter().any(|one| one == name);
     let listeners = config.listeners.iter();
-    let web = config.web.listen.filter(move |_| of_web(config).is_some_and(|of_web| of_web == name));
+    let web = config
+        .web
+        .listen
+        .filter(move |_| of_web(config).is_some_and(|of_web| of_web == name));
     listeners
         .filter(move |listener| listener.tls != ListenerTls::Off && shows(&listener.certificates))
         .flat_map(|listener| listener.addresses.iter().map(SocketAddr::ip))

@@ -88,7 +88,7 @@ fn problem(error: AuthorizeError) -> Problem {
         AuthorizeError::MissingScopes(scopes) => Problem::MissingScopes(scopes),
         AuthorizeError::WrongMailbox { asked, given } => Problem::WrongMailbox { asked, given },
         AuthorizeError::LoginRefused(reason) => Problem::LoginRefused { reason },
-        AuthorizeError::LoginUnavailable(_) => Problem::MailboxUnreachable,
+        AuthorizeError::LoginUnavailable(_) => Problem::MailboxUnreachable { is_kept: true },
         AuthorizeError::Provider(_) | AuthorizeError::NoRefreshToken | AuthorizeError::Busy => {
             tracing::warn!(%error, "a provider does not give consent as it should");
             Problem::ProviderTrouble

@@ -101,8 +101,8 @@ impl Authorizer {
             if let Some(meaning) = meaning::of_fault(protocol, &fault) {
                 fault.detail = match fault.kind {
                     // Its own words are in the kind.
-                    FaultKind::UpstreamRefused(_) => meaning.text.to_owned(),
-                    _ => format!("{}; {}", fault.detail, meaning.text),
+                    FaultKind::UpstreamRefused(_) => meaning.explanation.to_string(),
+                    _ => format!("{}; {}", fault.detail, meaning.explanation),
                 };
             } else if let FaultKind::UpstreamRefused(_) = fault.kind {
                 fault.detail.clear();
@@ -214,6 +214,9 @@ fn grant(answer: TokenAnswer, now: Timestamp) -> Grant {
         obtained: Some(now),
         expires: Some(now.after(answer.expires_in)),
         scope: answer.scopes.map(|scopes| scopes.join(" ")),
+        user: answer.user,
         ends: answer.ends_in.map(|life| now.after(life)),
+        ends_told: answer.ends_in.map(|_| now),
+        warned_of: None,
     }
 }

@@ -1,9 +1,10 @@
 //! `portreeve account`: mailboxes.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use comfy_table::Cell;
+use comfy_table::{Cell, CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
 use super::daemon::{answer, client};
@@ -13,7 +14,8 @@ use super::{Exit, Failure, Globals};
 use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
-    AccountCreated, AccountView, AccountsPage, Deleted, ProviderView, StatusView, StepResult, VerifyReport,
+    AccountCreated, AccountView, AccountsPage, Deleted, ProviderView, RecognitionView, StatusView, StepResult,
+    VerifyReport, VerifyStep,
 };
 use crate::metrics::names::state_label;
 use crate::proto::Protocol;
@@ -71,6 +73,9 @@ pub struct AddArgs {
     /// What is known of it.
     #[command(flatten)]
     pub fields: Fields,
+    /// Use the servers that its domain names in DNS or by an autoconfig file, without asking
+    #[arg(long)]
+    pub accept_found: bool,
 }
 
 /// `account update`
@@ -92,7 +97,7 @@ pub struct UpdateArgs {
 /// What is told of an account. Secrets come from files, never from arguments.
 #[derive(Debug, Default, clap::Args)]
 pub struct Fields {
-    /// Provider, a name of the configuration
+    /// Provider, a name of the configuration; without it, the address tells
     #[arg(long, value_name = "NAME")]
     pub provider: Option<String>,
     /// E-mail address, the other name to log in with
@@ -110,6 +115,9 @@ pub struct Fields {
     /// File with the password; - for standard input
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Account whose grant opens this mailbox, too (shared mailboxes)
+    #[arg(long, value_name = "ACCOUNT", conflicts_with_all = ["refresh_token_file", "password_file"])]
+    pub shares_grant_of: Option<String>,
     /// Another IMAP endpoint than the provider's
     #[arg(long, value_name = "HOST:PORT[/implicit|starttls|off]")]
     pub imap: Option<String>,
@@ -130,6 +138,9 @@ pub struct Fields {
     pub pop3_user: Option<String>,
 }
 
+/// The provider of accounts that name all their servers themselves.
+const NO_PROVIDER: &str = "other";
+
 /// Runs `account`.
 ///
 /// # Errors
@@ -147,27 +158,46 @@ pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failur
 }
 
 async fn add(client: &Client, arguments: AddArgs, globals: &Globals) -> Result<(), Failure> {
-    let AddArgs { account, mut fields } = arguments;
+    let AddArgs {
+        account,
+        mut fields,
+        accept_found,
+    } = arguments;
     if fields.email.is_none() && account.contains('@') {
         fields.email = Some(account.clone());
     }
     let status = answer(client.read::<StatusView>("/v1/status", &[])).await?.value;
-    let provider = match fields.provider.take() {
-        Some(provider) => provider,
-        None => guess_provider(fields.email.as_deref(), &status.providers)?.to_owned(),
+    let finding = match &fields.provider {
+        Some(_) => None,
+        None => Some(recognize(client, fields.email.as_deref(), &status.providers).await?),
     };
-    let scopes = useful_scopes(&provider, &fields, &status);
-    fields.provider = Some(provider);
+    let mut found = Map::new();
+    if let Some(finding) = &finding {
+        fields.provider = Some(chosen_provider(finding, &fields, &status.providers)?);
+        if finding.provider.is_none() {
+            found = found_servers(finding, &fields, accept_found)?;
+        }
+        if !globals.json {
+            print(&format!("{}.", clean(&finding.found)))?;
+        }
+    }
+    let scopes = useful_scopes(fields.provider.as_deref().unwrap_or_default(), &fields, &found, &status);
     let mut body = fields.body()?;
+    for (protocol, server) in found {
+        merge(&mut body, &protocol, server);
+    }
     body.insert("account".to_owned(), account.into());
     let created = answer(client.create::<AccountCreated>("/v1/account", &body.into())).await?;
     if globals.json {
         return print(&created.raw);
     }
     let account = clean(&created.value.account);
+    let credential = credential_steps(&account, &fields, finding.as_ref(), &status.providers);
     print(&format!(
-        "Added {account}.\n\nCheck it:             portreeve account verify {account}\n\
-         Let a program log in: portreeve token create --account {account} --scope {scopes}"
+        "Added {account}.\n\n{}\
+         Check it:             portreeve account verify {account}\n\
+         Let a program log in: portreeve token create --account {account} --scope {scopes}",
+        credential.map(|steps| format!("{steps}\n")).unwrap_or_default()
     ))
 }
 
@@ -232,16 +262,7 @@ async fn verify(client: &Client, account: &str, globals: &Globals) -> Result<(),
     if globals.json {
         print(&report.raw)?;
     } else {
-        let mut table = table(&["PROTOCOL", "STEP", "RESULT", "MESSAGE"]);
-        for step in &report.value.steps {
-            table.add_row([
-                cell(step.protocol.map(Protocol::name)),
-                cell(Some(&step.name)),
-                result_cell(step.result),
-                cell(Some(&step.message)),
-            ]);
-        }
-        print_table(&table)?;
+        print_table(&verification(&report.value.steps))?;
     }
     if report.value.ok {
         Ok(())
@@ -281,6 +302,9 @@ impl Fields {
             let token = secret(path, "refresh token")?;
             body.insert("oauth2".to_owned(), json!({"refreshToken": token}));
         }
+        if let Some(owner) = &self.shares_grant_of {
+            body.insert("oauth2".to_owned(), json!({"sharesGrantOf": owner}));
+        }
         if let Some(path) = &self.password_file {
             body.insert("password".to_owned(), secret(path, "password")?.into());
         }
@@ -306,6 +330,11 @@ impl Fields {
             (Protocol::Smtp, self.smtp.as_deref(), self.smtp_user.as_deref()),
             (Protocol::Pop3, self.pop3.as_deref(), self.pop3_user.as_deref()),
         ]
+    }
+
+    /// Whether any server is named.
+    fn names_a_server(&self) -> bool {
+        self.overrides().into_iter().any(|(_, endpoint, _)| endpoint.is_some())
     }
 
     /// Whether only a part of what an account may have for one protocol is given, so that the rest is to be kept.
@@ -352,32 +381,155 @@ fn parse_endpoint(protocol: Protocol, text: &str) -> Result<Map<String, Value>, 
         .collect())
 }
 
-/// The provider whose domains hold the address.
-fn guess_provider<'a>(email: Option<&str>, providers: &'a [ProviderView]) -> Result<&'a str, Failure> {
-    let domain = email.and_then(|email| email.rsplit_once('@')).map(|(_, domain)| domain);
-    let recognises = |provider: &&ProviderView| {
-        let mut domains = provider.domains.iter();
-        domain.is_some_and(|domain| domains.any(|known| known.eq_ignore_ascii_case(domain)))
+/// What the daemon finds out of the address.
+async fn recognize(
+    client: &Client,
+    email: Option<&str>,
+    providers: &[ProviderView],
+) -> Result<RecognitionView, Failure> {
+    let Some(email) = email else {
+        return Err(unrecognized("there is no e-mail address", providers));
     };
-    if let Some(provider) = providers.iter().find(recognises) {
-        return Ok(&provider.name);
-    }
+    let parameters = [("email", email.to_owned())];
+    let found = client.read::<RecognitionView>("/v1/recognize", &parameters);
+    Ok(answer(found).await?.value)
+}
+
+fn unrecognized(why: &str, providers: &[ProviderView]) -> Failure {
     let names: Vec<&str> = providers.iter().map(|provider| provider.name.as_str()).collect();
-    Err(Failure::usage(format!(
-        "cannot tell the provider{}; choose one with --provider: {}",
-        domain.map_or(String::new(), |domain| format!(" from {domain}")),
+    Failure::usage(format!(
+        "cannot tell the provider: {why}; choose one with --provider ({}), or name the servers with --imap, --smtp and --pop3",
         names.join(", ")
+    ))
+}
+
+/// The provider that was found, if it is configured; else the one that stands for servers of their own, where there are any.
+fn chosen_provider(finding: &RecognitionView, fields: &Fields, providers: &[ProviderView]) -> Result<String, Failure> {
+    let found = clean(&finding.found);
+    match &finding.provider {
+        Some(provider) if finding.configured => Ok(provider.clone()),
+        Some(provider) => {
+            let advice = finding.advice.as_deref().map(|advice| format!(". {}", clean(advice)));
+            Err(Failure::failed(format!(
+                "{found}, but provider '{}' is not configured{}",
+                clean(provider),
+                advice.unwrap_or_default()
+            )))
+        }
+        None if fields.names_a_server() || !servers_of(finding).is_empty() => Ok(NO_PROVIDER.to_owned()),
+        None => Err(unrecognized(&found, providers)),
+    }
+}
+
+/// The servers that the domain names, for those protocols that the caller names none for; and only if the caller, who has seen
+/// them, wants them. Nobody but a person can tell whether they may be given the mailbox's password.
+fn found_servers(
+    finding: &RecognitionView,
+    fields: &Fields,
+    accept_found: bool,
+) -> Result<Map<String, Value>, Failure> {
+    let mut servers = servers_of(finding);
+    for (protocol, endpoint, _) in fields.overrides() {
+        if endpoint.is_some() {
+            servers.remove(protocol.name());
+        }
+    }
+    if servers.is_empty() || accept_found {
+        return Ok(servers);
+    }
+    let found = clean(&finding.found);
+    // Without a terminal `confirm` takes silence for consent, which is not enough here.
+    if std::io::stdin().is_terminal() && confirm(&format!("{found}. Use these servers?"))? {
+        return Ok(servers);
+    }
+    Err(Failure::failed(format!(
+        "{found}; nothing was added. If these are the right servers, say so with --accept-found; else name them with --imap, \
+         --smtp and --pop3"
     )))
+}
+
+fn servers_of(finding: &RecognitionView) -> Map<String, Value> {
+    let servers = [
+        (Protocol::Imap, &finding.imap),
+        (Protocol::Smtp, &finding.smtp),
+        (Protocol::Pop3, &finding.pop3),
+    ];
+    servers
+        .into_iter()
+        .filter_map(|(protocol, server)| Some((protocol.name().to_owned(), json!(server.as_ref()?))))
+        .collect()
+}
+
+/// Adds what was found for a protocol to what the caller said of it, which counts.
+fn merge(body: &mut Map<String, Value>, protocol: &str, server: Value) {
+    match (body.get_mut(protocol), server) {
+        (Some(Value::Object(given)), Value::Object(found)) => {
+            for (name, value) in found {
+                given.entry(name).or_insert(value);
+            }
+        }
+        (_, server) => {
+            body.insert(protocol.to_owned(), server);
+        }
+    }
+}
+
+/// How the account gets what it logs in with, where it was given nothing and needs something.
+fn credential_steps(
+    account: &str,
+    fields: &Fields,
+    finding: Option<&RecognitionView>,
+    providers: &[ProviderView],
+) -> Option<String> {
+    let is_given =
+        fields.refresh_token_file.is_some() || fields.password_file.is_some() || fields.shares_grant_of.is_some();
+    if is_given {
+        return None;
+    }
+    let provider = providers
+        .iter()
+        .find(|known| Some(&known.name) == fields.provider.as_ref());
+    let grant = provider
+        .filter(|provider| provider.oauth2)
+        .and_then(|provider| provider.grant.as_deref());
+    let passwords = match grant {
+        // The app, or somebody else's program, has all that it takes.
+        Some("client_credentials" | "service_account" | "external") => return None,
+        Some("password") => true,
+        Some(_) => finding.is_some_and(|finding| finding.passwords),
+        None => finding.is_none_or(|finding| finding.passwords),
+    };
+    let consents = grant.is_some_and(|grant| grant != "password");
+    let advice = finding
+        .and_then(|finding| finding.advice.as_deref())
+        .filter(|_| grant.is_none());
+    let mut steps: Vec<String> = advice
+        .map(|advice| format!("{}\n", clean(advice)))
+        .into_iter()
+        .collect();
+    if consents {
+        steps.push(format!("Let its owner consent: portreeve account authorize {account}"));
+    }
+    if passwords {
+        let how = if consents {
+            "Or give a password:  "
+        } else {
+            "Give it its password:"
+        };
+        steps.push(format!("{how} portreeve account update {account} --password-file -"));
+    }
+    Some(steps.join("\n"))
 }
 
 /// The scopes of what a program can log in to, as `token create` takes them: what the provider, or the account with an
 /// endpoint of its own, offers and listeners serve; all that is offered where they serve none of it.
-fn useful_scopes(provider: &str, fields: &Fields, status: &StatusView) -> String {
+fn useful_scopes(provider: &str, fields: &Fields, found: &Map<String, Value>, status: &StatusView) -> String {
     let known = status.providers.iter().find(|known| known.name == provider);
     let own = fields.overrides().into_iter();
     let offered: Vec<Protocol> = own
         .filter(|(protocol, endpoint, _)| {
-            endpoint.is_some() || known.is_some_and(|known| known.protocols.contains(protocol))
+            let is_own = endpoint.is_some() || found.contains_key(protocol.name());
+            is_own || known.is_some_and(|known| known.protocols.contains(protocol))
         })
         .map(|(protocol, ..)| protocol)
         .collect();
@@ -409,6 +561,7 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
         ("imap", endpoint(&account.imap)),
         ("smtp", endpoint(&account.smtp)),
         ("pop3", endpoint(&account.pop3)),
+        ("shares grant of", account.shares_grant_of.clone()),
         ("state", Some(state_label(account.state).to_owned())),
         (
             "last error",
@@ -416,9 +569,29 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
         ),
         ("next try", time(account.next_try)),
         ("token expires", time(account.expires)),
+        ("grant ends", time(account.grant_ends)),
         ("created", time(Some(account.created))),
         ("updated", time(Some(account.updated))),
     ])
+}
+
+/// A line for each step, and below one that failed what to do.
+fn verification(steps: &[VerifyStep]) -> Table {
+    let mut table = table(&["PROTOCOL", "STEP", "RESULT", "MS", "MESSAGE"]);
+    for step in steps {
+        table.add_row([
+            cell(step.protocol.map(Protocol::name)),
+            cell(Some(&step.name)),
+            result_cell(step.result),
+            Cell::new(step.ms).set_alignment(CellAlignment::Right),
+            cell(Some(&step.message)),
+        ]);
+        if let Some(remedy) = &step.remedy {
+            let remedy = Cell::new(format!("→ {}", clean(remedy)));
+            table.add_row([Cell::new(""), Cell::new(""), Cell::new(""), Cell::new(""), remedy]);
+        }
+    }
+    table
 }
 
 fn result_cell(result: StepResult) -> Cell {
@@ -433,28 +606,145 @@ fn result_cell(result: StepResult) -> Cell {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_provider_is_guessed_from_the_address() {
-        let provider = |name: &str, domain: &str| ProviderView {
+    fn finding(rest: Value) -> RecognitionView {
+        let mut finding = json!({
+            "email": "ada@example.org", "provider": null, "how": "none", "found": "example.org is nobody's",
+            "configured": false, "oauth2": false, "passwords": false,
+        });
+        finding
+            .as_object_mut()
+            .unwrap()
+            .extend(rest.as_object().unwrap().clone());
+        serde_json::from_value(finding).unwrap()
+    }
+
+    fn provider(name: &str, oauth2: bool) -> ProviderView {
+        ProviderView {
             name: name.to_owned(),
-            domains: vec![domain.to_owned()],
-            oauth2: true,
+            domains: Vec::new(),
+            oauth2,
+            grant: oauth2.then(|| "code".to_owned()),
             protocols: vec![Protocol::Imap],
+        }
+    }
+
+    #[test]
+    fn a_shared_grant_stands_in_the_place_of_one() {
+        let fields = Fields {
+            shares_grant_of: Some("alice@example.com".to_owned()),
+            ..Fields::default()
         };
-        let providers = [provider("example", "example.com"), provider("other", "example.org")];
-        assert_eq!(guess_provider(Some("a@EXAMPLE.org"), &providers).unwrap(), "other");
-        for (email, message) in [
+        let body = Value::from(fields.body().unwrap());
+        assert_eq!(body, json!({"oauth2": {"sharesGrantOf": "alice@example.com"}}));
+    }
+
+    #[test]
+    fn a_provider_is_taken_if_it_is_configured_and_else_told_with_what_there_is_to_do() {
+        let providers = [provider("example", true), provider("other", false)];
+        let none = Fields::default();
+        let named = Fields {
+            imap: Some("imap.example.org:993".to_owned()),
+            ..Fields::default()
+        };
+        let chosen = |rest: Value, fields: &Fields| chosen_provider(&finding(rest), fields, &providers);
+        let configured = json!({"provider": "example", "configured": true});
+        assert_eq!(chosen(configured, &none).unwrap(), "example");
+        let server = json!({"imap": {"host": "imap.example.org", "port": 993, "tls": "implicit"}});
+        assert_eq!(chosen(server, &none).unwrap(), "other");
+        assert_eq!(chosen(json!({}), &named).unwrap(), "other");
+        let failure = chosen(json!({}), &none).unwrap_err();
+        assert_eq!(
+            (failure.exit, failure.message.as_str()),
             (
-                Some("a@example.net"),
-                "cannot tell the provider from example.net; choose one with --provider: example, other",
-            ),
+                Exit::Usage,
+                "cannot tell the provider: example.org is nobody's; choose one with --provider (example, other), or name the \
+                 servers with --imap, --smtp and --pop3"
+            )
+        );
+        let absent = json!({"provider": "microsoft", "found": "a.test is Microsoft's", "advice": "Register an app."});
+        let failure = chosen(absent, &none).unwrap_err();
+        assert_eq!(
+            (failure.exit, failure.message.as_str()),
             (
-                None,
-                "cannot tell the provider; choose one with --provider: example, other",
+                Exit::Failed,
+                "a.test is Microsoft's, but provider 'microsoft' is not configured. Register an app."
+            )
+        );
+    }
+
+    #[test]
+    fn servers_that_were_found_are_used_only_where_somebody_said_so_and_named_no_other() {
+        let found = finding(json!({
+            "imap": {"host": "imap.example.org", "port": 993, "tls": "implicit", "user": "ada"},
+            "smtp": {"host": "smtp.example.org", "port": 587, "tls": "starttls"},
+        }));
+        let fields = Fields {
+            smtp: Some("mine.example.org:465".to_owned()),
+            imap_user: Some("lovelace".to_owned()),
+            ..Fields::default()
+        };
+        let servers = found_servers(&found, &fields, true).unwrap();
+        assert_eq!(servers.keys().collect::<Vec<_>>(), ["imap"]);
+        let mut body = fields.body().unwrap();
+        for (protocol, server) in servers {
+            merge(&mut body, &protocol, server);
+        }
+        assert_eq!(
+            Value::from(body),
+            json!({
+                "imap": {"host": "imap.example.org", "port": 993, "tls": "implicit", "user": "lovelace"},
+                "smtp": {"host": "mine.example.org", "port": 465, "tls": "implicit"},
+            })
+        );
+        if !std::io::stdin().is_terminal() {
+            let failure = found_servers(&found, &fields, false).unwrap_err();
+            assert!(failure.message.contains("nothing was added"), "{failure}");
+        }
+        let all_named = Fields {
+            imap: Some("mine.example.org:993".to_owned()),
+            ..fields
+        };
+        assert!(found_servers(&found, &all_named, false).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_account_without_a_credential_is_told_how_it_gets_one() {
+        let providers = [provider("google", true), provider("icloud", false)];
+        let of = |name: &str, password: bool| Fields {
+            provider: Some(name.to_owned()),
+            password_file: password.then(|| PathBuf::from("-")),
+            ..Fields::default()
+        };
+        let steps = |fields: &Fields, finding: Option<&RecognitionView>| {
+            credential_steps("ada", fields, finding, &providers).unwrap_or_default()
+        };
+        assert_eq!(
+            steps(&of("google", false), None),
+            "Let its owner consent: portreeve account authorize ada"
+        );
+        let both = finding(json!({"passwords": true, "advice": "Make an app password."}));
+        assert_eq!(
+            steps(&of("google", false), Some(&both)),
+            "Let its owner consent: portreeve account authorize ada\n\
+             Or give a password:   portreeve account update ada --password-file -"
+        );
+        assert_eq!(
+            steps(&of("icloud", false), Some(&both)),
+            "Make an app password.\n\nGive it its password: portreeve account update ada --password-file -"
+        );
+        assert_eq!(steps(&of("icloud", true), Some(&both)), "");
+        for (grant, expected) in [
+            ("client_credentials", ""),
+            ("external", ""),
+            (
+                "password",
+                "Give it its password: portreeve account update ada --password-file -",
             ),
         ] {
-            let failure = guess_provider(email, &providers).unwrap_err();
-            assert_eq!((failure.exit, failure.message.as_str()), (Exit::Usage, message));
+            let mut by_itself = provider("google", true);
+            by_itself.grant = Some(grant.to_owned());
+            let steps = credential_steps("ada", &of("google", false), Some(&both), &[by_itself]);
+            assert_eq!(steps.unwrap_or_default(), expected, "{grant}");
         }
     }
 
@@ -496,7 +786,10 @@ mod tests {
             (&[Imap], &[Imap, Smtp, Pop3], &own_pop3, "imap-proxy,pop3"),
             (&[Imap, Smtp], &[Pop3], &none, "imap-proxy,smtp"),
         ] {
-            assert_eq!(useful_scopes("example", fields, &status(offered, served)), expected);
+            assert_eq!(
+                useful_scopes("example", fields, &Map::new(), &status(offered, served)),
+                expected
+            );
         }
     }
 

@@ -7,8 +7,9 @@ use clap::Parser as _;
 use super::{Cli, Exit, Failure, dispatch};
 use crate::admin::test_support::{Daemon, session, step};
 use crate::admin::types::StepResult;
+use crate::net::dns::test_support::{NameServer, mx, srv};
 use crate::secret::ExposeSecret;
-use crate::store::StoreError;
+use crate::store::{EndpointOverride, StoreError};
 
 /// Runs a command line on a thread of its own, because it starts its own runtime.
 async fn portreeve(socket: &Path, line: &str) -> Result<(), Failure> {
@@ -30,8 +31,9 @@ async fn exit_of(socket: &Path, line: &str) -> Exit {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_is_added_with_its_secret_from_a_file_and_its_provider_guessed() {
-    let daemon = Daemon::start().await;
+async fn an_account_is_added_with_its_secret_from_a_file_and_its_provider_recognised() {
+    let names = NameServer::start(Vec::new()).await;
+    let daemon = Daemon::start_with_dns(names.dns()).await;
     let secrets = tempfile::tempdir().unwrap();
     let file = secrets.path().join("refresh-token");
     std::fs::write(&file, "a refresh token\n").unwrap();
@@ -59,6 +61,68 @@ async fn an_account_is_added_with_its_secret_from_a_file_and_its_provider_guesse
     assert_eq!(
         exit_of(&daemon.socket, "account add user@example.net").await,
         Exit::Usage
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_domain_publishes_chooses_a_provider_but_servers_only_if_somebody_agrees() {
+    let names = NameServer::start(vec![
+        mx("customer.test", 10, "aspmx.l.google.com."),
+        mx("office.test", 10, "office-test.mail.protection.outlook.com."),
+        srv("_imaps._tcp.own.test", (0, 1, 993), "imap.own.test."),
+        srv("_submission._tcp.own.test", (0, 1, 587), "smtp.own.test."),
+    ])
+    .await;
+    let daemon = Daemon::start_with_dns(names.dns()).await;
+    let secrets = tempfile::tempdir().unwrap();
+    let file = secrets.path().join("password");
+    std::fs::write(&file, "an app password\n").unwrap();
+    let add = async |rest: &str| {
+        let line = format!("account add {rest} --password-file {}", file.display());
+        portreeve(&daemon.socket, &line).await
+    };
+    add("ada@customer.test").await.unwrap();
+    let refused = add("ada@office.test").await.unwrap_err();
+    assert_eq!(refused.exit, Exit::Failed);
+    let why =
+        "office.test is Microsoft's (MX office-test.mail.protection.outlook.com), but provider 'microsoft' is not";
+    assert!(refused.message.starts_with(why), "{refused}");
+    let refused = add("ada@own.test").await.unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("imap imap.own.test:993, smtp smtp.own.test:587; nothing was added"),
+        "{refused}"
+    );
+    add("ada@own.test --accept-found --smtp mine.own.test:465")
+        .await
+        .unwrap();
+    add("eve@nothing.test --imap imap.nothing.test:993").await.unwrap();
+    let accounts = daemon.world.accounts.lock().unwrap();
+    let added: Vec<_> = accounts
+        .iter()
+        .map(|(record, _)| {
+            let place = |own: &Option<EndpointOverride>| {
+                let endpoint = own.as_ref().and_then(|own| own.endpoint.as_ref());
+                endpoint
+                    .map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port))
+                    .unwrap_or_default()
+            };
+            [
+                record.account.clone(),
+                record.provider.clone(),
+                place(&record.imap),
+                place(&record.smtp),
+            ]
+        })
+        .collect();
+    assert_eq!(
+        added,
+        [
+            ["ada@customer.test", "google", "", ""],
+            ["ada@own.test", "other", "imap.own.test:993", "mine.own.test:465"],
+            ["eve@nothing.test", "other", "imap.nothing.test:993", ""],
+        ]
     );
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::daemon::{answer, client};
 use super::output::{cell, print, print_pairs, print_table, state_cell, table};
 use super::{Exit, Failure, Globals};
-use crate::admin::types::{CertificateAuthorityView, Health, StatusView};
+use crate::admin::types::{AttentionView, CertificateAuthorityView, Health, StatusView};
 use crate::config::ListenerTls;
 
 /// `status`
@@ -48,6 +48,15 @@ fn authority(ca: &CertificateAuthorityView) -> String {
         .ok();
     }
     text
+}
+
+/// Why an account needs somebody.
+fn why(account: &AttentionView) -> String {
+    let error = account.last_error.as_ref();
+    let error = error.map(|error| format!("{}: {}", error.code, error.message));
+    let ends = account.grant_ends;
+    let ends = ends.map(|ends| format!("its grant ends at {ends} unless its owner authorizes it again"));
+    error.into_iter().chain(ends).collect::<Vec<_>>().join("; ")
 }
 
 fn print_status(status: &StatusView) -> Result<(), Failure> {
@@ -93,17 +102,12 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         return Ok(());
     }
     print("\nThese accounts need attention:")?;
-    let mut table = table(&["ACCOUNT", "STATE", "LAST ERROR"]);
+    let mut table = table(&["ACCOUNT", "STATE", "WHY"]);
     for account in &status.attention {
-        let error = account.last_error.as_ref();
         table.add_row([
             cell(Some(&account.account)),
             state_cell(account.state),
-            cell(
-                error
-                    .map(|error| format!("{}: {}", error.code, error.message))
-                    .as_deref(),
-            ),
+            cell(Some(&why(account))),
         ]);
     }
     print_table(&table)

@@ -13,6 +13,7 @@ use crate::admin::client::Client;
 use crate::admin::types::EventsPage;
 use crate::clock::Timestamp;
 use crate::limits::PAGE_SIZE_MAX;
+use crate::proto::Protocol;
 use crate::store::{UsageEvent, UsageKind};
 
 /// `usage`
@@ -30,7 +31,7 @@ pub struct Args {
     /// Before this time, or before this long ago
     #[arg(long, value_name = "TIME", value_parser = moment_ago)]
     pub until: Option<Timestamp>,
-    /// login, denied or end
+    /// login, denied, end or state
     #[arg(long)]
     pub outcome: Option<String>,
     /// The newest events, at most so many
@@ -186,17 +187,20 @@ fn line(event: &UsageEvent) -> String {
         UsageKind::Login => "login",
         UsageKind::Denied => "denied",
         UsageKind::End => "end",
+        UsageKind::State => "state",
     };
     let mut line = format!(
         "{}  {kind:<6}  {:<4}  {}  {}",
         event.time,
-        event.protocol.name(),
+        event.protocol.map_or("-", Protocol::name),
         clean(event.account.as_deref().unwrap_or("-")),
-        event.remote_address
+        event
+            .remote_address
+            .map_or("-".to_owned(), |address| address.to_string())
     );
     let millis = |millis: u64| humantime::format_duration(Duration::from_millis(millis)).to_string();
     for (name, value) in [
-        ("reason", event.reason.clone()),
+        ("reason", event.reason.as_deref().map(clean)),
         ("client", event.client.as_deref().map(clean)),
         ("up", event.bytes_up.map(|bytes| bytes.to_string())),
         ("down", event.bytes_down.map(|bytes| bytes.to_string())),
@@ -264,6 +268,18 @@ mod tests {
         assert_eq!(follower.since(), Some(since));
         follower.fresh(vec![at(60_000)]);
         assert_eq!(follower.since(), Some(at(55_000).time));
+    }
+
+    #[test]
+    fn a_change_of_state_has_neither_a_protocol_nor_a_client() {
+        let mut event = at(0);
+        event.kind = UsageKind::State;
+        (event.protocol, event.remote_address, event.token) = (None, None, None);
+        event.reason = Some("needs-authorization: invalid_grant".to_owned());
+        assert_eq!(
+            line(&event),
+            "1970-01-01T00:16:40.000Z  state   -     a  -  reason=needs-authorization: invalid_grant"
+        );
     }
 
     #[test]

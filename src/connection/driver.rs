@@ -426,6 +426,7 @@ impl Login {
         let limit = self.config.limits.upstream_connect_timeout;
         attempt.work = Some(Box::pin(async move {
             let connect = async {
+                services.throttles.check(&account, protocol, clock::instant())?;
                 let target = services.accounts.credential(&account, protocol, refused).await?;
                 let leg = open::open(&target, protocol, &services.trust, limit).await?;
                 Ok((leg, Box::new(target)))
@@ -603,6 +604,10 @@ impl Login {
             }
             (account, token) = (attempt.account, attempt.token);
         }
+        if let Some(account) = &account {
+            let throttles = &self.services.throttles;
+            throttles.note(account, self.facts.protocol, fault, clock::instant());
+        }
         self.cast(Message::Refused);
         let reason = fault.kind.label();
         names::logins(self.facts.protocol, reason).increment(1);
@@ -611,7 +616,7 @@ impl Login {
             .denied(&self.facts, account.clone(), token, reason, clock::now());
         let (session, remote) = (self.session_id, self.remote);
         let user = account.or_else(|| user.and_then(|user| loggable(&user)));
-        let meaning = meaning::of_fault(self.facts.protocol, fault).map(|meaning| meaning.text);
+        let meaning = meaning::of_fault(self.facts.protocol, fault).map(|meaning| meaning.explanation.to_string());
         match fault.kind.log_level() {
             Level::ERROR => error!(%session, user, %remote, %fault, meaning, "login refused"),
             Level::WARN => warn!(%session, user, %remote, %fault, meaning, "login refused"),

@@ -19,6 +19,7 @@ mod open;
 mod opening;
 mod register;
 mod sweeper;
+mod throttle;
 mod trust;
 mod try_login;
 mod verify;
@@ -57,6 +58,8 @@ pub struct Services {
     hints: opening::Hints,
     /// What upstreams said they can do.
     extensions: extensions::KnownExtensions,
+    /// Which upstreams asked to be left alone.
+    throttles: throttle::Throttles,
 }
 
 impl Services {
@@ -77,6 +80,7 @@ impl Services {
             sessions: Arc::default(),
             hints: opening::Hints::default(),
             extensions: extensions::KnownExtensions::default(),
+            throttles: throttle::Throttles::default(),
         })
     }
 

@@ -1,4 +1,14 @@
 //! `account verify`: walks the way of a login step by step and says which step failed and what to do.
+//!
+//! ```text
+//! for each protocol: dns → connect → tls → (token → scopes, once) → login → command
+//! ```
+//!
+//! How it fails: a step that fails is a [`Finding`], and the steps behind it, which it leaves untried, are skipped.
+
+mod command;
+mod finding;
+mod scopes;
 
 use std::time::{Duration, Instant};
 
@@ -7,22 +17,25 @@ use tokio::time::timeout;
 
 use super::Services;
 use super::open::{self, Leg};
-use super::try_login;
-use crate::account::{Place, UpstreamTarget, meaning};
-use crate::clock;
-use crate::config::{Config, UpstreamTls};
+use super::try_login::{self, LoggedIn};
+use crate::account::{Place, UpstreamTarget};
+use crate::clock::{self, Timestamp};
+use crate::config::{Config, Provider, UpstreamTls};
 use crate::fault::{Fault, FaultKind};
 use crate::net::dial::dial;
 use crate::net::stream::Stream;
 use crate::proto::{CredentialSecret, Protocol};
 use crate::store::AccountRecord;
 
+use finding::Finding;
+use scopes::Scopes;
+
 /// One step of a verification.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// `dns`, `connect`, `tls`, `token` or `login`.
+    /// `dns`, `connect`, `tls`, `token`, `scopes`, `login` or `command`.
     pub name: &'static str,
-    /// The protocol it concerns; the token concerns all.
+    /// The protocol it concerns; the token and its scopes concern all.
     pub protocol: Option<Protocol>,
     /// How it went.
     pub result: StepResult,
@@ -30,6 +43,8 @@ pub struct Step {
     pub ms: u64,
     /// What was found, in words.
     pub message: String,
+    /// What to do about it, where it failed.
+    pub remedy: Option<String>,
 }
 
 /// How one step went.
@@ -43,27 +58,23 @@ pub enum StepResult {
     Skipped,
 }
 
-/// Walks DNS → TCP → TLS → token → login for `account`, as a session of each protocol would that a listener serves and the
-/// account's provider, or the account itself, has an endpoint for; of every protocol with an endpoint where no listener
-/// serves any of them.
+/// Walks DNS → TCP → TLS → token → scopes → login → first command for `account`, as a session of each protocol would that a
+/// listener serves and the account's provider, or the account itself, has an endpoint for; of every protocol with an endpoint
+/// where no listener serves any of them.
 ///
 /// What is found out counts as it does for a session: the account's state follows the upstreams' answers, and what they say
 /// at EHLO is promised to clients. A protocol that nobody can log in with is left alone, for a provider grants it no token.
 ///
-/// A protocol that fails does not stop the next. The token, which concerns all, is a step of the first that gets so far. With
-/// STARTTLS the handshake is part of the login, so the step `tls` is skipped and says so.
+/// A protocol that fails does not stop the next. The token and its scopes, which concern all, are steps of the first that gets
+/// so far. With STARTTLS the handshake is part of the login, so the step `tls` is skipped and says so.
 pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
-    let mut walk = Walk {
-        protocol: Protocol::Imap,
-        token: Token::NotTried,
-        steps: Vec::new(),
-        begun: clock::instant(),
-    };
     let protocols = walked(&services.config(), account);
+    let mut walk = Walk::new();
     for (index, protocol) in protocols.iter().enumerate() {
         walk.protocol = *protocol;
+        walk.begun = clock::instant();
         let first = walk.steps.len();
-        if walk.walk(services, account).await.is_none() {
+        if Box::pin(walk.walk(services, account)).await.is_none() {
             walk.skip_rest(first, index + 1 == protocols.len());
         }
     }
@@ -90,100 +101,71 @@ struct Walk {
     protocol: Protocol,
     token: Token,
     steps: Vec<Step>,
+    /// When the step began that is under way.
     begun: Instant,
 }
 
-/// How the step `token` went, which is taken once for all protocols.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How the steps `token` and `scopes` went, which are taken once for all protocols.
 enum Token {
     NotTried,
-    Good,
+    Good(Scopes),
     Failed,
 }
 
 impl Walk {
+    fn new() -> Self {
+        Self {
+            protocol: Protocol::Imap,
+            token: Token::NotTried,
+            steps: Vec::new(),
+            begun: clock::instant(),
+        }
+    }
+
     /// `None`: a step failed.
     async fn walk(&mut self, services: &Services, account: &AccountRecord) -> Option<()> {
         let limits = services.config().limits.clone();
         let place = match Place::find(account, &services.config(), self.protocol) {
             Ok(place) => place,
-            Err(fault) => {
-                self.note("dns", StepResult::Failed, fault.detail);
-                return None;
-            }
+            Err(fault) => return self.fail("dns", Finding::of_place(fault)),
         };
-        let (host, port) = (place.endpoint.host.clone(), place.endpoint.port);
-        let resolved = resolve(&host, port, limits.upstream_connect_timeout).await;
-        self.step("dns", resolved, |addresses| format!("{host} is {addresses}"))?;
+        let leg = self.connect(services, &place, limits.upstream_connect_timeout).await?;
+        let target = self.credential(services, account, &place.provider).await?;
+        let mut logged_in = self
+            .log_in(services, account, leg, &target, limits.login_timeout)
+            .await?;
+        let sender = sender(account, &target.credential.user);
+        let given = command::give(&mut logged_in, self.protocol, sender, limits.login_timeout).await;
+        if let Err(words) = &given {
+            let fault = Fault::unavailable(words);
+            let throttles = &services.throttles;
+            throttles.note(&account.account, self.protocol, &fault, clock::instant());
+        }
+        let protocol = self.protocol;
+        let given = given.map_err(|words| Finding::of_command(protocol, words));
+        let given = self.step("command", given, Clone::clone).map(drop);
+        try_login::leave(logged_in.leg, self.protocol).await;
+        given
+    }
 
-        let tcp = dial(&host, port, limits.upstream_connect_timeout)
-            .await
-            .map_err(|error| error.to_string());
-        let tcp = self.step("connect", tcp, |_| format!("connected to {host}:{port}"))?;
+    /// The steps `dns`, `connect` and `tls`.
+    async fn connect(&mut self, services: &Services, place: &Place, limit: Duration) -> Option<Leg> {
+        let (host, port) = (&place.endpoint.host, place.endpoint.port);
+        let resolved = resolve(host, port, limit).await;
+        self.step("dns", resolved, |addresses| format!("{host} is {addresses}"))?;
+        let tcp = dial(host, port, limit).await.map_err(|error| {
+            let remedy = "Check the endpoint's host and port, and the firewalls towards it";
+            Finding::new(error.to_string(), remedy)
+        });
+        let tcp = self.step("connect", tcp, |tcp| match tcp.peer_addr() {
+            Ok(address) => format!("connected to {host}:{port} at {}", address.ip()),
+            Err(_) => format!("connected to {host}:{port}"),
+        })?;
         let leg = Leg {
             address: tcp.peer_addr().ok(),
             stream: Stream::from(tcp),
         };
-        let leg = self
-            .secure(services, leg, &place, limits.upstream_connect_timeout)
-            .await?;
-        let target = self.token(services, account).await?;
-        let login = try_login::log_in(services, self.protocol, leg, &target, limits.login_timeout).await;
-        if let Err(Fault {
-            kind: FaultKind::UpstreamRefused(refusal),
-            ..
-        }) = &login
-        {
-            services
-                .accounts
-                .report_refused(&account.account, target.grant, self.protocol, refusal);
-        } else if login.is_ok() {
-            services
-                .accounts
-                .report_accepted(&account.account, target.grant, self.protocol);
-        }
-        let login = login.map_err(|fault| match meaning::of_fault(self.protocol, &fault) {
-            Some(meaning) => format!("{fault}; {}", meaning.text),
-            None => fault.to_string(),
-        });
-        let logged_in = self.step("login", login, |_| format!("logged in as {}", target.credential.user))?;
-        try_login::leave(logged_in.leg, self.protocol).await;
-        Some(())
-    }
-
-    /// What to log in with. The step `token` is noted the first time; later it can only fail as a part of the login.
-    async fn token(&mut self, services: &Services, account: &AccountRecord) -> Option<UpstreamTarget> {
-        if self.token == Token::Failed {
-            return None;
-        }
-        let target = services
-            .accounts
-            .credential_to_verify(&account.account, self.protocol)
-            .await
-            .map_err(|fault| fault.to_string());
-        if self.token == Token::Good {
-            return match target {
-                Ok(target) => Some(target),
-                Err(message) => self.step("login", Err(message), |_| String::new()),
-            };
-        }
-        let target = self.step("token", target, |target| match target.credential.secret {
-            CredentialSecret::OAuth { .. } => "an OAuth token is there and good".to_owned(),
-            CredentialSecret::Password(_) => "a password is stored".to_owned(),
-        });
-        self.token = if target.is_some() { Token::Good } else { Token::Failed };
-        target
-    }
-
-    /// Notes the steps that a protocol did not get to, of which the steps from `first` on are. The token is left to the next
-    /// protocol, if there is one.
-    fn skip_rest(&mut self, first: usize, is_last: bool) {
-        let walked: Vec<_> = self.steps.iter().skip(first).map(|step| step.name).collect();
-        for name in STEPS.into_iter().filter(|name| !walked.contains(name)) {
-            if name != "token" || (is_last && self.token == Token::NotTried) {
-                self.note(name, StepResult::Skipped, "an earlier step failed".to_owned());
-            }
-        }
+        self.secure(services, leg, place, limit).await
     }
 
     /// The step `tls`: the handshake where the endpoint begins with it.
@@ -192,224 +174,204 @@ impl Walk {
             UpstreamTls::Implicit => {
                 let host = &place.endpoint.host;
                 let secured = open::secure(leg, &place.provider, host, &services.trust, limit).await;
-                return self.step("tls", secured.map_err(|fault| fault.detail), |leg| {
-                    leg.stream.tls_summary().unwrap_or_default()
+                return self.step("tls", secured.map_err(Finding::of_tls), |leg| {
+                    let (how, chain) = (leg.stream.tls_summary(), leg.stream.chain_summary());
+                    let parts = [how, chain].into_iter().flatten().collect::<Vec<_>>();
+                    parts.join("; ")
                 });
             }
             UpstreamTls::Starttls => "STARTTLS: done as a part of the login",
             UpstreamTls::Off => "off by configuration",
         };
-        self.note("tls", StepResult::Skipped, why.to_owned());
+        self.note("tls", StepResult::Skipped, why.to_owned(), None);
         Some(leg)
+    }
+
+    /// What to log in with. The steps `token` and `scopes` are noted the first time; later a token can only fail as a part of
+    /// the login.
+    async fn credential(
+        &mut self,
+        services: &Services,
+        account: &AccountRecord,
+        provider: &Provider,
+    ) -> Option<UpstreamTarget> {
+        if matches!(self.token, Token::Failed) {
+            return None;
+        }
+        let before = expiry(services, account).await;
+        let accounts = &services.accounts;
+        let target = accounts.credential_to_verify(&account.account, self.protocol).await;
+        let target = target.map_err(|fault| Finding::of_credential(&account.account, provider, fault));
+        if let Token::Good(scopes) = &self.token {
+            return match target {
+                Ok(target) if scopes.open(self.protocol) => Some(target),
+                Ok(_) => None,
+                Err(finding) => self.fail("login", finding),
+            };
+        }
+        let after = expiry(services, account).await;
+        let Some(target) = self.step("token", target, |target| describe(target, before, after)) else {
+            self.token = Token::Failed;
+            return None;
+        };
+        let scopes = self.scopes(services, account, &target).await;
+        let is_open = scopes.open(self.protocol);
+        self.token = Token::Good(scopes);
+        is_open.then_some(target)
+    }
+
+    /// The step `scopes`.
+    async fn scopes(&mut self, services: &Services, account: &AccountRecord, target: &UpstreamTarget) -> Scopes {
+        let scopes = match (&target.credential.secret, &target.provider.oauth) {
+            (CredentialSecret::OAuth { .. }, Some(app)) => {
+                let status = services.accounts.status(&account.account).await;
+                let granted = status.ok().and_then(|status| status.scope);
+                scopes::compare(&account.account, app, granted.as_deref())
+            }
+            _ => Scopes::None("a password has no scopes".to_owned()),
+        };
+        match &scopes {
+            Scopes::Enough(message) => self.note("scopes", StepResult::Ok, message.clone(), None),
+            Scopes::None(message) => self.note("scopes", StepResult::Skipped, message.clone(), None),
+            Scopes::Missing { finding, .. } => {
+                self.fail::<()>("scopes", finding.clone());
+            }
+        }
+        scopes
+    }
+
+    /// The step `login`; what it comes to is reported to the account.
+    async fn log_in(
+        &mut self,
+        services: &Services,
+        account: &AccountRecord,
+        leg: Leg,
+        target: &UpstreamTarget,
+        within: Duration,
+    ) -> Option<LoggedIn> {
+        let (id, protocol) = (&account.account, self.protocol);
+        let throttles = &services.throttles;
+        let login = match throttles.check(id, protocol, clock::instant()) {
+            Ok(()) => try_login::log_in(services, protocol, leg, target, within).await,
+            Err(fault) => Err(fault),
+        };
+        match &login {
+            Ok(_) => services.accounts.report_accepted(id, target.grant, protocol),
+            Err(fault) => {
+                throttles.note(id, protocol, fault, clock::instant());
+                if let FaultKind::UpstreamRefused(refusal) = &fault.kind {
+                    services.accounts.report_refused(id, target.grant, protocol, refusal);
+                }
+            }
+        }
+        let login = login.map_err(|fault| Finding::of_login(protocol, &fault));
+        self.step("login", login, |_| format!("logged in as {}", target.credential.user))
+    }
+
+    /// Notes the steps that a protocol did not get to, of which the steps from `first` on are. What concerns all protocols is
+    /// left to the next, if there is one.
+    fn skip_rest(&mut self, first: usize, is_last: bool) {
+        let walked: Vec<_> = self.steps.iter().skip(first).map(|step| step.name).collect();
+        let is_noted = |name: &str| self.steps.iter().any(|step| step.name == name);
+        let of_all = SHARED.map(|name| (name, is_noted(name)));
+        for name in STEPS.into_iter().filter(|name| !walked.contains(name)) {
+            let shared = of_all.iter().find(|(shared, _)| *shared == name);
+            let is_due = match shared {
+                None => true,
+                // Whoever tried the token has to say what became of the scopes.
+                Some((_, is_noted)) => !is_noted && (is_last || matches!(self.token, Token::Failed)),
+            };
+            if is_due {
+                self.begun = clock::instant();
+                self.note(name, StepResult::Skipped, "an earlier step failed".to_owned(), None);
+            }
+        }
     }
 
     /// Notes how a step went; passes on what it gave.
     fn step<T>(
         &mut self,
         name: &'static str,
-        outcome: Result<T, String>,
+        outcome: Result<T, Finding>,
         describe: impl FnOnce(&T) -> String,
     ) -> Option<T> {
         match outcome {
             Ok(value) => {
                 let message = describe(&value);
-                self.note(name, StepResult::Ok, message);
+                self.note(name, StepResult::Ok, message, None);
                 Some(value)
             }
-            Err(message) => {
-                self.note(name, StepResult::Failed, message);
-                None
-            }
+            Err(finding) => self.fail(name, finding),
         }
     }
 
-    fn note(&mut self, name: &'static str, result: StepResult, message: String) {
+    fn fail<T>(&mut self, name: &'static str, finding: Finding) -> Option<T> {
+        self.note(name, StepResult::Failed, finding.message, finding.remedy);
+        None
+    }
+
+    fn note(&mut self, name: &'static str, result: StepResult, message: String, remedy: Option<String>) {
         let now = clock::instant();
         let ms = u64::try_from(now.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX);
         self.begun = now;
-        let protocol = (name != "token").then_some(self.protocol);
+        let protocol = (!SHARED.contains(&name)).then_some(self.protocol);
         self.steps.push(Step {
             name,
             protocol,
             result,
             ms,
             message,
+            remedy,
         });
     }
+}
+
+/// The address that `account` sends from: its own, else the name that it logs in with.
+fn sender<'a>(account: &'a AccountRecord, user: &'a str) -> &'a str {
+    account.email.as_deref().unwrap_or(user)
+}
+
+/// When the account's OAuth access token ends, as far as is known.
+async fn expiry(services: &Services, account: &AccountRecord) -> Option<Timestamp> {
+    let status = services.accounts.status(&account.account).await;
+    status.ok().and_then(|status| status.expires)
+}
+
+/// What there is to log in with, in words; its end is known `before` it was asked for and `after`.
+fn describe(target: &UpstreamTarget, before: Option<Timestamp>, after: Option<Timestamp>) -> String {
+    let how = match target.credential.secret {
+        CredentialSecret::Password(_) => return "a password is stored".to_owned(),
+        CredentialSecret::OAuth { .. } if before == after => "the OAuth access token is still good",
+        CredentialSecret::OAuth { .. } => "the OAuth access token was refreshed",
+    };
+    after.map_or_else(|| how.to_owned(), |end| format!("{how}, until {end}"))
 }
 
 /// The addresses of `host`, in words.
-async fn resolve(host: &str, port: u16, limit: Duration) -> Result<String, String> {
-    match timeout(limit, lookup_host((host, port))).await {
-        Ok(Ok(addresses)) => Ok(addresses
-            .map(|address| address.ip().to_string())
-            .collect::<Vec<_>>()
-            .join(", ")),
-        Ok(Err(error)) => Err(format!(
-            "{host} cannot be resolved: {error}; check the endpoint's host name and DNS"
-        )),
-        Err(_) => Err(format!("no answer from DNS for {host}")),
-    }
+async fn resolve(host: &str, port: u16, limit: Duration) -> Result<String, Finding> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let problem = match timeout(limit, lookup_host((bare, port))).await {
+        Ok(Ok(addresses)) => {
+            let addresses: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
+            if !addresses.is_empty() {
+                return Ok(addresses.join(", "));
+            }
+            format!("{host} has no address")
+        }
+        Ok(Err(error)) => format!("{host} cannot be resolved: {error}"),
+        Err(_) => format!("no answer from DNS for {host}"),
+    };
+    Err(Finding::new(
+        problem,
+        "Check the endpoint's host name, and this machine's DNS",
+    ))
 }
 
 /// The steps in their order.
-const STEPS: [&str; 5] = ["dns", "connect", "tls", "token", "login"];
+const STEPS: [&str; 7] = ["dns", "connect", "tls", "token", "scopes", "login", "command"];
+
+/// Those that concern all protocols.
+const SHARED: [&str; 2] = ["token", "scopes"];
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    use tokio::net::TcpListener;
-
-    use super::*;
-    use crate::account::tests::support::{World, account, config, password};
-    use crate::config::{Endpoint, Listener, ListenerTls, PlaintextAuth, Provider};
-    use crate::connection::Trust;
-    use crate::net::tls::SystemRoots;
-    use crate::store::{AccountState, EndpointOverride};
-    use crate::usage::UsageLog;
-
-    /// A configuration whose listeners serve `served`; its provider has IMAP alone.
-    fn serving(served: &[Protocol]) -> Config {
-        let mut config = config();
-        let listener = |protocol: &Protocol| Listener {
-            protocol: *protocol,
-            addresses: vec![],
-            tls: ListenerTls::Off,
-            certificates: vec![],
-            plaintext_auth: PlaintextAuth::Loopback,
-            proxy_protocol_from: vec![],
-            provider: None,
-        };
-        config.listeners = served.iter().map(listener).collect();
-        config
-    }
-
-    #[test]
-    fn protocols_are_walked_that_are_offered_and_served() {
-        use Protocol::{Imap, Pop3, Smtp};
-        let mut record = account("ada");
-        let own = |user: Option<&str>| EndpointOverride {
-            endpoint: user.is_none().then(|| Endpoint {
-                host: "own.example.com".to_owned(),
-                port: 1,
-                tls: UpstreamTls::Implicit,
-            }),
-            user: user.map(str::to_owned),
-        };
-        record.smtp = Some(own(None));
-        // A name alone makes no endpoint where the provider has none.
-        record.pop3 = Some(own(Some("name")));
-        assert_eq!(walked(&serving(&[Pop3, Smtp]), &record), [Smtp]);
-        assert_eq!(walked(&serving(&[Imap]), &record), [Imap]);
-        record.pop3 = Some(own(None));
-        assert_eq!(walked(&serving(&[Pop3, Smtp, Imap]), &record), [Imap, Smtp, Pop3]);
-        assert_eq!(walked(&serving(&[Pop3]), &record), [Pop3]);
-        assert_eq!(walked(&serving(&[]), &record), [Imap, Smtp, Pop3], "none is served");
-        record.provider = "gone".to_owned();
-        assert_eq!(walked(&serving(&[Imap, Smtp]), &record), [Imap], "its failure tells");
-    }
-
-    #[test]
-    fn a_protocol_that_fails_leaves_the_token_to_the_next() {
-        let mut walk = Walk {
-            protocol: Protocol::Imap,
-            token: Token::NotTried,
-            steps: Vec::new(),
-            begun: clock::instant(),
-        };
-        walk.note("dns", StepResult::Failed, String::new());
-        walk.skip_rest(0, false);
-        walk.protocol = Protocol::Smtp;
-        let first = walk.steps.len();
-        walk.note("dns", StepResult::Ok, String::new());
-        walk.note("connect", StepResult::Failed, String::new());
-        walk.skip_rest(first, true);
-        let names: Vec<_> = walk
-            .steps
-            .iter()
-            .map(|step| (step.protocol, step.name, step.result))
-            .collect();
-        let (imap, smtp) = (Some(Protocol::Imap), Some(Protocol::Smtp));
-        assert_eq!(
-            names,
-            [
-                (imap, "dns", StepResult::Failed),
-                (imap, "connect", StepResult::Skipped),
-                (imap, "tls", StepResult::Skipped),
-                (imap, "login", StepResult::Skipped),
-                (smtp, "dns", StepResult::Ok),
-                (smtp, "connect", StepResult::Failed),
-                (smtp, "tls", StepResult::Skipped),
-                (None, "token", StepResult::Skipped),
-                (smtp, "login", StepResult::Skipped),
-            ]
-        );
-    }
-
-    /// An upstream in clear for one submission, which has `8BITMIME` and takes every password.
-    async fn submission_upstream() -> Endpoint {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            let (mut tcp, _) = listener.accept().await.unwrap();
-            let (reading, mut writing) = tcp.split();
-            let mut lines = BufReader::new(reading).lines();
-            writing.write_all(b"220 up.example.com ESMTP\r\n").await.unwrap();
-            while let Ok(Some(line)) = lines.next_line().await {
-                let reply = match line.split(' ').next().unwrap() {
-                    "EHLO" => "250-up.example.com\r\n250-8BITMIME\r\n250 AUTH PLAIN\r\n",
-                    "AUTH" => "235 2.7.0 welcome\r\n",
-                    _ => "502 5.5.1 what\r\n",
-                };
-                writing.write_all(reply.as_bytes()).await.unwrap();
-            }
-        });
-        Endpoint {
-            host: "127.0.0.1".to_owned(),
-            port,
-            tls: UpstreamTls::Off,
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_served_alone_is_walked_and_what_its_upstream_can_do_is_learned() {
-        let world = World::with(password("5ecret")).await;
-        let mut config = serving(&[Protocol::Smtp]);
-        let provider = Provider {
-            smtp: Some(submission_upstream().await),
-            ..Provider::clone(&config.providers["example"])
-        };
-        config.providers.insert("example".to_owned(), Arc::new(provider));
-        world.config.send_replace(Arc::new(config));
-        let services = Services::new(
-            world.store.clone(),
-            world.accounts.clone(),
-            UsageLog::new(world.store.clone()),
-            world.config.subscribe(),
-            Trust::new(SystemRoots::load()),
-        );
-        let promised = || services.extensions.promised(&services.config(), Some("example"));
-        assert!(promised().is_empty());
-        let steps = verify(&services, &account("ada")).await;
-        let walked: Vec<_> = steps
-            .iter()
-            .map(|step| (step.name, step.protocol, step.result))
-            .collect();
-        let smtp = Some(Protocol::Smtp);
-        assert_eq!(
-            walked,
-            [
-                ("dns", smtp, StepResult::Ok),
-                ("connect", smtp, StepResult::Ok),
-                ("tls", smtp, StepResult::Skipped),
-                ("token", None, StepResult::Ok),
-                ("login", smtp, StepResult::Ok),
-            ],
-            "{steps:?}"
-        );
-        assert_eq!(world.state().await, AccountState::Active);
-        assert_eq!(*promised(), ["8BITMIME"]);
-    }
-}
+mod tests;

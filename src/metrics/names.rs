@@ -109,6 +109,18 @@ pub const ALL: &[Metric] = &[
         help: "Accounts by state, as of the scrape.",
     },
     Metric {
+        name: ACCOUNT_STATE_CHANGES,
+        kind: MetricKind::Counter,
+        labels: &["provider", "state"],
+        help: "Changes of accounts' states; state is the new one.",
+    },
+    Metric {
+        name: GRANTS_ENDING,
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Grants that end soon unless their owners authorize again, as of the scrape.",
+    },
+    Metric {
         name: ACCESS_TOKENS,
         kind: MetricKind::Gauge,
         labels: &[],
@@ -189,6 +201,16 @@ pub fn accounts(state: AccountState) -> Gauge {
     gauge!(ACCOUNTS, "state" => state_label(state))
 }
 
+/// An account of a provider came into a state.
+pub fn account_state_changes(provider: &str, state: AccountState) -> Counter {
+    counter!(ACCOUNT_STATE_CHANGES, "provider" => provider.to_owned(), "state" => state_label(state))
+}
+
+/// Grants that end soon.
+pub fn grants_ending() -> Gauge {
+    gauge!(GRANTS_ENDING)
+}
+
 /// Access tokens.
 pub fn access_tokens() -> Gauge {
     gauge!(ACCESS_TOKENS)
@@ -205,6 +227,7 @@ pub fn usage_events(kind: UsageKind) -> Counter {
         UsageKind::Login => "login",
         UsageKind::Denied => "denied",
         UsageKind::End => "end",
+        UsageKind::State => "state",
     };
     counter!(USAGE_EVENTS, "kind" => kind)
 }
@@ -262,6 +285,8 @@ const RELAYED_BYTES: &str = "portreeve_relayed_bytes_total";
 const OAUTH_REFRESHES: &str = "portreeve_oauth_refreshes_total";
 pub(super) const OAUTH_REFRESH_DURATION: &str = "portreeve_oauth_refresh_duration_seconds";
 const ACCOUNTS: &str = "portreeve_accounts";
+const ACCOUNT_STATE_CHANGES: &str = "portreeve_account_state_changes_total";
+const GRANTS_ENDING: &str = "portreeve_grants_ending";
 const ACCESS_TOKENS: &str = "portreeve_access_tokens";
 pub(super) const STORE_COMMIT_DURATION: &str = "portreeve_store_commit_duration_seconds";
 const USAGE_EVENTS: &str = "portreeve_usage_events_total";

@@ -112,6 +112,8 @@ mod tests {
         names::oauth_refreshes("example", names::OUTCOME_OK).increment(1);
         names::oauth_refresh_duration("example").record(0.3);
         names::accounts(AccountState::NeedsAuthorization).set(1.0);
+        names::account_state_changes("example", AccountState::Failing).increment(1);
+        names::grants_ending().set(2.0);
         names::access_tokens().set(7.0);
         names::store_commit_duration().record(0.0016);
         names::usage_events(UsageKind::Denied).increment(1);
@@ -139,6 +141,8 @@ mod tests {
             "portreeve_login_duration_seconds_bucket{protocol=\"imap\",le=\"0.1\"} 0",
             "portreeve_relayed_bytes_total{protocol=\"imap\",direction=\"down\"} 20",
             "portreeve_accounts{state=\"needs-authorization\"} 1",
+            "portreeve_account_state_changes_total{provider=\"example\",state=\"failing\"} 1",
+            "portreeve_grants_ending 2",
             "portreeve_access_tokens 7",
             "portreeve_store_commit_duration_seconds_bucket{le=\"0.0025\"} 1",
             "portreeve_usage_events_total{kind=\"denied\"} 1",

@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod complaints;
 pub mod dial;
+pub mod dns;
 pub mod first_bytes;
 pub mod http;
 pub mod http_server;

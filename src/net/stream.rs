@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
+use super::tls::chain;
 use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
 
 /// An established connection with a client or an upstream.
@@ -64,6 +65,14 @@ impl Stream {
             _ => "",
         };
         Some(format!("{:?} {:?}{resumed}", version?, suite?.suite()))
+    }
+
+    /// The certificates that the upstream showed, in words; `None` in clear and on a client's leg, which shows none.
+    pub fn chain_summary(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Plain(_) | Kind::Accepted(_) => None,
+            Kind::Connected(tls) => tls.get_ref().1.peer_certificates().map(chain::summary),
+        }
     }
 
     /// The peer's address.

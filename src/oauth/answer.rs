@@ -63,17 +63,19 @@ impl TokenAnswer {
         }
     }
 
-    /// Which of the scopes that were `asked` for the owner did not consent to, as far as the answer tells. What only asks
-    /// for an identity or a refresh token is not missed: providers leave it out (Microsoft `offline_access`) or write it
-    /// otherwise (Google `email`).
+    /// Which of the scopes that were `asked` for the owner did not consent to, as far as the answer tells.
     pub fn missing<'a>(&'a self, asked: &'a [String]) -> impl Iterator<Item = &'a str> {
-        let granted = self.scopes.as_ref();
-        let is_missing = move |scope: &&str| {
-            let is_granted = |granted: &Vec<String>| granted.iter().any(|given| given.eq_ignore_ascii_case(scope));
-            !NOT_MISSED.contains(scope) && granted.is_some_and(|granted| !is_granted(granted))
-        };
-        asked.iter().map(String::as_str).filter(is_missing)
+        let granted = self.scopes.as_deref();
+        granted.into_iter().flat_map(|granted| missing_scopes(asked, granted))
     }
+}
+
+/// Which of the scopes that were `asked` for are not among those `granted`. What only asks for an identity or a refresh token
+/// is not missed: providers leave it out (Microsoft `offline_access`) or write it otherwise (Google `email`).
+pub fn missing_scopes<'a>(asked: &'a [String], granted: &'a [String]) -> impl Iterator<Item = &'a str> {
+    let is_granted = |scope: &str| granted.iter().any(|given| given.eq_ignore_ascii_case(scope));
+    let asked = asked.iter().map(String::as_str);
+    asked.filter(move |scope| !NOT_MISSED.contains(scope) && !is_granted(scope))
 }
 
 /// Reads `response` at the moment `now`. `secrets` are what the request held; no message repeats them.

@@ -37,6 +37,7 @@ pub(super) fn of_code(code: &str) -> Option<Trouble> {
         | "unsupported_token_type"
         | "disabled_client"
         | "deleted_client"
+        | "redirect_uri_mismatch"
         | "org_internal" => Trouble::App,
         "temporarily_unavailable" | "server_error" | "slow_down" | "rate_limit_exceeded" | "internal_failure" => {
             Trouble::Passing
@@ -51,7 +52,7 @@ pub(super) fn of_code(code: &str) -> Option<Trouble> {
 pub(super) fn of_aadsts(number: u64) -> Option<Trouble> {
     let trouble = match number {
         // The account: gone, disabled, or its password changed or expired.
-        50034 | 50055 | 50056 | 50057 | 50126 | 50133 | 50144 | 50173 => Trouble::Grant,
+        50034 | 50055 | 50056 | 50057 | 50125 | 50126 | 50133 | 50135 | 50144 | 50173 | 51004 => Trouble::Grant,
         // A sign-in with more than the grant carries: multi-factor, a managed device, another policy of the tenant.
         50058 | 50072 | 50074 | 50076 | 50078 | 50079 | 50097 | 50105 | 50129 | 50131 | 50132 | 50140 | 50158 => {
             Trouble::Grant
@@ -59,17 +60,23 @@ pub(super) fn of_aadsts(number: u64) -> Option<Trouble> {
         53000..=53004 | 53011 | 530_031..=530_036 => Trouble::Grant,
         // Consent was not given or has been taken back.
         65001 | 65004 => Trouble::Grant,
-        // The refresh token: used up, expired, revoked, or too old for the sign-in frequency.
-        54005 | 70000 | 70008 | 70019 | 70043 | 70044 | 700_003 | 700_081 | 700_082 | 700_084 => Trouble::Grant,
+        // The refresh token or the code: used up, expired, revoked, too old for the sign-in frequency, or another's.
+        50089 | 54005 | 70000 | 70008 | 70018 | 70019 | 70043 | 70044 => Trouble::Grant,
+        501_481 | 700_003 | 700_005 | 700_081 | 700_082 | 700_084 => Trouble::Grant,
         // The app is unknown, disabled or not consented to as a whole in this tenant. An administrator's consent (90094)
         // makes the same grant work again, so that the mailbox's owner need not act.
-        700_016 | 7_000_112 | 7_000_229 | 650_052 | 650_056 | 90002 | 90093 | 90094 | 500_011 | 500_014 => Trouble::App,
-        // Its secret or the way it authenticates is wrong.
-        70002 | 700_025 | 700_027 | 7_000_215 | 7_000_218 | 7_000_222 | 9_002_326 | 9_002_327 => Trouble::App,
+        700_011 | 700_016 | 7_000_112 | 7_000_229 | 650_052 | 650_056 | 650_057 | 500_011 | 500_014 => Trouble::App,
+        90093..=90095 => Trouble::App,
+        // It is asked for in a tenant that is not there, or not its own.
+        50020 | 50059 | 50128 | 50194 | 90002 | 500_208 | 9_001_023 | 9_002_332 => Trouble::App,
+        // Its secret, its redirect URI or the way it authenticates is wrong.
+        50011 | 50012 | 70002 | 500_113 | 700_025 | 700_027 | 700_030 => Trouble::App,
+        7_000_215 | 7_000_218 | 7_000_222 | 9_002_326 | 9_002_327 => Trouble::App,
         // What it asks for is.
-        28000 | 28002 | 65005 | 70001 | 70003 | 70011 | 650_053 => Trouble::App,
-        // Microsoft calls these transient, or they lift by themselves (50053: locked for a while after bad passwords).
-        50053 | 50196 | 90006 | 90012 | 90024 | 90025 | 90033 => Trouble::Passing,
+        28000 | 28002 | 65002 | 65005 | 70001 | 70003 | 70011 | 650_053 | 700_022 | 900_144 | 9_002_313 => Trouble::App,
+        // Microsoft calls these transient, or they lift by themselves (50053: locked for a while after bad passwords; 70016:
+        // the owner has not typed the device code yet).
+        50053 | 50196 | 70012 | 70016 | 90006 | 90012 | 90024 | 90025 | 90033 | 90055 => Trouble::Passing,
         _ => return None,
     };
     Some(trouble)
@@ -100,10 +107,12 @@ mod tests {
         ] {
             assert_eq!(of_aadsts(number), Some(Trouble::Grant), "{number}");
         }
-        for number in [700_016, 7_000_215, 7_000_218, 7_000_222, 700_025, 70011, 90094, 650_053] {
+        for number in [
+            700_016, 7_000_215, 7_000_218, 7_000_222, 700_025, 70011, 90094, 650_053, 50194, 50011,
+        ] {
             assert_eq!(of_aadsts(number), Some(Trouble::App), "{number}");
         }
-        for number in [50053, 50196, 90033] {
+        for number in [50053, 50196, 70016, 90033, 90055] {
             assert_eq!(of_aadsts(number), Some(Trouble::Passing), "{number}");
         }
         assert_eq!(of_aadsts(1), None);

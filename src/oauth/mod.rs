@@ -1,6 +1,6 @@
 //! OAuth2 towards providers: what to ask their token endpoints, what their answers mean, and who they are.
 //!
-//! [`request`], [`redirect`], [`answer`], [`identity`], [`device`] and [`discovery`] are pure and meet no socket; [`client`]
+//! [`request`], [`redirect`], [`answer`], [`identity`], [`device`], [`discovery`] and [`explain`] are pure and meet no socket; [`client`]
 //! sends and receives. Who the providers are is configuration, presets included. Nothing here keeps a token: that is
 //! [`crate::account`]'s.
 //!
@@ -13,6 +13,7 @@ pub mod client;
 pub mod device;
 pub mod discovery;
 mod error;
+pub mod explain;
 pub mod identity;
 pub mod redirect;
 pub mod request;
@@ -26,10 +27,11 @@ use url::Url;
 use crate::config::{Provider, is_loopback_host};
 use crate::secret::SecretString;
 
-pub use answer::TokenAnswer;
+pub use answer::{TokenAnswer, missing_scopes};
 pub use client::{CodeRequest, OAuthClient, PendingCode};
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, TokenErrorKind};
+pub use explain::{Explanation, GrantLife};
 pub use identity::Identity;
 pub use redirect::{Outcome, Redirect, RedirectError};
 

@@ -35,6 +35,20 @@ pub(super) fn token_of(key: &[u8]) -> Option<TokenId> {
     key.last_chunk::<TOKEN_ID_BYTES>().copied().map(TokenId)
 }
 
+/// The key of an account among those that share another's grant.
+pub(super) fn sharer(owner: &str, sharer: &str) -> Vec<u8> {
+    let mut key = account_prefix(owner);
+    key.extend_from_slice(sharer.as_bytes());
+    key
+}
+
+/// The account that a key of [`sharer`] ends with.
+pub(super) fn sharer_of(key: &[u8]) -> Option<String> {
+    let separator = key.iter().position(|byte| *byte == SEPARATOR)?;
+    let (_, sharer) = key.split_at_checked(separator + 1)?;
+    std::str::from_utf8(sharer).ok().map(str::to_owned)
+}
+
 /// The key of an event, alone (an empty `prefix`) or among its account's or its token's.
 pub(super) fn sequence(prefix: &[u8], sequence: u64) -> Vec<u8> {
     let mut key = Vec::with_capacity(prefix.len() + size_of::<u64>());

@@ -33,20 +33,22 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a new account and its credentials, durably.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if the id or the e-mail is an id or an e-mail of another account.
+    /// [`StoreError::Conflict`] if the id or the e-mail is an id or an e-mail of another account;
+    /// [`StoreError::NotShareable`] if it is to share a grant that it cannot.
     async fn create_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError>;
 
     /// Replaces an account's record and credentials, durably. Both are written or neither.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] as for `create_account`.
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] and [`StoreError::NotShareable`] as for `create_account`;
+    /// [`StoreError::GrantShared`] if others share its grant and the change would take it from them.
     async fn replace_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError>;
 
     /// Deletes an account with its credentials and its access tokens, durably; its usage events stay until they age out.
     /// Returns the ids of the tokens that went with it.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`]; [`StoreError::GrantShared`] while others share its grant.
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError>;
 
     /// The account whose id is `account`, without its secrets.
@@ -60,6 +62,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Accounts, newest first, whose id, name or e-mail contains `query` without regard to case.
     async fn accounts(&self, query: Option<&str>, page: Page) -> Result<Listing<AccountRecord>, StoreError>;
+
+    /// Up to `count` accounts in the order of their ids: those behind `after`, or the first. For walks over all of them, which
+    /// cost a constant for each page.
+    async fn accounts_after(&self, after: Option<&str>, count: usize) -> Result<Vec<AccountRecord>, StoreError>;
 
     /// How many accounts are in each state.
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError>;
@@ -123,6 +129,12 @@ pub enum StoreError {
     /// An id or an e-mail is taken; names which.
     #[error("{0} is taken by another account")]
     Conflict(&'static str),
+    /// The account's grant is shared by those that are named, which would lose it.
+    #[error("its grant is shared by {0}; give them another first")]
+    GrantShared(String),
+    /// The account whose grant is to be shared is gone, has another provider, or shares a grant itself.
+    #[error("the account whose grant is to be shared does not exist, has another provider, or shares a grant itself")]
+    NotShareable,
     /// Another process has the directory open.
     #[error("{0} is in use by another portreeve; stop that one first, or give this one another server.state_dir")]
     Locked(String),

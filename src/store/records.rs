@@ -55,6 +55,13 @@ pub struct AccountRecord {
     pub updated: Timestamp,
 }
 
+impl AccountRecord {
+    /// Whether `sharer` may use this account's grant: it is no other provider's, and at first hand.
+    pub fn can_share_with(&self, sharer: &Self) -> bool {
+        self.account != sharer.account && self.provider == sharer.provider && self.shares_grant_of.is_none()
+    }
+}
+
 /// What an account has of its own for one protocol: an endpoint, a login name, or both, but not neither.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "EndpointFields", into = "EndpointFields")]
@@ -156,8 +163,14 @@ pub struct Grant {
     pub expires: Option<Timestamp>,
     /// The scopes that were granted, parted by spaces (RFC 6749 §3.3), where the provider told.
     pub scope: Option<String>,
-    /// When the grant itself ends whatever is done, where the provider told.
+    /// The login name that goes with the access token, where whoever gave it says so (an external program).
+    pub user: Option<String>,
+    /// When the grant itself ends, where the provider told: whatever is done, or unless it is renewed before.
     pub ends: Option<Timestamp>,
+    /// When the provider first told that end, or moved it there. With `ends`, the life that the grant was given.
+    pub ends_told: Option<Timestamp>,
+    /// The end that somebody has been warned of.
+    pub warned_of: Option<Timestamp>,
 }
 
 /// The SHA-256 of an access token, which names it everywhere. Written as 64 lower-case hex digits.
@@ -217,18 +230,19 @@ pub struct UsageEvent {
     pub time: Timestamp,
     /// What.
     pub kind: UsageKind,
-    /// Over which protocol.
-    pub protocol: Protocol,
+    /// Over which protocol; `None` for what concerns the account itself.
+    pub protocol: Option<Protocol>,
     /// The account's id; `None` where a refused login named no account that exists.
     pub account: Option<String>,
     /// The access token's id; `None` where a refused login presented none that exists.
     pub token: Option<TokenId>,
-    /// The client's address.
-    pub remote_address: IpAddr,
+    /// The client's address; `None` where there is no client.
+    pub remote_address: Option<IpAddr>,
     /// What the client said it is (IMAP ID).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// Why a login was refused or a session ended: a label of [`crate::fault::FaultKind`] or of an end.
+    /// Why a login was refused or a session ended: a label of [`crate::fault::FaultKind`] or of an end. Of a change of state:
+    /// the new state, and the code of the error that it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Bytes from the client to the upstream.
@@ -252,6 +266,8 @@ pub enum UsageKind {
     Denied,
     /// A logged-in session ended.
     End,
+    /// An account's state changed.
+    State,
 }
 
 impl fmt::Display for TokenId {

@@ -17,17 +17,23 @@ pub(super) fn encode(secrets: &AccountSecrets) -> Zeroizing<Vec<u8>> {
         (ACCESS_TOKEN, grant.and_then(|grant| grant.access_token.as_ref())),
         (PASSWORD, secrets.password.as_ref()),
     ];
-    let scope = grant.and_then(|grant| grant.scope.as_deref());
+    let plain = [
+        (SCOPE, grant.and_then(|grant| grant.scope.as_deref())),
+        (USER, grant.and_then(|grant| grant.user.as_deref())),
+    ];
     let times = [
         (OBTAINED, grant.and_then(|grant| grant.obtained)),
         (EXPIRES, grant.and_then(|grant| grant.expires)),
         (ENDS, grant.and_then(|grant| grant.ends)),
+        (ENDS_TOLD, grant.and_then(|grant| grant.ends_told)),
+        (WARNED_OF, grant.and_then(|grant| grant.warned_of)),
     ];
     let text_bytes: usize = texts
         .iter()
         .filter_map(|(_, text)| Some(text.as_ref()?.expose_secret().len()))
         .sum();
-    let text_bytes = text_bytes + scope.map_or(0, str::len);
+    let plain_bytes: usize = plain.iter().filter_map(|(_, text)| Some(text.as_ref()?.len())).sum();
+    let text_bytes = text_bytes + plain_bytes;
 
     // IMPORTANT: the capacity must suffice, or growing leaves a copy behind that nobody wipes.
     let mut bytes = Zeroizing::new(Vec::with_capacity(
@@ -41,8 +47,10 @@ pub(super) fn encode(secrets: &AccountSecrets) -> Zeroizing<Vec<u8>> {
             push(&mut bytes, tag, text.expose_secret().as_bytes());
         }
     }
-    if let Some(scope) = scope {
-        push(&mut bytes, SCOPE, scope.as_bytes());
+    for (tag, text) in plain {
+        if let Some(text) = text {
+            push(&mut bytes, tag, text.as_bytes());
+        }
     }
     for (tag, time) in times {
         if let Some(time) = time {
@@ -67,7 +75,10 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<AccountSecrets> {
             OBTAINED => secrets.grant.as_mut()?.obtained = Some(time(value)?),
             EXPIRES => secrets.grant.as_mut()?.expires = Some(time(value)?),
             SCOPE => secrets.grant.as_mut()?.scope = Some(std::str::from_utf8(value).ok()?.to_owned()),
+            USER => secrets.grant.as_mut()?.user = Some(std::str::from_utf8(value).ok()?.to_owned()),
             ENDS => secrets.grant.as_mut()?.ends = Some(time(value)?),
+            ENDS_TOLD => secrets.grant.as_mut()?.ends_told = Some(time(value)?),
+            WARNED_OF => secrets.grant.as_mut()?.warned_of = Some(time(value)?),
             _ => return None,
         }
     }
@@ -102,8 +113,11 @@ const EXPIRES: u8 = 5;
 const PASSWORD: u8 = 6;
 const SCOPE: u8 = 7;
 const ENDS: u8 = 8;
+const ENDS_TOLD: u8 = 9;
+const WARNED_OF: u8 = 10;
+const USER: u8 = 11;
 
-const FIELDS_MAX: usize = 8;
+const FIELDS_MAX: usize = 11;
 const HEADER_BYTES: usize = 5;
 
 #[cfg(test)]

@@ -93,6 +93,23 @@ impl UsageLog {
         });
     }
 
+    /// An account's state changed; `reason` names the new one, and the error that it is for.
+    pub fn state(&self, account: &str, reason: String, now: Timestamp) {
+        self.record(UsageEvent {
+            time: now,
+            kind: UsageKind::State,
+            protocol: None,
+            account: Some(account.to_owned()),
+            token: None,
+            remote_address: None,
+            client: None,
+            reason: Some(reason),
+            bytes_up: None,
+            bytes_down: None,
+            duration_ms: None,
+        });
+    }
+
     fn record(&self, event: UsageEvent) {
         names::usage_events(event.kind).increment(1);
         self.store.record_usage(event);
@@ -109,10 +126,10 @@ fn event(
     UsageEvent {
         time,
         kind,
-        protocol: facts.protocol,
+        protocol: Some(facts.protocol),
         account,
         token,
-        remote_address: facts.remote_address,
+        remote_address: Some(facts.remote_address),
         client: facts.client.clone(),
         reason: None,
         bytes_up: None,

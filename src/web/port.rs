@@ -59,7 +59,7 @@ pub enum LinkProblem {
     Forged,
     /// Its time is over, or what it was for is gone.
     Expired,
-    /// It has done its work.
+    /// Its owner has consented since it was made.
     Used,
     /// It could not be looked at: a defect or trouble of this program, which is to be logged where it was met.
     Internal,
@@ -89,8 +89,11 @@ pub enum Problem {
         /// Why, and what to do, in words.
         reason: String,
     },
-    /// The permission was given and kept, but the mailbox could not be reached to try it.
-    MailboxUnreachable,
+    /// The permission was given, but the mailbox could not be reached to try it.
+    MailboxUnreachable {
+        /// Whether the permission is used nevertheless; else what the account had before stays.
+        is_kept: bool,
+    },
     /// The provider does not answer, or not as it should.
     ProviderTrouble,
     /// A defect or trouble of this program, which is to be logged where it was met.

@@ -12,15 +12,15 @@ use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use super::port::ConsentPort;
 use super::routes::{Peer, Public, router};
 use crate::config;
 use crate::limits::{
-    WEB_CONNECTION_LIFE, WEB_CONNECTIONS_MAX, WEB_CONNECTIONS_PER_IP_MAX, WEB_HEADER_BYTES_MAX, WEB_INPUT_TIMEOUT,
-    WEB_STOP_GRACE,
+    CLOSE_DRAIN, WEB_CONNECTION_LIFE, WEB_CONNECTIONS_MAX, WEB_CONNECTIONS_PER_IP_MAX, WEB_HEADER_BYTES_MAX,
+    WEB_INPUT_TIMEOUT, WEB_STOP_GRACE,
 };
 use crate::net::admission::{Admission, AdmissionLimits, Permit, Refusal};
 use crate::net::http_server::{Bounds, Reuse, serve_connection};
@@ -77,8 +77,7 @@ impl Bound {
     }
 }
 
-/// Serves until `stop` becomes true (or its sender is gone); then lets requests and consents in progress go on for
-/// [`WEB_STOP_GRACE`].
+/// Serves until `stop` becomes true (or its sender is gone); then lets consents in progress go on for [`WEB_STOP_GRACE`].
 pub async fn serve(bound: Bound, consent: Arc<dyn ConsentPort>, stop: watch::Receiver<bool>) {
     let Bound {
         socket,
@@ -118,12 +117,13 @@ pub async fn serve(bound: Bound, consent: Arc<dyn ConsentPort>, stop: watch::Rec
             }
         }
     }
-    let ended = async {
-        while connections.join_next().await.is_some() {}
-        public.idle().await;
-    };
-    // What has not ended by then is cut when the set is dropped.
-    let _ = timeout(WEB_STOP_GRACE, ended).await;
+    let deadline = Instant::now() + WEB_STOP_GRACE;
+    let _ = timeout_at(deadline, public.idle()).await;
+    // Answers are on their way by now. Whoever is still sending a request is cut when the set is dropped.
+    let ended = async { while connections.join_next().await.is_some() {} };
+    let _ = timeout(CLOSE_DRAIN, ended).await;
+    // One may have been completed just before that.
+    let _ = timeout_at(deadline, public.idle()).await;
 }
 
 /// What every connection comes through.

@@ -151,10 +151,26 @@ mod tests {
     #[test]
     fn routes_and_the_redirect_are_below_the_public_path() {
         for (url, route, redirected) in [
-            ("https://mail.example.com", "/authorize", "https://mail.example.com/oauth/callback?a=%2F&b"),
-            ("https://mail.example.com/", "/authorize", "https://mail.example.com/oauth/callback?a=%2F&b"),
-            ("https://example.com/mail/", "/mail/authorize", "https://example.com/mail/oauth/callback?a=%2F&b"),
-            ("http://127.0.0.1:8080/a/b", "/a/b/authorize", "http://127.0.0.1:8080/a/b/oauth/callback?a=%2F&b"),
+            (
+                "https://mail.example.com",
+                "/authorize",
+                "https://mail.example.com/oauth/callback?a=%2F&b",
+            ),
+            (
+                "https://mail.example.com/",
+                "/authorize",
+                "https://mail.example.com/oauth/callback?a=%2F&b",
+            ),
+            (
+                "https://example.com/mail/",
+                "/mail/authorize",
+                "https://example.com/mail/oauth/callback?a=%2F&b",
+            ),
+            (
+                "http://127.0.0.1:8080/a/b",
+                "/a/b/authorize",
+                "http://127.0.0.1:8080/a/b/oauth/callback?a=%2F&b",
+            ),
         ] {
             let site = site(url);
             assert_eq!(site.route("/authorize"), route);
@@ -199,7 +215,7 @@ mod tests {
             (vec![format!("portreeve={value}")], false),
             (vec![format!("x__Host-portreeve={value}")], false),
             (vec![format!("{pair}AA")], false),
-            (vec![pair[..pair.len() - 2].to_owned()], false),
+            (vec![pair.trim_end_matches(value).to_owned() + "AAAA"], false),
             (vec!["__Host-portreeve=".to_owned()], false),
             (vec!["__Host-portreeve".to_owned()], false),
             (vec![";;=;".to_owned()], false),
@@ -235,7 +251,10 @@ mod tests {
             // Chromium and Firefox, for a form on a page without a referrer.
             (vec![("sec-fetch-site", "same-origin"), ("origin", "null")], true),
             (vec![("sec-fetch-site", "none")], true),
-            (vec![("sec-fetch-site", "same-origin"), ("origin", "https://evil.example")], false),
+            (
+                vec![("sec-fetch-site", "same-origin"), ("origin", "https://evil.example")],
+                false,
+            ),
             (vec![("sec-fetch-site", "cross-site"), ours], false),
             (vec![("sec-fetch-site", "same-site"), ("origin", "null")], false),
             (vec![("sec-fetch-site", "")], false),
@@ -254,7 +273,12 @@ mod tests {
     fn strict_transport_is_asked_for_by_name_and_over_tls_only() {
         let asked = |url| site(url).strict_transport();
         assert_eq!(asked("https://mail.example.com"), Some("max-age=31536000".to_owned()));
-        for url in ["http://localhost", "https://localhost", "https://192.0.2.1", "https://[::1]"] {
+        for url in [
+            "http://localhost",
+            "https://localhost",
+            "https://192.0.2.1",
+            "https://[::1]",
+        ] {
             assert_eq!(asked(url), None, "{url}");
         }
     }

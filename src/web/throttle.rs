@@ -102,7 +102,11 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded_and_the_quiet_are_forgotten_first() {
         let (throttle, clock) = throttle();
-        let clients = |from: u32| (from..).map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))).take(WEB_CLIENTS_MAX - 1);
+        let clients = |from: u32| {
+            (from..)
+                .map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)))
+                .take(WEB_CLIENTS_MAX - 1)
+        };
         let remembered = || throttle.counted.lock().unwrap().len();
         for client in clients(1 << 24) {
             throttle.count(client).unwrap();

@@ -47,11 +47,16 @@ async fn a_mailbox_is_added_used_and_removed() {
             ("connect", "ok"),
             ("tls", "ok"),
             ("token", "ok"),
-            ("login", "ok")
+            ("scopes", "ok"),
+            ("login", "ok"),
+            ("command", "ok")
         ]
     );
     let verified = shell.done(&["account", "verify", ALICE]).stdout;
-    assert_in_order(&verified, &["dns", "connect", "tls", "token", "login"]);
+    assert_in_order(
+        &verified,
+        &["dns", "connect", "tls", "token", "scopes", "login", "command"],
+    );
 
     let listed = shell.done(&["account", "list", "--json"]).json();
     assert_eq!((&listed["total"], &listed["page"]), (&json!(1), &json!(0)));

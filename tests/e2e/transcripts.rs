@@ -64,6 +64,7 @@ transcripts! { imap:
     scope_missing
     starttls
     third_failure
+    throttled
     token_expired
     token_of_another_account
     unknown_credentials

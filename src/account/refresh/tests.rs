@@ -433,6 +433,7 @@ fn table_events() -> Vec<(&'static str, MakeInput)> {
             times: None,
             renewal: Renewal::Possible,
         }),
+        ("KeepAlive", |_, _| Input::KeepAlive { waiter: 9 }),
         ("AppChanged", |_, _| Input::AppChanged),
         ("DeadlinePassed", |_, _| Input::DeadlinePassed),
         ("Draining", |_, _| Input::Draining),
@@ -503,6 +504,7 @@ enum Step {
     Succeed(u64),
     Fail(Failure),
     Replace(Option<u64>),
+    KeepAlive,
     AppChanged,
     Sessions(bool),
     Wake,
@@ -523,6 +525,7 @@ fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
         4 => (1_u64..8000).prop_map(Step::Succeed),
         3 => failure.prop_map(Step::Fail),
         1 => prop::option::of(1_u64..8000).prop_map(Step::Replace),
+        1 => Just(Step::KeepAlive),
         1 => Just(Step::AppChanged),
         1 => any::<bool>().prop_map(Step::Sessions),
         3 => Just(Step::Wake),
@@ -654,6 +657,12 @@ impl Model {
                 let times = life.map(|life| times(now, life));
                 let renewal = Renewal::Possible;
                 self.feed(Input::GrantReplaced { times, renewal });
+            }
+            Step::KeepAlive => {
+                let waiter = self.next_waiter;
+                self.next_waiter += 1;
+                self.waiting.insert(waiter);
+                self.feed(Input::KeepAlive { waiter });
             }
             Step::AppChanged => {
                 // The only thing that shortens a back-off is a change of what caused it.

@@ -2,7 +2,7 @@
 
 use ractor::RpcReplyPort;
 
-use super::held::{UPSTREAM_REFUSED, setting_code};
+use super::held::{UPSTREAM_REFUSED, Way, setting_code};
 use super::{Purpose, Supervised, Uncommitted, Waiter, tasks};
 use crate::account::UpstreamTarget;
 use crate::account::meaning::{self, Meaning, Trouble};
@@ -29,12 +29,15 @@ impl Supervised {
         if let Err(fault) = self.place(protocol) {
             return drop(reply.send(Err(fault)));
         }
+        let refused = match purpose {
+            Purpose::Login { refused } => refused,
+            Purpose::Verification => None,
+        };
+        if self.held.way == Way::Sharing {
+            return self.borrow(protocol, refused, reply);
+        }
         if self.held.uses_oauth() {
-            let waiter = Waiter { protocol, reply };
-            let refused = match purpose {
-                Purpose::Login { refused } => refused,
-                Purpose::Verification => None,
-            };
+            let waiter = Waiter::Login { protocol, reply };
             return self.decide(Input::Asked { waiter, refused }, now);
         }
         drop(reply.send(self.password_target(protocol, purpose)));
@@ -57,7 +60,7 @@ impl Supervised {
         }
     }
 
-    fn place(&self, protocol: Protocol) -> Result<Place, Fault> {
+    pub(super) fn place(&self, protocol: Protocol) -> Result<Place, Fault> {
         if self.held.record.state == AccountState::Disabled {
             return Err(Fault::new(FaultKind::AccountDisabled));
         }
@@ -79,27 +82,11 @@ impl Supervised {
     }
 
     fn answer(&mut self, waiter: Waiter, answer: Answer) {
-        if !self.held.uses_oauth() {
-            // A password took the grant's place while its refresh was waited for. The policy knows nothing of passwords, so
-            // that nothing can be concluded from its answer.
-            let purpose = Purpose::Login { refused: None };
-            return drop(waiter.reply.send(self.password_target(waiter.protocol, purpose)));
-        }
-        let told = match (answer, &self.usable) {
-            (Answer::Token, Some(token)) => self.place(waiter.protocol).map(|place| {
-                let secret = CredentialSecret::OAuth {
-                    token: duplicate(token),
-                    generation: self.refresher.generation(),
-                };
-                place.with_secret(secret, self.refresher.grant())
-            }),
-            (Answer::Token, None) => Err(Fault::with_detail(FaultKind::Internal, "no token where one is usable")),
-            (Answer::Unavailable, _) => Err(Fault::unavailable(self.held.last_error())),
-            (Answer::AppRefused, _) => Err(Fault::with_detail(FaultKind::AppRefused, self.held.last_error())),
-            (Answer::NeedsAuthorization, _) => Err(self.authorization_gone()),
-            (Answer::StillRefused, _) => Err(Fault::new(FaultKind::UpstreamRefused(still_refused()))),
-        };
-        if answer == Answer::NeedsAuthorization && self.held.record.state != AccountState::NeedsAuthorization {
+        if answer == Answer::NeedsAuthorization
+            && self.held.has_tokens()
+            && self.held.record.state != AccountState::NeedsAuthorization
+        {
+            // IMPORTANT: before the answer, whose fault carries the error.
             let now = self.clock.now();
             self.note(
                 AccountState::NeedsAuthorization,
@@ -108,7 +95,45 @@ impl Supervised {
             );
         }
         // Whoever has hung up meanwhile needs no answer.
-        drop(waiter.reply.send(told));
+        match waiter {
+            Waiter::Login { protocol, reply } => match self.held.way {
+                // Another's grant took the place of its own, or a password did, while a refresh was waited for. The policy knows
+                // nothing of either, so that nothing can be concluded from its answer.
+                Way::Sharing => self.borrow(protocol, None, reply),
+                _ if !self.held.uses_oauth() => {
+                    let purpose = Purpose::Login { refused: None };
+                    drop(reply.send(self.password_target(protocol, purpose)));
+                }
+                Way::Grant | Way::App | Way::Password => {
+                    let target = self.secret(answer).and_then(|secret| {
+                        let named = self.held.token_user();
+                        let place = self
+                            .place(protocol)?
+                            .with_user_of_token(&self.held.record, protocol, named);
+                        Ok(place.with_secret(secret, self.refresher.grant()))
+                    });
+                    drop(reply.send(target));
+                }
+            },
+            Waiter::Sharer(reply) if self.held.has_tokens() => drop(reply.send(self.secret(answer))),
+            Waiter::Sharer(reply) => drop(reply.send(Err(self.nothing_to_lend()))),
+            Waiter::Keeper(reply) => drop(reply.send(())),
+        }
+    }
+
+    /// What the policy's answer comes to.
+    fn secret(&self, answer: Answer) -> Result<CredentialSecret, Fault> {
+        match (answer, &self.usable) {
+            (Answer::Token, Some(token)) => Ok(CredentialSecret::OAuth {
+                token: duplicate(token),
+                generation: self.refresher.generation(),
+            }),
+            (Answer::Token, None) => Err(Fault::with_detail(FaultKind::Internal, "no token where one is usable")),
+            (Answer::Unavailable, _) => Err(Fault::unavailable(self.held.last_error())),
+            (Answer::AppRefused, _) => Err(Fault::with_detail(FaultKind::AppRefused, self.held.last_error())),
+            (Answer::NeedsAuthorization, _) => Err(self.authorization_gone()),
+            (Answer::StillRefused, _) => Err(Fault::new(FaultKind::UpstreamRefused(still_refused()))),
+        }
     }
 
     fn authorization_gone(&self) -> Fault {
@@ -137,10 +162,13 @@ impl Supervised {
                     is_being_saved: false,
                 });
                 self.note_refreshed(now);
+                self.warn_of_end(now);
                 self.writes.mark(Behind::Grant);
             }
             Err(error) => {
                 let (state, failure) = match error.kind {
+                    // Nobody can authorize anything for an app: whoever mends it does so elsewhere, and it is tried again.
+                    TokenErrorKind::Grant if self.held.way == Way::App => (AccountState::Failing, Failure::App),
                     TokenErrorKind::Grant => (AccountState::NeedsAuthorization, Failure::Grant),
                     TokenErrorKind::App => (AccountState::Failing, Failure::App),
                     TokenErrorKind::Temporary { retry_after } => {
@@ -148,10 +176,8 @@ impl Supervised {
                     }
                 };
                 // IMPORTANT: before the waiters are answered, for their faults carry the error.
-                let meaning = meaning::of_token_error(&error);
-                let message = meaning.map(|meaning| format!("{}; {meaning}", error.message));
-                let message = message.as_deref().unwrap_or(&error.message);
-                self.note(state, Some((&error.code, message)), now);
+                let message = meaning::of_token_error(&error, &self.held.record, &self.held.secrets, now);
+                self.note(state, Some((&error.code, &message)), now);
                 self.decide(Input::Failed { grant, failure }, now);
             }
         }
@@ -178,7 +204,7 @@ impl Supervised {
             AccountState::New => true,
             // A token accepted upstream says nothing of a refresh that fails.
             AccountState::Failing => self.held.is_failing_upstream() || self.refresher.is_untroubled(),
-            AccountState::NeedsAuthorization => !self.held.uses_oauth(),
+            AccountState::NeedsAuthorization => !self.held.has_tokens(),
             AccountState::Active => self.held.is_refused_by_setting(Some(protocol)),
             AccountState::Disabled => false,
         };
@@ -250,7 +276,7 @@ impl Supervised {
     }
 
     /// Takes note of a state, and has it written if it is another.
-    fn note(&mut self, state: AccountState, error: Option<(&str, &str)>, now: Timestamp) {
+    pub(super) fn note(&mut self, state: AccountState, error: Option<(&str, &str)>, now: Timestamp) {
         if self.held.note(state, error, now) {
             self.writes.mark(Behind::State);
         }
@@ -270,7 +296,7 @@ fn told(protocol: Protocol, refusal: &UpstreamRefusal, meaning: Option<&Meaning>
         Protocol::Pop3 => " over pop3",
     };
     let told = format!("the upstream refuses the {what}{at}: {code}{}", refusal.text);
-    meaning.map_or(told.clone(), |meaning| format!("{told}; {}", meaning.text))
+    meaning.map_or(told.clone(), |meaning| format!("{told}; {}", meaning.explanation))
 }
 
 /// What is told of a token that was refused and cannot be replaced now. Who asks knows the upstream's own words.

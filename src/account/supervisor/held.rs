@@ -1,8 +1,10 @@
-//! What a supervisor holds in memory: the account's record and its secrets. Pure.
+//! What a supervisor holds in memory: the account's record, its secrets, and how it comes by access tokens. Pure.
 
+use crate::account::keeping;
 use crate::account::refresh::{Renewal, TokenTimes};
 use crate::account::writes::{Credentials, Replacement};
 use crate::clock::Timestamp;
+use crate::config::{Config, GrantType};
 use crate::limits::OAUTH_TOKEN_LIFE_DEFAULT;
 use crate::oauth::{Basis, TokenAnswer};
 use crate::proto::Protocol;
@@ -14,10 +16,24 @@ use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState};
 pub(super) struct Held {
     pub(super) record: AccountRecord,
     pub(super) secrets: AccountSecrets,
+    pub(super) way: Way,
+}
+
+/// How an account comes by access tokens. The configuration says so, and may come to say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::account) enum Way {
+    /// By a grant of its own, if it has one.
+    Grant,
+    /// By its provider's app, a service account or an external program: it holds nothing itself.
+    App,
+    /// By its password.
+    Password,
+    /// From the account whose grant it shares.
+    Sharing,
 }
 
 /// The code of an error that an upstream, not the token endpoint, is the cause of.
-pub(super) const UPSTREAM_REFUSED: &str = "upstream_refused";
+pub(in crate::account) const UPSTREAM_REFUSED: &str = "upstream_refused";
 
 /// The code of an error that is a setting of the upstream's for one protocol, while the credential itself is good.
 pub(super) fn setting_code(protocol: Protocol) -> &'static str {
@@ -28,17 +44,44 @@ pub(super) fn setting_code(protocol: Protocol) -> &'static str {
     }
 }
 
+impl Way {
+    /// The way of `record`, as `config` has it.
+    pub(in crate::account) fn of(record: &AccountRecord, config: &Config) -> Self {
+        if record.shares_grant_of.is_some() {
+            return Self::Sharing;
+        }
+        let provider = config.providers.get(&record.provider);
+        match provider
+            .and_then(|provider| provider.oauth.as_ref())
+            .map(|app| &app.grant)
+        {
+            None | Some(GrantType::Code | GrantType::Device) => Self::Grant,
+            Some(GrantType::ClientCredentials | GrantType::ServiceAccount { .. } | GrantType::External(_)) => Self::App,
+            Some(GrantType::Password) => Self::Password,
+        }
+    }
+}
+
 impl Held {
-    pub(super) fn new(record: AccountRecord, secrets: AccountSecrets) -> Self {
-        Self { record, secrets }
+    pub(super) fn new(record: AccountRecord, secrets: AccountSecrets, config: &Config) -> Self {
+        let way = Way::of(&record, config);
+        Self { record, secrets, way }
     }
 
     /// Whether the mailbox is reached with OAuth tokens rather than a password.
     pub(super) fn uses_oauth(&self) -> bool {
-        self.secrets
-            .grant
-            .as_ref()
-            .is_some_and(|grant| grant.refresh_token.is_some() || grant.access_token.is_some())
+        let has_refresh_token = self.refresh_token().is_some();
+        match self.way {
+            Way::Grant => has_refresh_token || (self.access_token().is_some() && self.password().is_none()),
+            Way::App => self.password().is_none(),
+            Way::Password => has_refresh_token || self.access_token().is_some() || self.password().is_some(),
+            Way::Sharing => true,
+        }
+    }
+
+    /// Whether the account's own OAuth tokens are handed out: neither a password nor another's.
+    pub(super) fn has_tokens(&self) -> bool {
+        self.uses_oauth() && self.way != Way::Sharing
     }
 
     pub(super) fn password(&self) -> Option<&SecretString> {
@@ -54,9 +97,15 @@ impl Held {
     }
 
     pub(super) fn renewal(&self) -> Renewal {
-        match self.refresh_token() {
-            Some(_) => Renewal::Possible,
-            None => Renewal::Impossible,
+        let is_possible = match self.way {
+            Way::Grant => self.refresh_token().is_some(),
+            Way::App => self.password().is_none(),
+            Way::Password => self.refresh_token().is_some() || self.password().is_some(),
+            Way::Sharing => false,
+        };
+        match is_possible {
+            true => Renewal::Possible,
+            false => Renewal::Impossible,
         }
     }
 
@@ -67,6 +116,30 @@ impl Held {
         let obtained = grant.obtained.unwrap_or(now);
         let expires = grant.expires.unwrap_or(obtained.after(OAUTH_TOKEN_LIFE_DEFAULT));
         Some(TokenTimes { obtained, expires })
+    }
+
+    /// The login name that came with the access token.
+    pub(super) fn token_user(&self) -> Option<&str> {
+        self.secrets.grant.as_ref()?.user.as_deref()
+    }
+
+    /// When the grant ends, if that was ever told.
+    pub(super) fn grant_ends(&self) -> Option<Timestamp> {
+        self.secrets.grant.as_ref()?.ends
+    }
+
+    /// The end of a grant that is to be told at `now`: of one that may still be used, to somebody who can do something.
+    pub(super) fn ending(&self, now: Timestamp) -> Option<Timestamp> {
+        let is_alive = !matches!(
+            self.record.state,
+            AccountState::NeedsAuthorization | AccountState::Disabled
+        );
+        let grant = self
+            .secrets
+            .grant
+            .as_ref()
+            .filter(|_| is_alive && self.way == Way::Grant)?;
+        keeping::ending(grant, now)
     }
 
     /// When the access token ends, if that was ever told: the same whether a supervisor runs or the store is asked.
@@ -99,12 +172,18 @@ impl Held {
         }
     }
 
-    /// Takes over what a refresh brought. Without a new refresh token the old one stays (RFC 6749 §6).
+    /// Takes over what a refresh brought. Without a new refresh token the old one stays (RFC 6749 §6), as do the scopes that an
+    /// answer does not tell (§5.1).
     pub(super) fn take_answer(&mut self, answer: TokenAnswer, times: TokenTimes) {
         let grant = self.secrets.grant.get_or_insert_default();
         if let Some(refresh_token) = answer.refresh_token {
             grant.refresh_token = Some(refresh_token);
         }
+        if let Some(scopes) = answer.scopes {
+            grant.scope = Some(scopes.join(" "));
+        }
+        keeping::note_end(grant, answer.ends_in, times.obtained);
+        grant.user = answer.user;
         grant.access_token = Some(answer.access_token);
         grant.obtained = Some(times.obtained);
         grant.expires = Some(times.expires);
@@ -177,14 +256,16 @@ impl Held {
     }
 
     /// A record from outside with what the supervisor knows better: the state and the error, unless new credentials or a
-    /// change between enabled and disabled make them obsolete.
+    /// change between enabled and disabled make them obsolete. New credentials are active already if they come with that state,
+    /// for a login has proved them.
     fn merged(&self, mut record: AccountRecord, credentials: &Credentials) -> AccountRecord {
         let was_disabled = self.record.state == AccountState::Disabled;
         let is_disabled = record.state == AccountState::Disabled;
         let has_new = !matches!(credentials, Credentials::Kept);
         if has_new || (was_disabled && !is_disabled) {
             record.last_error = None;
-            if !is_disabled {
+            let is_proved = has_new && record.state == AccountState::Active;
+            if !is_disabled && !is_proved {
                 record.state = AccountState::New;
             }
         } else {

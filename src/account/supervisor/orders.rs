@@ -2,12 +2,12 @@
 
 use ractor::RpcReplyPort;
 
+use super::held::Way;
 use super::{Supervised, tasks};
 use crate::account::refresh::Input;
 use crate::account::writes::{Behind, Credentials, Order, Replacement, Write};
 use crate::clock::Timestamp;
 use crate::proto::session::Goodbye;
-use crate::secret::duplicate;
 use crate::store::{AccountRecord, AccountState, StoreError, TokenId};
 
 impl Supervised {
@@ -68,11 +68,8 @@ impl Supervised {
                 self.writes.mark(Behind::State);
             }
             if has_new_grant {
-                self.usable = self.held.access_token().map(duplicate);
-                self.uncommitted = None;
-                let times = self.held.token_times(now);
-                let renewal = self.held.renewal();
-                self.decide(Input::GrantReplaced { times, renewal }, now);
+                self.held.way = Way::of(&self.held.record, &self.config());
+                self.on_other_grant(now);
             }
             if self.held.record.state == AccountState::Disabled {
                 self.register().end(None, Goodbye::AccountDeleted);
@@ -88,12 +85,23 @@ impl Supervised {
     ) {
         self.writes.on_order_ended();
         if result.is_ok() {
+            self.give_grant_back();
             self.register().end(None, Goodbye::AccountDeleted);
             self.shared.retire(&self.held.record.account, &self.slot);
             // Waiters and later orders are dropped with the state: their askers find no account any more.
             self.myself.stop(None);
         }
         drop(reply.send(result));
+    }
+
+    /// Has the provider forget the grant of an account that has been removed. An app's is not the account's to give back.
+    fn give_grant_back(&mut self) {
+        let grant = self.held.secrets.grant.take();
+        let refresh_token = grant.and_then(|grant| grant.refresh_token);
+        if let Some(refresh_token) = refresh_token.filter(|_| self.held.way != Way::App) {
+            let record = &self.held.record;
+            tasks::revoke(&self.shared, &record.account, &record.provider, refresh_token);
+        }
     }
 
     /// Starts the next write, if there is one.

@@ -3,23 +3,29 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use ractor::{ActorRef, RpcReplyPort};
+use ractor::{ActorRef, MessagingErr, RpcReplyPort};
 use tokio::task::JoinHandle;
 
 use super::{Message, Supervised};
+use crate::account::shared::Shared;
 use crate::account::writes::Replacement;
+use crate::account::{Accounts, UpstreamTarget};
 use crate::clock;
+use crate::fault::{Fault, FaultKind};
 use crate::metrics::names;
-use crate::oauth::TokenError;
+use crate::oauth::{Revocation, TokenError};
+use crate::proto::Protocol;
+use crate::secret::SecretString;
 use crate::store::{StoreError, TokenId};
 
 /// Refreshes the grant that is held, as soon as the provider has room for one more request of ours.
 pub(super) fn refresh(state: &Supervised, grant: u64) {
     let myself = state.myself.clone();
-    let shared = std::sync::Arc::clone(&state.shared);
+    let shared = Arc::clone(&state.shared);
     let config = state.config();
     let account = state.held.record.account.clone();
     let name = state.held.record.provider.clone();
@@ -27,6 +33,7 @@ pub(super) fn refresh(state: &Supervised, grant: u64) {
     let basis = state.held.basis();
     let timeout = config.limits.token_request_timeout;
     let limiter = shared.limiter(&name);
+    let (for_removed, account_id, provider_name) = (Arc::clone(&shared), account.clone(), name.clone());
     let request = async move {
         let Some(provider) = provider else {
             return Err(TokenError::app(
@@ -63,7 +70,73 @@ pub(super) fn refresh(state: &Supervised, grant: u64) {
                 result: Err(error),
             },
         };
+        let Err(MessagingErr::SendErr(undelivered)) = myself.send_message(message) else {
+            return;
+        };
+        tracing::debug!("a refresh outlived the supervisor of its account");
+        if let Message::Refreshed { result: Ok(answer), .. } = undelivered
+            && let Some(rotated) = answer.refresh_token
+            && let Ok(None) = for_removed.store.account(&account_id).await
+        {
+            // The account was removed meanwhile, and gave back a refresh token that this one had replaced.
+            revoke(&for_removed, &account_id, &provider_name, rotated);
+        }
+    });
+}
+
+/// Asks the account `owner` for what to present, and has the asker's supervisor answer with it.
+pub(super) fn borrow(
+    state: &Supervised,
+    owner: String,
+    protocol: Protocol,
+    refused: Option<u64>,
+    reply: RpcReplyPort<Result<UpstreamTarget, Fault>>,
+) {
+    let myself = state.myself.clone();
+    let accounts = Accounts::of(&state.shared);
+    tokio::spawn(async move {
+        let secret = AssertUnwindSafe(Box::pin(accounts.lend(&owner, refused)))
+            .catch_unwind()
+            .await;
+        let secret = secret.unwrap_or_else(|panic| Err(Fault::with_detail(FaultKind::Internal, what(&*panic))));
+        let message = Message::Lent {
+            protocol,
+            secret,
+            reply,
+        };
         report(&myself, message);
+    });
+}
+
+/// Gives the grant of a removed account back to its provider: once, for nobody waits, and what the provider refuses to forget
+/// ends by itself some day.
+pub(super) fn revoke(shared: &Arc<Shared>, account: &str, provider: &str, refresh_token: SecretString) {
+    let config = shared.config();
+    let Some(provider) = config.providers.get(provider).cloned() else {
+        return;
+    };
+    let (shared, account) = (Arc::clone(shared), account.to_owned());
+    tokio::spawn(async move {
+        // The semaphore is never closed; without a permit the request is sent all the same.
+        let _permit = shared.revocations.acquire().await.ok();
+        let timeout = config.limits.token_request_timeout;
+        let provider_name = &provider.name;
+        match shared.tokens.revoke(&provider, &refresh_token, timeout).await {
+            Ok(Revocation::Done) => {
+                tracing::info!(%account, provider = %provider_name, "the removed account's grant is revoked")
+            }
+            Ok(Revocation::NotOffered) => tracing::info!(
+                %account,
+                provider = %provider_name,
+                "the provider offers no way to revoke the removed account's grant; its owner can do so there"
+            ),
+            Err(error) => tracing::warn!(
+                %account,
+                provider = %provider_name,
+                %error,
+                "the removed account's grant could not be revoked; its owner can do so at the provider"
+            ),
+        }
     });
 }
 

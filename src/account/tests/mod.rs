@@ -1,5 +1,6 @@
 //! Accounts as their callers see them, on a paused clock, over a store in memory and a provider that the test plays.
 
+mod grants;
 mod submissions;
 pub(crate) mod support;
 

@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
-use crate::account::{Accounts, LiveSession, SessionId, SessionLease};
+use crate::account::{Accounts, LiveSession, Notice, SessionId, SessionLease};
 use crate::clock::{self, Timestamp};
 use crate::config::{
-    Admin, Config, Endpoint, Hooks, Limits, Log, LogFormat, Provider, SecretsSettings, Server, StoreSettings,
+    Admin, Config, Endpoint, Hooks, Limits, Log, LogFormat, OAuthApp, Provider, SecretsSettings, Server, StoreSettings,
     UpstreamTls, UserRule, Web, test_support,
 };
 use crate::fault::Fault;
-use crate::oauth::{Basis, TokenAnswer, TokenError, TokenSource};
+use crate::oauth::{Basis, Revocation, TokenAnswer, TokenError, TokenSource};
 use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
-use crate::secret::ExposeSecret;
+use crate::secret::{ExposeSecret, SecretString};
 use crate::store::{
     AccountRecord, AccountSecrets, AccountState, Grant, Listing, Page, SharedStore, Store, StoreError, TokenId,
     TokenRecord, TokenUse, UsageEvent, UsageFilter,
@@ -133,17 +133,28 @@ pub(crate) fn config() -> Config {
     }
 }
 
+/// The OAuth app of the provider `example`.
+pub(crate) fn app_of(config: &mut Config) -> &mut OAuthApp {
+    let provider = config.providers.get_mut("example").unwrap();
+    Arc::get_mut(provider).unwrap().oauth.as_mut().unwrap()
+}
+
 /// Accounts over a store in memory and a provider whose answers the test gives.
 pub(crate) struct World {
     pub(crate) accounts: Accounts,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) requests: mpsc::UnboundedReceiver<TokenRequest>,
+    /// The refresh tokens that were given back.
+    pub(crate) revoked: mpsc::UnboundedReceiver<String>,
+    pub(crate) notices: broadcast::Receiver<Notice>,
     pub(crate) config: watch::Sender<Arc<Config>>,
 }
 
 /// A refresh that waits for the test's answer.
 pub(crate) struct TokenRequest {
     pub(crate) refresh_token: String,
+    pub(crate) password: String,
+    pub(crate) user: String,
     answer: oneshot::Sender<Result<TokenAnswer, TokenError>>,
 }
 
@@ -158,19 +169,32 @@ impl World {
         store.create_account(record, secrets).await.unwrap();
         let (config, watched) = watch::channel(Arc::new(config()));
         let (sender, requests) = mpsc::unbounded_channel();
-        let accounts = Accounts::start(Arc::clone(&store) as SharedStore, ScriptedTokens(sender), watched);
+        let (revocations, revoked) = mpsc::unbounded_channel();
+        let tokens = ScriptedTokens {
+            requests: sender,
+            revocations,
+        };
+        let accounts = Accounts::start(Arc::clone(&store) as SharedStore, tokens, watched);
+        let notices = accounts.notices();
         Self {
             accounts,
             store,
             requests,
+            revoked,
+            notices,
             config,
         }
     }
 
     /// Asks for a credential in a task of its own.
     pub(crate) fn ask(&self, refused: Option<u64>) -> tokio::task::JoinHandle<Asked> {
+        self.ask_of("ada", refused)
+    }
+
+    /// The same, of another account.
+    pub(crate) fn ask_of(&self, account: &'static str, refused: Option<u64>) -> tokio::task::JoinHandle<Asked> {
         let accounts = self.accounts.clone();
-        tokio::spawn(async move { accounts.credential("ada", crate::proto::Protocol::Imap, refused).await })
+        tokio::spawn(async move { accounts.credential(account, Protocol::Imap, refused).await })
     }
 
     /// Opens a submission in a task of its own.
@@ -185,7 +209,11 @@ impl World {
     }
 
     pub(crate) async fn state(&self) -> AccountState {
-        self.accounts.status("ada").await.unwrap().state
+        self.state_of("ada").await
+    }
+
+    pub(crate) async fn state_of(&self, account: &str) -> AccountState {
+        self.accounts.status(account).await.unwrap().state
     }
 
     /// The refresh token that is in the store.
@@ -201,8 +229,21 @@ pub(crate) type Asked = Result<crate::account::UpstreamTarget, crate::fault::Fau
 
 impl TokenRequest {
     pub(crate) fn succeed(self, access_token: &str, refresh_token: Option<&str>, life: u64) {
+        self.succeed_until(access_token, refresh_token, life, None);
+    }
+
+    /// The same, with what is told of the grant's own end.
+    pub(crate) fn succeed_until(
+        self,
+        access_token: &str,
+        refresh_token: Option<&str>,
+        life: u64,
+        ends_in: Option<Duration>,
+    ) {
         let answer = TokenAnswer {
             refresh_token: refresh_token.map(Into::into),
+            scopes: Some(vec!["mail".to_owned()]),
+            ends_in,
             ..TokenAnswer::bearer(access_token.into(), Duration::from_secs(life))
         };
         self.answer.send(Ok(answer)).unwrap();
@@ -218,7 +259,10 @@ impl TokenRequest {
     }
 }
 
-struct ScriptedTokens(mpsc::UnboundedSender<TokenRequest>);
+struct ScriptedTokens {
+    requests: mpsc::UnboundedSender<TokenRequest>,
+    revocations: mpsc::UnboundedSender<String>,
+}
 
 #[async_trait]
 impl TokenSource for ScriptedTokens {
@@ -226,9 +270,20 @@ impl TokenSource for ScriptedTokens {
         let (answer, answered) = oneshot::channel();
         let refresh_token = basis.refresh_token.as_ref().map(ExposeSecret::expose_secret);
         let refresh_token = refresh_token.unwrap_or_default().to_owned();
-        let request = TokenRequest { refresh_token, answer };
-        self.0.send(request).unwrap();
+        let password = basis.password.as_ref().map(ExposeSecret::expose_secret);
+        let request = TokenRequest {
+            refresh_token,
+            password: password.unwrap_or_default().to_owned(),
+            user: basis.user.clone(),
+            answer,
+        };
+        self.requests.send(request).unwrap();
         answered.await.expect("the provider breaks down")
+    }
+
+    async fn revoke(&self, _: &Provider, refresh_token: &SecretString, _: Duration) -> Result<Revocation, TokenError> {
+        self.revocations.send(refresh_token.expose_secret().to_owned()).unwrap();
+        Ok(Revocation::Done)
     }
 }
 
@@ -351,6 +406,11 @@ impl Store for MemoryStore {
 
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
         let mut kept = self.kept.lock().unwrap();
+        let shares =
+            |(record, _): &&(AccountRecord, AccountSecrets)| record.shares_grant_of.as_deref() == Some(account);
+        if let Some((sharer, _)) = kept.accounts.values().find(shares) {
+            return Err(StoreError::GrantShared(sharer.account.clone()));
+        }
         kept.accounts.remove(account).ok_or(StoreError::NotFound("account"))?;
         Ok(std::mem::take(&mut kept.tokens))
     }
@@ -384,6 +444,15 @@ impl Store for MemoryStore {
             total: 0,
             entries: vec![],
         })
+    }
+
+    async fn accounts_after(&self, after: Option<&str>, count: usize) -> Result<Vec<AccountRecord>, StoreError> {
+        let kept = self.kept.lock().unwrap();
+        let mut found: Vec<_> = kept.accounts.values().map(|(record, _)| record.clone()).collect();
+        found.sort_by(|one, other| one.account.cmp(&other.account));
+        found.retain(|record| after.is_none_or(|after| record.account.as_str() > after));
+        found.truncate(count);
+        Ok(found)
     }
 
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {

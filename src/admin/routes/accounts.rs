@@ -7,12 +7,14 @@ use axum::{Extension, Json};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
+use super::recognize::provider_of;
 use super::{CallerOf, Shared};
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Parameters, PathId};
 use crate::admin::state::AdminState;
 use crate::admin::types::{
-    AccountChange, AccountCreated, AccountView, AccountsPage, Deleted, NewAccount, PageHead, StepResult, VerifyReport,
+    AccountChange, AccountCreated, AccountView, AccountsPage, Deleted, NewAccount, NewGrant, PageHead, StepResult,
+    VerifyReport,
 };
 use crate::admin::validate;
 use crate::clock;
@@ -21,11 +23,16 @@ use crate::store::{AccountRecord, Listing, Page};
 pub(super) async fn create(
     State(state): Shared,
     Extension(caller): CallerOf,
-    Body(new): Body<NewAccount>,
+    Body(mut new): Body<NewAccount>,
 ) -> Result<Json<AccountCreated>, ApiError> {
     caller.require_root()?;
+    if new.provider.is_none() {
+        let provider = provider_of(&state, &new.account, new.email.as_deref()).await?;
+        new.provider = Some(provider);
+    }
     let config = state.config.borrow().clone();
-    let (record, secrets) = validate::new_account(new, &config, clock::now())?;
+    let owner = owner(&state, new.oauth2.as_ref()).await?;
+    let (record, secrets) = validate::new_account(new, owner, &config, clock::now())?;
     let created = AccountCreated {
         account: record.account.clone(),
         state: record.state,
@@ -76,7 +83,8 @@ pub(super) async fn change(
         caller.require_root()?;
     }
     let config = state.config.borrow().clone();
-    let (record, secrets) = validate::changed_account(record, change, &config, clock::now())?;
+    let owner = owner(&state, change.oauth2.as_ref()).await?;
+    let (record, secrets) = validate::changed_account(record, change, owner, &config, clock::now())?;
     state.accounts.replace(record.clone(), secrets).await?;
     Ok(Json(view(&state, record).await))
 }
@@ -115,6 +123,15 @@ pub(super) async fn find(
     let record = state.store.account_by_login(name).await?;
     caller.require_account(record.as_ref().map(|record| record.account.as_str()))?;
     record.ok_or_else(|| ApiError::not_found("account"))
+}
+
+/// The account whose grant is to be shared, where one is named and exists. Of accounts that change meanwhile, the store has the
+/// last word.
+async fn owner(state: &AdminState, oauth2: Option<&NewGrant>) -> Result<Option<AccountRecord>, ApiError> {
+    match oauth2.and_then(|oauth2| oauth2.shares_grant_of.as_ref()) {
+        Some(name) => Ok(state.store.account_by_login(name).await?),
+        None => Ok(None),
+    }
 }
 
 async fn view(state: &AdminState, record: AccountRecord) -> AccountView {

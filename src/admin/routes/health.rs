@@ -49,6 +49,7 @@ pub(super) async fn open_metrics(State(state): Shared) -> Result<Response, ApiEr
     ] {
         names::accounts(account_state).set(count as f64);
     }
+    names::grants_ending().set(state.accounts.ending().len() as f64);
     names::access_tokens().set(state.store.token_count().await? as f64);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], state.metrics.render()).into_response())
 }
@@ -63,6 +64,7 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         name: provider.name.clone(),
         domains: provider.domains.clone(),
         oauth2: provider.oauth.is_some(),
+        grant: provider.oauth.as_ref().map(|app| app.grant.name().to_owned()),
         protocols: protocols
             .into_iter()
             .filter(|protocol| provider.endpoint(*protocol).is_some())
@@ -114,7 +116,8 @@ async fn account_counts(state: &AdminState) -> Result<AccountCounts, StoreError>
     Ok(counts)
 }
 
-/// The accounts that need somebody. Reads no further than the last one of them.
+/// The accounts that need somebody: those in trouble, then those whose grants end soon. Reads no further than the last one in
+/// trouble.
 async fn attention(state: &AdminState, counts: &AccountCounts) -> Result<Vec<AttentionView>, StoreError> {
     let wanted = usize::try_from(counts.needs_authorization + counts.failing)
         .unwrap_or(usize::MAX)
@@ -136,9 +139,24 @@ async fn attention(state: &AdminState, counts: &AccountCounts) -> Result<Vec<Att
                 account: record.account,
                 state: record.state,
                 last_error: record.last_error,
+                grant_ends: None,
             });
         found.extend(needy.take(wanted - found.len()));
         page.page += 1;
+    }
+    for (account, ends) in state.accounts.ending() {
+        if let Some(known) = found.iter_mut().find(|known| known.account == account) {
+            known.grant_ends = Some(ends);
+        } else if found.len() < STATUS_ATTENTION_MAX
+            && let Some(record) = state.store.account(&account).await?
+        {
+            found.push(AttentionView {
+                account,
+                state: record.state,
+                last_error: record.last_error,
+                grant_ends: Some(ends),
+            });
+        }
     }
     Ok(found)
 }

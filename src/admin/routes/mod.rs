@@ -3,6 +3,7 @@
 mod accounts;
 mod authorize;
 mod health;
+mod recognize;
 mod sessions;
 mod tokens;
 mod usage;
@@ -55,6 +56,7 @@ pub(super) fn admin(state: Arc<AdminState>) -> Router {
         .route("/v1/usage", get(usage::list))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/session/{session}", delete(sessions::close))
+        .route("/v1/recognize", get(recognize::recognize))
         .route("/v1/status", get(health::status))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

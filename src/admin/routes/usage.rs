@@ -55,6 +55,10 @@ fn kind(text: &str) -> Result<UsageKind, String> {
         "login" => Ok(UsageKind::Login),
         "denied" => Ok(UsageKind::Denied),
         "end" => Ok(UsageKind::End),
-        _ => Err(format!("'{}' is not one of: login, denied, end", text.escape_debug())),
+        "state" => Ok(UsageKind::State),
+        _ => Err(format!(
+            "'{}' is not one of: login, denied, end, state",
+            text.escape_debug()
+        )),
     }
 }

@@ -138,7 +138,8 @@ mod tests {
         let error = connect_to(&issued, &issued, "mail.example.org").await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the upstream's certificate is for imap.example.com, not for mail.example.org"
+            "the upstream's certificate is for imap.example.com, not for mail.example.org; correct the endpoint's host, or have \
+             the upstream show a certificate for it"
         );
     }
 

@@ -5,8 +5,10 @@
 //!
 //! A failure is a [`TlsError`] (of one connection) or a [`TlsSetupError`] (of the configuration); both say what to do.
 
+pub(super) mod chain;
 mod client;
 mod private_ca;
+mod remedy;
 mod server;
 mod source;
 
@@ -22,10 +24,13 @@ use rustls::{AlertDescription, CertificateError};
 
 pub use client::{SystemRoots, UpstreamTls};
 pub use private_ca::{AuthorityFacts, CertificateNames, FormerCertificate, PrivateCa, PrivateCertificate};
+pub use remedy::remedy_at_end_of;
 pub use server::ServerTls;
 pub use source::{CertificateFiles, CertificateSource};
 
 use crate::limits::PEM_FILE_BYTES_MAX;
+
+use remedy::with_remedy;
 
 /// Why a connection has no TLS. The text is for the operator's log.
 #[derive(Debug, thiserror::Error)]
@@ -87,24 +92,27 @@ impl TlsError {
     fn from_handshake(error: io::Error, peer: &str) -> Self {
         let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return match error.kind() {
-                io::ErrorKind::UnexpectedEof => Self::Protocol(format!(
-                    "{peer} closed the connection during the TLS handshake: does the port speak TLS from the first byte?"
+                io::ErrorKind::UnexpectedEof => Self::Protocol(with_remedy(
+                    format_args!("{peer} closed the connection during the TLS handshake"),
+                    remedy::BEGINNING,
                 )),
                 _ => Self::Io(error),
             };
         };
         match reason {
             rustls::Error::InvalidCertificate(reason) => Self::Certificate(certificate_problem(reason, peer)),
-            rustls::Error::InvalidMessage(_) => Self::Protocol(format!(
-                "{peer} does not speak TLS here: is this a port that begins in clear (starttls)?"
+            rustls::Error::InvalidMessage(_) => Self::Protocol(with_remedy(
+                format_args!("{peer} does not speak TLS here"),
+                remedy::BEGINNING,
             )),
             rustls::Error::AlertReceived(
                 AlertDescription::ProtocolVersion
                 | AlertDescription::HandshakeFailure
                 | AlertDescription::InsufficientSecurity,
             )
-            | rustls::Error::PeerIncompatible(_) => Self::Protocol(format!(
-                "{peer} has no TLS version or cipher in common with the proxy, which speaks TLS 1.2 and 1.3 ({reason})"
+            | rustls::Error::PeerIncompatible(_) => Self::Protocol(with_remedy(
+                format_args!("{peer} has no TLS version or cipher in common with the proxy ({reason})"),
+                remedy::VERSION,
             )),
             rustls::Error::AlertReceived(alert) => {
                 Self::Protocol(format!("{peer} refused the TLS handshake: {alert:?}"))
@@ -117,30 +125,37 @@ impl TlsError {
 /// What is wrong with an upstream's certificate, and the remedy.
 fn certificate_problem(reason: &CertificateError, peer: &str) -> String {
     match reason {
-        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
-            format!("the upstream's certificate names no host at all, so not {peer} either")
-        }
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => with_remedy(
+            format_args!("the upstream's certificate names no host at all, so not {peer} either"),
+            remedy::NAME,
+        ),
         CertificateError::NotValidForNameContext { presented, .. } => {
-            format!(
-                "the upstream's certificate is for {}, not for {peer}",
-                name_list(presented)
+            let presented = name_list(presented);
+            with_remedy(
+                format_args!("the upstream's certificate is for {presented}, not for {peer}"),
+                remedy::NAME,
             )
         }
-        CertificateError::NotValidForName => format!("the upstream's certificate is not for {peer}"),
-        CertificateError::UnknownIssuer => format!(
-            "the certificate of {peer} is signed by an authority that is not trusted here: if it is a private one, set the \
-             provider's ca_file to its certificate; else the upstream may not send its intermediate certificates"
+        CertificateError::NotValidForName => with_remedy(
+            format_args!("the upstream's certificate is not for {peer}"),
+            remedy::NAME,
         ),
-        CertificateError::BadSignature => format!(
-            "the certificate of {peer} is not signed by the trusted authority that it names: if that is a private one and was \
-             made anew, set the provider's ca_file to its present certificate"
+        CertificateError::UnknownIssuer => with_remedy(
+            format_args!("the certificate of {peer} is signed by an authority that is not trusted here"),
+            remedy::ISSUER,
         ),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            format!("the certificate of {peer} has expired (or this machine's clock is wrong): {reason}")
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            format!("the certificate of {peer} is not valid yet (or this machine's clock is wrong): {reason}")
-        }
+        CertificateError::BadSignature => with_remedy(
+            format_args!("the certificate of {peer} is not signed by the trusted authority that it names"),
+            remedy::AUTHORITY,
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => with_remedy(
+            format_args!("the certificate of {peer} has expired: {reason}"),
+            remedy::TIME,
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => with_remedy(
+            format_args!("the certificate of {peer} is not valid yet: {reason}"),
+            remedy::TIME,
+        ),
         reason => format!("the certificate of {peer} cannot be verified: {reason}"),
     }
 }

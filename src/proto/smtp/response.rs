@@ -226,6 +226,7 @@ mod tests {
         );
         assert_eq!(one("235\r\n").lines(), [""]);
         assert_eq!(one("334 \r\n").lines(), [""]);
+        assert_eq!(one("334\r\n").lines(), [""]);
     }
 
     #[test]

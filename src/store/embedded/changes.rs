@@ -17,9 +17,11 @@ pub(super) fn create_account(draft: &mut Draft<'_>, record: &AccountRecord, seal
     if account(draft, &record.account)?.is_some() {
         return Err(StoreError::Conflict(ACCOUNT_ID));
     }
+    check_sharing(draft, record)?;
     let names = renamed(draft, None, Some(record))?;
     let bytes = codec::encode(record)?;
     put_names(draft, names)?;
+    put_sharer(draft, None, Some(record));
     draft.put(Table::Accounts, record.account.as_bytes(), bytes);
     draft.put(Table::Secrets, record.account.as_bytes(), sealed);
     draft.counts.add(record.state);
@@ -33,9 +35,15 @@ pub(super) fn replace_account(
     sealed: Vec<u8>,
 ) -> Result<(), StoreError> {
     let before = account(draft, &record.account)?.ok_or(StoreError::NotFound("account"))?;
+    check_sharing(draft, record)?;
+    // Those that share its grant go where it goes, and cannot share what is shared itself.
+    if record.shares_grant_of.is_some() || record.provider != before.provider {
+        check_unshared(draft, &record.account)?;
+    }
     let names = renamed(draft, Some(&before), Some(record))?;
     let bytes = codec::encode(record)?;
     put_names(draft, names)?;
+    put_sharer(draft, Some(&before), Some(record));
     draft.put(Table::Accounts, record.account.as_bytes(), bytes);
     draft.put(Table::Secrets, record.account.as_bytes(), sealed);
     draft.counts.subtract(before.state);
@@ -46,6 +54,7 @@ pub(super) fn replace_account(
 /// Deletes an account, its secrets and its tokens.
 pub(super) fn remove_account(draft: &mut Draft<'_>, id: &str) -> Result<Vec<TokenId>, StoreError> {
     let before = account(draft, id)?.ok_or(StoreError::NotFound("account"))?;
+    check_unshared(draft, id)?;
     let names = renamed(draft, Some(&before), None)?;
     let tokens: Vec<TokenId> = draft
         .keys(Table::AccountTokens, &keys::account_prefix(id))?
@@ -53,6 +62,7 @@ pub(super) fn remove_account(draft: &mut Draft<'_>, id: &str) -> Result<Vec<Toke
         .filter_map(|key| keys::token_of(key))
         .collect();
     put_names(draft, names)?;
+    put_sharer(draft, Some(&before), None);
     draft.delete(Table::Accounts, id.as_bytes());
     draft.delete(Table::Secrets, id.as_bytes());
     draft.counts.subtract(before.state);
@@ -217,6 +227,50 @@ fn put_names(draft: &mut Draft<'_>, names: BTreeMap<String, Bearers>) -> Result<
         }
     }
     Ok(())
+}
+
+/// The accounts that share the grant of `owner`.
+fn sharers(draft: &Draft<'_>, owner: &str) -> Result<Vec<String>, StoreError> {
+    let keys = draft.keys(Table::Sharers, &keys::account_prefix(owner))?;
+    Ok(keys.iter().filter_map(|key| keys::sharer_of(key)).collect())
+}
+
+/// Refuses what would leave others without the grant that they share.
+fn check_unshared(draft: &Draft<'_>, owner: &str) -> Result<(), StoreError> {
+    let sharers = sharers(draft, owner)?;
+    if sharers.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::GrantShared(sharers.join(", ")))
+}
+
+/// Refuses a record whose grant is to be one that it cannot share.
+fn check_sharing(draft: &Draft<'_>, record: &AccountRecord) -> Result<(), StoreError> {
+    let Some(owner) = &record.shares_grant_of else {
+        return Ok(());
+    };
+    match account(draft, owner)? {
+        Some(owner) if owner.can_share_with(record) => Ok(()),
+        _ => Err(StoreError::NotShareable),
+    }
+}
+
+/// Keeps the index of sharers in step when an account turns from `before` into `after`.
+fn put_sharer(draft: &mut Draft<'_>, before: Option<&AccountRecord>, after: Option<&AccountRecord>) {
+    let key = |record: &AccountRecord| {
+        let owner = record.shares_grant_of.as_ref()?;
+        Some(keys::sharer(owner, &record.account))
+    };
+    let (before, after) = (before.and_then(key), after.and_then(key));
+    if before == after {
+        return;
+    }
+    if let Some(key) = before {
+        draft.delete(Table::Sharers, key);
+    }
+    if let Some(key) = after {
+        draft.put(Table::Sharers, key, []);
+    }
 }
 
 fn account(draft: &Draft<'_>, id: &str) -> Result<Option<AccountRecord>, StoreError> {

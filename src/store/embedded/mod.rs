@@ -207,6 +207,12 @@ impl Store for EmbeddedStore {
             .await
     }
 
+    async fn accounts_after(&self, after: Option<&str>, count: usize) -> Result<Vec<AccountRecord>, StoreError> {
+        let after = after.map(str::to_owned);
+        self.scan(move |tables| queries::accounts_after(tables, after.as_deref(), count))
+            .await
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         Ok(self.shared.counts().states())
     }

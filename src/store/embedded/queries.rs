@@ -23,6 +23,19 @@ pub(super) fn accounts(tables: &Tables, query: Option<&str>, page: Page) -> Resu
     newest_first(found, page).try_map(|key| value(&view, Table::Accounts, "an account", &key))
 }
 
+/// Accounts in the order of their ids; see [`crate::store::Store::accounts_after`].
+pub(super) fn accounts_after(
+    tables: &Tables,
+    after: Option<&str>,
+    count: usize,
+) -> Result<Vec<AccountRecord>, StoreError> {
+    let view = tables.view();
+    let entries = view
+        .entries_behind(Table::Accounts, after.map(str::as_bytes))
+        .take(count);
+    entries.map(|entry| codec::decode("an account", &entry?.1)).collect()
+}
+
 /// Access tokens, newest first; see [`crate::store::Store::tokens`].
 pub(super) fn tokens(
     tables: &Tables,

@@ -5,7 +5,7 @@
 //! database too: it can still be read, but takes no write until it is opened again (see `writer`).
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub(super) enum Table {
     Meta,
     /// Account id → account.
     Accounts,
+    /// Account id, the id of one that shares its grant → nothing.
+    Sharers,
     /// Folded id or e-mail → who bears it.
     Names,
     /// Account id → sealed secrets.
@@ -46,6 +48,7 @@ impl Table {
         match self {
             Self::Meta => "meta",
             Self::Accounts => "accounts",
+            Self::Sharers => "sharers",
             Self::Names => "names",
             Self::Secrets => "secrets",
             Self::Tokens => "tokens",
@@ -75,6 +78,7 @@ pub(super) struct Tables {
     database: Database,
     meta: Keyspace,
     accounts: Keyspace,
+    sharers: Keyspace,
     names: Keyspace,
     secrets: Keyspace,
     tokens: Keyspace,
@@ -106,6 +110,7 @@ impl Tables {
         Ok(Self {
             meta: open(Table::Meta)?,
             accounts: open(Table::Accounts)?,
+            sharers: open(Table::Sharers)?,
             names: open(Table::Names)?,
             secrets: open(Table::Secrets)?,
             tokens: open(Table::Tokens)?,
@@ -187,6 +192,7 @@ impl Tables {
         match table {
             Table::Meta => &self.meta,
             Table::Accounts => &self.accounts,
+            Table::Sharers => &self.sharers,
             Table::Names => &self.names,
             Table::Secrets => &self.secrets,
             Table::Tokens => &self.tokens,
@@ -198,10 +204,11 @@ impl Tables {
         }
     }
 
-    fn keyspaces(&self) -> [&Keyspace; 10] {
+    fn keyspaces(&self) -> [&Keyspace; 11] {
         [
             &self.meta,
             &self.accounts,
+            &self.sharers,
             &self.names,
             &self.secrets,
             &self.tokens,
@@ -238,6 +245,15 @@ impl View<'_> {
     /// Every key and value of `table`, in the order of keys.
     pub(super) fn entries(&self, table: Table) -> impl DoubleEndedIterator<Item = Entry> {
         self.snapshot.iter(self.tables.keyspace(table)).map(entry)
+    }
+
+    /// The keys and values of `table` whose keys come after `key`, or all, in order.
+    pub(super) fn entries_behind(&self, table: Table, key: Option<&[u8]>) -> impl Iterator<Item = Entry> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = (from, Bound::Unbounded);
+        self.snapshot
+            .range::<&[u8], _>(self.tables.keyspace(table), range)
+            .map(entry)
     }
 
     /// The keys that begin with `prefix`, in order.
@@ -297,7 +313,7 @@ impl std::fmt::Display for Cause<'_> {
     }
 }
 
-/// A keyspace's share of recent writes in memory; ten of them, though most stay almost empty.
+/// A keyspace's share of recent writes in memory; eleven of them, though most stay almost empty.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Blocks of tables in memory: tokens and accounts of a large installation fit several times.

@@ -26,16 +26,21 @@ const ALL: Page = Page { page: 0, size: 1000 };
 pub(in crate::store) fn any_secrets() -> impl Strategy<Value = AccountSecrets> {
     let text = || prop::option::of(any::<String>().prop_map(SecretString::from));
     let time = || prop::option::of(any::<u64>().prop_map(Timestamp::from_millis));
-    let texts = (text(), text(), prop::option::of(any::<String>()));
-    let grant = (texts, time(), time(), time()).prop_map(|(texts, obtained, expires, ends)| {
-        let (refresh_token, access_token, scope) = texts;
+    let plain = || prop::option::of(any::<String>());
+    let texts = (text(), text(), plain(), plain());
+    let times = prop::array::uniform5(time());
+    let grant = (texts, times).prop_map(|(texts, [obtained, expires, ends, ends_told, warned_of])| {
+        let (refresh_token, access_token, scope, user) = texts;
         Grant {
             refresh_token,
             access_token,
             obtained,
             expires,
             scope,
+            user,
             ends,
+            ends_told,
+            warned_of,
         }
     });
     (prop::option::of(grant), text()).prop_map(|(grant, password)| AccountSecrets { grant, password })
@@ -46,7 +51,9 @@ pub(in crate::store) fn revealed(secrets: &AccountSecrets) -> String {
     let text = |secret: &Option<SecretString>| secret.as_ref().map(|text| text.expose_secret().to_owned());
     let grant = secrets.grant.as_ref().map(|grant| {
         let texts = (text(&grant.refresh_token), text(&grant.access_token));
-        (texts, grant.obtained, grant.expires, grant.scope.clone(), grant.ends)
+        let ends = (grant.ends, grant.ends_told, grant.warned_of);
+        let plain = (grant.scope.clone(), grant.user.clone());
+        (texts, grant.obtained, grant.expires, plain, ends)
     });
     format!("{grant:?} {:?}", text(&secrets.password))
 }
@@ -110,10 +117,10 @@ fn event(time: u64, account: Option<&str>, token: Option<u8>) -> UsageEvent {
         } else {
             UsageKind::Denied
         },
-        protocol: Protocol::Imap,
+        protocol: Some(Protocol::Imap),
         account: account.map(str::to_owned),
         token: token.map(|id| TokenId([id; 32])),
-        remote_address: [127, 0, 0, 1].into(),
+        remote_address: Some([127, 0, 0, 1].into()),
         client: None,
         reason: None,
         bytes_up: None,
@@ -194,6 +201,100 @@ async fn a_conflict_names_what_is_taken() {
             .await;
         assert_eq!(outcome.unwrap_err().to_string(), expected, "{id} {email:?}");
     }
+}
+
+#[tokio::test]
+async fn a_grant_that_is_shared_stays_where_it_is() {
+    let directory = state_dir();
+    let store = open(directory.path());
+    let sharing = |id: &str, owner: &str| AccountRecord {
+        shares_grant_of: Some(owner.to_owned()),
+        ..account(id, None, 2)
+    };
+    let none = AccountSecrets::default;
+    store.create_account(account("owner", None, 1), none()).await.unwrap();
+    for refused in [
+        sharing("a", "nobody"),
+        sharing("a", "a"),
+        AccountRecord {
+            provider: "other".to_owned(),
+            ..sharing("a", "owner")
+        },
+    ] {
+        let outcome = store.create_account(refused, none()).await;
+        assert!(matches!(outcome, Err(StoreError::NotShareable)), "{outcome:?}");
+    }
+    for id in ["a", "b"] {
+        store.create_account(sharing(id, "owner"), none()).await.unwrap();
+    }
+    let outcome = store.create_account(sharing("c", "a"), none()).await;
+    assert!(
+        matches!(outcome, Err(StoreError::NotShareable)),
+        "at second hand: {outcome:?}"
+    );
+
+    let moved = AccountRecord {
+        provider: "other".to_owned(),
+        ..account("owner", None, 1)
+    };
+    store.create_account(account("first", None, 1), none()).await.unwrap();
+    for outcome in [
+        store.remove_account("owner").await.map(drop),
+        store.replace_account(moved.clone(), none()).await,
+        store.replace_account(sharing("owner", "first"), none()).await,
+    ] {
+        let refused = outcome.unwrap_err().to_string();
+        assert_eq!(refused, "its grant is shared by a, b; give them another first");
+    }
+    // One that gets a grant of its own shares no more; nor does one that is gone, or shares another's.
+    store.replace_account(account("a", None, 2), none()).await.unwrap();
+    store.replace_account(sharing("b", "first"), none()).await.unwrap();
+    store.replace_account(moved, none()).await.unwrap();
+    store.remove_account("owner").await.unwrap();
+    assert!(store.remove_account("first").await.is_err());
+    store.remove_account("b").await.unwrap();
+    store.remove_account("first").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_walk_meets_every_account_once_in_the_order_of_ids() {
+    let directory = state_dir();
+    let store = open(directory.path());
+    for number in 0..7_u64 {
+        let record = account(&format!("id{number}"), None, 100 - number);
+        store.create_account(record, AccountSecrets::default()).await.unwrap();
+    }
+    let mut met = Vec::new();
+    loop {
+        let page = store.accounts_after(met.last().map(String::as_str), 3).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        met.extend(page.into_iter().map(|record| record.account));
+    }
+    let expected: Vec<String> = (0..7).map(|number| format!("id{number}")).collect();
+    assert_eq!(met, expected);
+}
+
+#[test]
+fn an_event_that_an_earlier_version_wrote_is_read_and_one_of_a_state_is_written_with_null() {
+    let login = r#"{"time":"2026-01-31T12:00:00.000Z","kind":"login","protocol":"imap","account":"a","token":null,"remoteAddress":"192.0.2.1"}"#;
+    let event: UsageEvent = serde_json::from_str(login).unwrap();
+    assert_eq!(
+        (event.protocol, event.remote_address),
+        (Some(Protocol::Imap), Some([192, 0, 2, 1].into()))
+    );
+    assert_eq!(serde_json::to_string(&event).unwrap(), login);
+    let state = UsageEvent {
+        kind: UsageKind::State,
+        protocol: None,
+        remote_address: None,
+        reason: Some("active".to_owned()),
+        ..event
+    };
+    let written = r#"{"time":"2026-01-31T12:00:00.000Z","kind":"state","protocol":null,"account":"a","token":null,"remoteAddress":null,"reason":"active"}"#;
+    assert_eq!(serde_json::to_string(&state).unwrap(), written);
+    assert_eq!(serde_json::from_str::<UsageEvent>(written).unwrap(), state);
 }
 
 #[tokio::test]

@@ -43,7 +43,9 @@ pub(in crate::web) fn trouble(site: &Site, trouble: &Trouble) -> Response {
     let mut response = page.into_response();
     if let Trouble::TooManyRequests { wait } = trouble {
         let seconds = wait.as_secs().saturating_add(1);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -153,14 +155,7 @@ fn of_consent(problem: &Problem) -> Words {
             "If you can change that yourself, do, and open the link again. Otherwise show this page to the administrator of \
              the mailbox, or to the person who sent you the link.",
         ),
-        Problem::MailboxUnreachable => Words::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The mailbox cannot be reached now",
-            "You gave the permission, and it has been kept. Only the login to the mailbox could not be tried, because its \
-             server does not answer.",
-            "Nothing, for now: the permission is used as soon as the mailbox can be reached. If the mailbox does not work \
-             later today, tell the person who sent you the link.",
-        ),
+        Problem::MailboxUnreachable { is_kept } => unreachable(*is_kept),
         Problem::ProviderTrouble => Words::new(
             StatusCode::BAD_GATEWAY,
             "The provider does not answer as it should",
@@ -189,12 +184,31 @@ fn of_link(problem: LinkProblem) -> Words {
         LinkProblem::Used => Words::new(
             StatusCode::GONE,
             "This link has been used",
-            "A link connects a mailbox once, and this one has done so.",
+            "A link is good for one connection, and the mailbox has been connected since this one was made.",
             "If that was you, nothing more is needed. If it was not, tell the person who sent the link. They can also send a \
              new one.",
         ),
         LinkProblem::Internal => internal(),
     }
+}
+
+fn unreachable(is_kept: bool) -> Words {
+    let (happened, remedy) = if is_kept {
+        (
+            "You gave the permission, and it has been kept. Only the login to the mailbox could not be tried, because its server \
+             does not answer.",
+            "Nothing, for now: the permission is used as soon as the mailbox can be reached. If the mailbox does not work later \
+             today, tell the person who sent you the link.",
+        )
+    } else {
+        (
+            "You gave the permission, but the login to the mailbox could not be tried, because its server does not answer. So \
+             the permission has not been kept; if the mailbox was connected before, it still is.",
+            "Open the link again later. If that does not help, tell the person who sent it.",
+        )
+    };
+    let heading = "The mailbox cannot be reached now";
+    Words::new(StatusCode::SERVICE_UNAVAILABLE, heading, happened, remedy)
 }
 
 fn internal() -> Words {

@@ -29,7 +29,10 @@ const WORDS: &[(&str, &str)] = &[
     ("mail:imap_ro", "to read mail (IMAP)"),
     ("mail:smtp", "to send mail (SMTP)"),
     ("mail.imap", "to read and sort mail (IMAP)"),
-    ("https://www.fastmail.com/dev/protocol-imap", "to read and sort mail (IMAP)"),
+    (
+        "https://www.fastmail.com/dev/protocol-imap",
+        "to read and sort mail (IMAP)",
+    ),
     ("https://www.fastmail.com/dev/protocol-pop", "to fetch mail (POP)"),
     ("https://www.fastmail.com/dev/protocol-smtp", "to send mail (SMTP)"),
 ];
@@ -41,7 +44,10 @@ mod tests {
     #[test]
     fn known_scopes_have_words_whichever_cloud_they_are_of() {
         for (scope, words) in [
-            ("https://outlook.office.com/IMAP.AccessAsUser.All", Some("to read and sort mail (IMAP)")),
+            (
+                "https://outlook.office.com/IMAP.AccessAsUser.All",
+                Some("to read and sort mail (IMAP)"),
+            ),
             ("https://outlook.office365.us/SMTP.Send", Some("to send mail (SMTP)")),
             ("https://outlook.office.com/smtp.send", Some("to send mail (SMTP)")),
             ("https://mail.google.com/", Some("to read, send and delete mail")),
