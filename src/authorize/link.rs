@@ -116,10 +116,19 @@ impl Links {
         if now >= payload.expires {
             return Err(LinkProblem::Expired);
         }
+        self.check(&payload)?;
+        Ok(payload)
+    }
+
+    /// Whether a link that was read has not done its work since.
+    ///
+    /// # Errors
+    /// [`LinkProblem::Used`].
+    pub(super) fn check(&self, payload: &Payload) -> Result<(), LinkProblem> {
         if self.consumed().contains_key(&payload.nonce) {
             return Err(LinkProblem::Used);
         }
-        Ok(payload)
+        Ok(())
     }
 
     /// Takes note that a link has done its work.

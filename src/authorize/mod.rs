@@ -177,11 +177,16 @@ impl Authorizer {
     /// [`LinkProblem`].
     pub async fn open_link(&self, link: &str) -> Result<Subject, LinkProblem> {
         let payload = self.shared.links.open(link, clock::now())?;
-        let store = &self.shared.services.store;
-        let record = store.account(&payload.account).await;
-        let record = record.map_err(|error| LinkProblem::Unknown(error.to_string()))?;
-        payload.check(record.as_ref())?;
+        self.check_link(&payload).await?;
         Ok(payload.subject())
+    }
+
+    /// Whether a link that was read still stands, its time apart.
+    async fn check_link(&self, link: &Payload) -> Result<(), LinkProblem> {
+        self.shared.links.check(link)?;
+        let record = self.shared.services.store.account(&link.account).await;
+        let record = record.map_err(|error| LinkProblem::Unknown(error.to_string()))?;
+        link.check(record.as_ref())
     }
 
     /// Begins the code flow of a link, for the browser that keeps `browser`, which alone can complete it.
@@ -231,6 +236,10 @@ impl Authorizer {
     }
 
     async fn exchange_and_keep(&self, flow: &CodeFlow, redirect: &Redirect) -> Result<Completed, AuthorizeError> {
+        // Two browsers may have begun by one link: the second to come back hears so before its code is spent.
+        if let Some(link) = &flow.link {
+            self.check_link(link).await?;
+        }
         let provider = self.provider(&flow.subject.provider)?;
         let timeout = self.shared.services.config().limits.token_request_timeout;
         let answer = self

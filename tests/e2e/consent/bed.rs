@@ -53,7 +53,7 @@ pub enum Web {
 /// What a test may choose of it.
 pub struct Plan {
     pub web: Web,
-    /// What the proxy asks the provider for. Without `openid` only a login can tell whose grant it is.
+    /// What the proxy asks the provider for. Without `email` only a login can tell whose grant it is.
     pub scopes: &'static [&'static str],
     pub provider: ProviderOptions,
     /// More of the proxy's configuration.
@@ -191,6 +191,15 @@ impl Consent {
         self.bed.portreeve.add_token(account).await
     }
 
+    /// Adds an account whose owner has consented; returns an access token for it.
+    pub async fn authorized(&self, account: &str) -> String {
+        let token = self.add_account(account, &json!({})).await;
+        let redirected = self.answered(account, account, &ALL_SCOPES).await;
+        let (status, answer) = self.complete(&redirected).await;
+        assert_eq!((status, &answer["state"]), (200, &json!("active")), "{answer}");
+        token
+    }
+
     /// Begins a flow by code; the URL for the owner's browser.
     pub async fn begin_code(&self, account: &str) -> String {
         let body = json!({ "flow": "code", "redirectUri": CALLBACK });
@@ -207,16 +216,18 @@ impl Consent {
     /// Completes a flow by code, as root.
     pub async fn complete(&self, redirected: &Url) -> (u16, Value) {
         let body = json!({ "url": redirected });
-        self.bed
-            .portreeve
-            .ask(Method::POST, "/v1/authorize", Some(&body))
-            .await
+        self.bed.portreeve.ask(Method::POST, "/v1/authorize", Some(&body)).await
     }
 
     /// Asks the admin API as the holder of `token`, who is not root.
     pub async fn ask_as(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
         let request = self.http.post(format!("http://localhost{path}"));
-        let answer = request.bearer_auth(token).json(body).send().await.expect("an answer comes");
+        let answer = request
+            .bearer_auth(token)
+            .json(body)
+            .send()
+            .await
+            .expect("an answer comes");
         let status = answer.status().as_u16();
         (status, answer.json().await.unwrap_or_default())
     }
@@ -247,7 +258,7 @@ impl Consent {
         requests
     }
 
-    /// The only refresh token that was given back so far, if one was.
+    /// The refresh tokens that were given back so far, oldest first.
     pub async fn given_back(&self) -> Vec<String> {
         let revocations = self.bed.provider.revocations().await;
         let token = |request: &Request| {

@@ -47,7 +47,10 @@ async fn a_code_that_is_typed_elsewhere_opens_the_mailbox_and_a_new_one_takes_it
     let consent = Plan::default().start().await;
     let token = consent.add_account(ALICE, &json!({})).await;
     let missing = format!("/v1/account/{ALICE}/authorize");
-    assert_eq!(consent.bed.portreeve.ask(reqwest::Method::GET, &missing, None).await.0, 404);
+    assert_eq!(
+        consent.bed.portreeve.ask(reqwest::Method::GET, &missing, None).await.0,
+        404
+    );
 
     let first = begin(&consent, ALICE).await;
     let begun = begin(&consent, ALICE).await;
@@ -58,7 +61,10 @@ async fn a_code_that_is_typed_elsewhere_opens_the_mailbox_and_a_new_one_takes_it
     assert!((500..=600).contains(&life), "{begun}");
     let complete = begun["verificationUriComplete"].as_str().expect("a URL is text");
     assert!(complete.ends_with(begun["userCode"].as_str().expect("text")), "{begun}");
-    assert_eq!(consent.progress(ALICE).await, json!({ "flow": "device", "state": "pending" }));
+    assert_eq!(
+        consent.progress(ALICE).await,
+        json!({ "flow": "device", "state": "pending" })
+    );
 
     // Nobody asks after the first any more.
     type_in(&first, ALICE, &ALL_SCOPES).await;
@@ -102,7 +108,7 @@ async fn a_device_is_told_why_it_waits_in_vain() {
     }
     .start()
     .await;
-    let of_alice = consent.bed.account(ALICE).await;
+    let of_alice = consent.authorized(ALICE).await;
     for account in ["late", "partial", BOB] {
         consent.add_account(account, &json!({})).await;
     }
@@ -123,7 +129,11 @@ async fn a_device_is_told_why_it_waits_in_vain() {
         ("late", EXPIRED, "in time"),
     ] {
         let progress = end(&consent, account).await;
-        assert_eq!((&progress["state"], &progress["error"]["code"]), (&json!("failed"), &json!(code)), "{progress}");
+        assert_eq!(
+            (&progress["state"], &progress["error"]["code"]),
+            (&json!("failed"), &json!(code)),
+            "{progress}"
+        );
         let message = progress["error"]["message"].as_str().expect("a message is text");
         assert!(message.contains(words), "{message}");
     }

@@ -31,7 +31,11 @@ async fn kept(owner: &Tab<'_>) -> Option<Value> {
 async fn authorization(owner: &Tab<'_>) -> String {
     let requests = owner.requests().await;
     let mut to_provider = requests.iter().filter(|request| request.url.contains("/auth?"));
-    to_provider.next_back().expect("the button leads to the provider").url.clone()
+    to_provider
+        .next_back()
+        .expect("the button leads to the provider")
+        .url
+        .clone()
 }
 
 #[tokio::test]
@@ -56,7 +60,10 @@ async fn an_owner_is_led_through_consent_and_hears_of_success_once_the_mailbox_h
         assert_eq!(page.headers[name], value, "{page:?}");
     }
     let policy = &page.headers["content-security-policy"];
-    assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(
+        policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"),
+        "{policy}"
+    );
     assert_eq!(kept(&owner).await, None, "nothing is kept of those who only look");
 
     press(&owner).await;
@@ -112,13 +119,25 @@ async fn a_link_makes_an_account_without_scripts_or_tls_and_sends_its_owner_on()
     };
     let consent = plan.start().await;
     let browser = Browser::start(&[]).await;
-    let target = format!("{}/.well-known/openid-configuration", consent.bed.provider.endpoints().issuer);
-    let order = json!({ "account": "carol", "email": "carol@example.com", "provider": PROVIDER, "redirectUrl": target });
-    for bad in ["http://example.com/", "javascript:alert(1)", "https://user@example.com/"] {
+    let target = format!(
+        "{}/.well-known/openid-configuration",
+        consent.bed.provider.endpoints().issuer
+    );
+    let order =
+        json!({ "account": "carol", "email": "carol@example.com", "provider": PROVIDER, "redirectUrl": target });
+    for bad in [
+        "http://example.com/",
+        "javascript:alert(1)",
+        "https://user@example.com/",
+    ] {
         let mut order = order.clone();
         order["redirectUrl"] = json!(bad);
         let path = "/v1/authentication/form";
-        let (status, answer) = consent.bed.portreeve.ask(reqwest::Method::POST, path, Some(&order)).await;
+        let (status, answer) = consent
+            .bed
+            .portreeve
+            .ask(reqwest::Method::POST, path, Some(&order))
+            .await;
         assert_eq!(status, 400, "{bad}: {answer}");
     }
     let link = consent.link(&order).await;
@@ -130,12 +149,22 @@ async fn a_link_makes_an_account_without_scripts_or_tls_and_sends_its_owner_on()
     let owner = browser.open(phone).await;
     owner.goto(&link).await;
     let text = owner.text("main").await;
-    assert!(text.contains("carol@example.com") && text.contains("Its name at this service"), "{text}");
+    assert!(
+        text.contains("carol@example.com") && text.contains("Its name at this service"),
+        "{text}"
+    );
     press(&owner).await;
     let cookie = kept(&owner).await.expect("the button leaves a cookie");
-    assert_eq!((&cookie["name"], &cookie["httpOnly"]), (&json!("portreeve"), &json!(true)));
+    assert_eq!(
+        (&cookie["name"], &cookie["httpOnly"]),
+        (&json!("portreeve"), &json!(true))
+    );
     assert_eq!((&cookie["secure"], &cookie["sameSite"]), (&json!(false), &json!("Lax")));
-    let unknown = consent.bed.portreeve.ask(reqwest::Method::GET, "/v1/account/carol", None).await;
+    let unknown = consent
+        .bed
+        .portreeve
+        .ask(reqwest::Method::GET, "/v1/account/carol", None)
+        .await;
     assert_eq!(unknown.0, 404, "there is no account before there is a grant");
 
     let done = allow(&owner, "carol@example.com", &[]).await;
@@ -143,7 +172,11 @@ async fn a_link_makes_an_account_without_scripts_or_tls_and_sends_its_owner_on()
     assert_eq!(owner.complaints().await, Vec::<String>::new());
     assert_nothing_is_told_to_others(&consent, &owner, &link).await;
     let shown = consent.bed.shown("carol").await;
-    assert_eq!((&shown["state"], &shown["email"]), (&json!("active"), &json!("carol@example.com")), "{shown}");
+    assert_eq!(
+        (&shown["state"], &shown["email"]),
+        (&json!("active"), &json!("carol@example.com")),
+        "{shown}"
+    );
     let token = consent.bed.portreeve.add_token("carol").await;
     consent.assert_opens("carol", &token).await;
 }
@@ -201,7 +234,10 @@ async fn only_the_browser_that_began_can_come_back_and_a_link_connects_once() {
     let (consent, browser) = with_browser(Plan::default()).await;
     consent.add_account(ALICE, &json!({})).await;
     let link = consent.link(&json!({ "account": ALICE })).await;
-    let (owner, other) = (browser.open(Person::default()).await, browser.open(Person::default()).await);
+    let (owner, other) = (
+        browser.open(Person::default()).await,
+        browser.open(Person::default()).await,
+    );
     owner.goto(&link).await;
     press(&owner).await;
     let url = authorization(&owner).await;
@@ -226,7 +262,11 @@ async fn only_the_browser_that_began_can_come_back_and_a_link_connects_once() {
     assert_eq!((done.status, done.title.as_str()), (200, CONNECTED));
     let late = other.goto(of_other.as_str()).await;
     assert_eq!((late.status, late.title.as_str()), (410, USED));
-    assert_eq!(consent.exchanges().await.len(), 1, "nothing is asked for that nobody may keep");
+    assert_eq!(
+        consent.exchanges().await.len(),
+        1,
+        "nothing is asked for that nobody may keep"
+    );
 }
 
 #[tokio::test]
@@ -265,7 +305,9 @@ async fn a_link_that_does_not_stand_leads_nowhere() {
         changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
         String::from_utf8(changed).expect("it is ASCII")
     };
-    let mut forged: Vec<String> = [0, 1, 30, secret.len() / 2, secret.len() - 20, secret.len() - 1].map(changed).into();
+    let mut forged: Vec<String> = [0, 1, 30, secret.len() / 2, secret.len() - 20, secret.len() - 1]
+        .map(changed)
+        .into();
     let (one, other) = (secret.rsplit_once('.'), of_bob.rsplit_once('.'));
     let (Some((body, _)), Some((_, signature))) = (one, other) else {
         panic!("a link is signed: {of_alice}");
@@ -305,7 +347,11 @@ async fn a_link_that_does_not_stand_leads_nowhere() {
         let pressed = stranger.post(link).send().await.expect("an answer comes");
         assert_eq!(pressed.status(), 410);
     }
-    assert_eq!(consent.bed.provider.authorization_requests().await.len(), 1, "that of the API");
+    assert_eq!(
+        consent.bed.provider.authorization_requests().await.len(),
+        1,
+        "that of the API"
+    );
 
     // An account that is authorized already can be authorized anew, by a link made since.
     let owner = browser.open(Person::default()).await;

@@ -49,7 +49,7 @@ async fn every_page_says_what_is_true_and_can_be_read_by_everybody() {
     let mut consent = Plan::default().start().await;
     let browser = Browser::start(&[&consent.authority().await]).await;
     // It holds a grant that none of what follows may touch.
-    let token = consent.bed.account(ALICE).await;
+    let token = consent.authorized(ALICE).await;
     let link = consent.link(&json!({ "account": ALICE })).await;
     what_owners_refuse(&consent, &browser, &link).await;
     what_others_refuse(&mut consent, &browser, &link).await;
@@ -84,12 +84,26 @@ async fn what_owners_refuse(consent: &Consent, browser: &Browser, link: &str) {
 
     let owner = begin(browser, link).await;
     let partial = allow(&owner, ALICE, &["mail"]).await;
-    look(&owner, &partial, 403, "partial", &["Part of the permission is missing", "to use mail"]).await;
+    look(
+        &owner,
+        &partial,
+        403,
+        "partial",
+        &["Part of the permission is missing", "to use mail"],
+    )
+    .await;
     owner.close().await;
 
     let owner = begin(browser, link).await;
     let wrong = allow(&owner, BOB, &[]).await;
-    look(&owner, &wrong, 409, "wrong-mailbox", &["Another mailbox signed in", ALICE, BOB]).await;
+    look(
+        &owner,
+        &wrong,
+        409,
+        "wrong-mailbox",
+        &["Another mailbox signed in", ALICE, BOB],
+    )
+    .await;
     owner.close().await;
     assert_eq!(consent.given_back().await.len(), 2, "what was granted in vain");
 }
@@ -106,7 +120,14 @@ async fn what_others_refuse(consent: &mut Consent, browser: &Browser, link: &str
     let owner = begin(browser, link).await;
     consent.bed.provider.fault_next(1, Fault::ServerError).await;
     let trouble = allow(&owner, ALICE, &[]).await;
-    look(&owner, &trouble, 502, "provider-trouble", &["The provider does not answer as it should"]).await;
+    look(
+        &owner,
+        &trouble,
+        502,
+        "provider-trouble",
+        &["The provider does not answer as it should"],
+    )
+    .await;
     owner.close().await;
 
     let carol = "carol@example.com";
@@ -133,7 +154,12 @@ async fn what_leads_nowhere(consent: &Consent, browser: &Browser, link: &str) {
         (link.to_owned(), 410, "used", "This link has been used"),
         (gone, 410, "expired", "This link has expired"),
         (public("authorize/abc.def"), 404, "forged", "This link is not valid"),
-        (public("oauth/callback?state=abc&code=def"), 400, "unknown", "cannot be completed"),
+        (
+            public("oauth/callback?state=abc&code=def"),
+            400,
+            "unknown",
+            "cannot be completed",
+        ),
         (public("oauth/callback"), 400, "nothing-brought", "cannot be completed"),
         (public("elsewhere"), 404, "no-such-page", "There is no such page"),
     ] {
@@ -147,7 +173,14 @@ async fn too_many_requests(consent: &Consent, browser: &Browser) {
     let robots = consent.public_url.join("robots.txt").expect("a URL");
     let reader = browser.open(Person::default()).await;
     let shown = until(PATIENCE, "the address has asked too often", async || {
-        while stranger.get(robots.clone()).send().await.expect("an answer comes").status() != 429 {}
+        while stranger
+            .get(robots.clone())
+            .send()
+            .await
+            .expect("an answer comes")
+            .status()
+            != 429
+        {}
         let shown = reader.goto(robots.as_str()).await;
         // A second is enough for one request more.
         (shown.status == 429).then_some(shown)

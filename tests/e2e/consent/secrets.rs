@@ -24,8 +24,12 @@ struct Search {
 
 impl Search {
     fn keep(&mut self, name: &str, secret: &str) {
-        assert!(secret.len() >= 16, "{name} is too short to be told from chance: {secret}");
-        self.secrets.insert(format!("{name} {}", self.secrets.len()), secret.to_owned());
+        assert!(
+            secret.len() >= 16,
+            "{name} is too short to be told from chance: {secret}"
+        );
+        self.secrets
+            .insert(format!("{name} {}", self.secrets.len()), secret.to_owned());
     }
 
     /// Keeps the parameters of a URL by which browsers are sent to and fro.
@@ -67,7 +71,10 @@ impl Search {
         let log = consent.bed.portreeve.log();
         assert!(log.contains("TRACE"), "the log is at its loudest");
         let lines = log.lines().map(|line| ("the log".to_owned(), line.as_bytes().to_vec()));
-        let said = self.said.iter().map(|(place, text)| (place.clone(), text.clone().into_bytes()));
+        let said = self
+            .said
+            .iter()
+            .map(|(place, text)| (place.clone(), text.clone().into_bytes()));
         let files = files_under(&consent.bed.portreeve.state_dir());
         let stored = files
             .iter()
@@ -113,8 +120,19 @@ async fn no_code_state_link_cookie_or_token_is_told_or_kept_in_the_clear() {
     for token in tokens {
         search.keep("an OAuth access token", &token);
     }
-    for name in ["code", "code_verifier", "device_code", "token", "state", "the cookie", "the link"] {
-        assert!(search.secrets.keys().any(|key| key.starts_with(name)), "no {name} was seen");
+    for name in [
+        "code",
+        "code_verifier",
+        "device_code",
+        "token",
+        "state",
+        "the cookie",
+        "the link",
+    ] {
+        assert!(
+            search.secrets.keys().any(|key| key.starts_with(name)),
+            "no {name} was seen"
+        );
     }
     search.run(&consent);
 }
@@ -143,7 +161,11 @@ async fn by_code(consent: &Consent, search: &mut Search) {
         json!({ "url": redirected.query() }),
     ] {
         let path = "/v1/authorize";
-        let (status, answer) = consent.bed.portreeve.ask(reqwest::Method::POST, path, Some(&body)).await;
+        let (status, answer) = consent
+            .bed
+            .portreeve
+            .ask(reqwest::Method::POST, path, Some(&body))
+            .await;
         assert!((400..500).contains(&status), "{status}: {body}");
         search.said.push(("an answer".to_owned(), answer.to_string()));
     }
@@ -183,7 +205,9 @@ async fn by_link(consent: &Consent, search: &mut Search) {
         search.keep_visit(&owner).await;
         owner.goto(&format!("{link}A")).await;
         search.keep_visit(&owner).await;
-        owner.goto(&format!("{}elsewhere/{signature}", consent.public_url)).await;
+        owner
+            .goto(&format!("{}elsewhere/{signature}", consent.public_url))
+            .await;
         search.keep_visit(&owner).await;
     }
 }
