@@ -68,7 +68,7 @@ async fn what_owners_refuse(consent: &Consent, browser: &Browser, link: &str) {
     let ask = owner.goto(link).await;
     look(&owner, &ask, 200, "ask", &[ALICE, "Testbed", "Continue to Testbed"]).await;
     owner.close().await;
-    let long = format!("{}@{}.example.com", "a".repeat(64), "subdomain.".repeat(10));
+    let long = format!("{}@{}example.com", "a".repeat(64), "subdomain.".repeat(10));
     let unwieldy = json!({ "account": "x".repeat(200), "email": long, "provider": PROVIDER });
     let owner = browser.open(Person::default()).await;
     let ask = owner.goto(&consent.link(&unwieldy).await).await;

@@ -264,7 +264,8 @@ impl Tab<'_> {
         self.must(json!({ "do": "requests" })).await
     }
 
-    /// What the browser had to complain of so far: broken scripts, violated policies, refused connections.
+    /// What the browser had to complain of so far: broken scripts, violated policies, refused connections; each with the
+    /// address of what it is about, in brackets.
     pub async fn complaints(&self) -> Vec<String> {
         self.must(json!({ "do": "complaints" })).await
     }

@@ -44,7 +44,7 @@ class Tab {
       if (request.isNavigationRequest() && response.frame() === page.mainFrame()) this.navigation = response;
     });
     page.on('console', (message) => {
-      if (['error', 'warning'].includes(message.type())) this.complaints.push(message.text());
+      if (['error', 'warning'].includes(message.type())) this.complaints.push(`${message.text()} (${message.location().url})`);
     });
     page.on('pageerror', (error) => this.complaints.push(String(error)));
   }
