@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::daemon::{answer, client};
 use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, state_cell, table};
 use super::value::{PageArgs, secret};
-use super::{Exit, Failure, Globals};
+use super::{Exit, Failure, Globals, authorize};
 use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
@@ -49,6 +49,8 @@ pub enum Action {
         /// Id or e-mail address
         account: String,
     },
+    /// Ask the mailbox's owner for consent, in a browser or on another device
+    Authorize(authorize::Args),
     /// Try everything that a login needs, step by step
     Verify {
         /// Id or e-mail address
@@ -152,6 +154,7 @@ pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failur
         Action::Update(arguments) => update(&client, arguments, globals).await,
         Action::List { query, page } => list(&client, query, &page, globals).await,
         Action::Show { account } => show(&client, &account, globals).await,
+        Action::Authorize(arguments) => authorize::run(&client, arguments, globals).await,
         Action::Verify { account } => verify(&client, &account, globals).await,
         Action::Remove { account, yes } => remove(&client, &account, yes, globals).await,
     }

@@ -8,6 +8,7 @@
 //! and one arm in `dispatch`.
 
 pub mod account;
+pub mod authorize;
 pub mod config;
 pub mod demo;
 pub mod exit;
