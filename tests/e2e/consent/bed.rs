@@ -30,16 +30,15 @@ pub const ALL_SCOPES: [&str; 4] = ["openid", "email", "mail", "offline_access"];
 /// How a consent that came to nothing is told over the API: the HTTP status, and the code for programs.
 pub type Refusal = (u16, &'static str);
 pub const UNKNOWN_STATE: Refusal = (404, "unknown_state");
-pub const DENIED: Refusal = (403, "access_denied");
-pub const MISSING_SCOPES: Refusal = (403, "missing_scopes");
-pub const NO_REFRESH_TOKEN: Refusal = (403, "no_refresh_token");
+pub const DENIED: Refusal = (403, "denied");
+pub const PARTIAL_CONSENT: Refusal = (403, "partial_consent");
 pub const WRONG_MAILBOX: Refusal = (403, "wrong_mailbox");
+pub const WRONG_ISSUER: Refusal = (403, "issuer_mismatch");
+pub const EXPIRED: Refusal = (410, "expired");
 pub const LOGIN_REFUSED: Refusal = (502, "login_refused");
 pub const LOGIN_UNAVAILABLE: Refusal = (503, "login_unavailable");
-pub const PROVIDER_REFUSED: Refusal = (502, "provider_refused");
-pub const PROVIDER_TROUBLE: Refusal = (503, "provider_refused");
-pub const WRONG_ISSUER: Refusal = (503, "provider_refused");
-pub const EXPIRED: Refusal = (404, "expired");
+pub const EXCHANGE_REFUSED: Refusal = (502, "exchange_failed");
+pub const EXCHANGE_TROUBLE: Refusal = (503, "exchange_failed");
 
 /// How browsers reach the public side.
 #[derive(Clone, Copy)]
@@ -173,6 +172,11 @@ impl Consent {
     /// Cuts the mailboxes off, connections and all.
     pub async fn lose_upstream(&mut self) {
         self.forwarding.shutdown().await;
+    }
+
+    /// Where the mailboxes are, for an account that is to log in there as `user`.
+    pub fn endpoint_of(&self, user: &str) -> Value {
+        json!({ "host": "localhost", "port": self.upstream_port, "tls": "implicit", "user": user })
     }
 
     /// The file of the authority that browsers have to trust.
