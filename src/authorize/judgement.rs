@@ -28,19 +28,23 @@ pub(super) enum Owner {
 /// Judges the `answer`, which came `now`, to a consent for `record`'s mailbox that `asked` for these scopes.
 ///
 /// # Errors
-/// [`AuthorizeError::NoRefreshToken`], [`AuthorizeError::PartialConsent`], [`AuthorizeError::WrongMailbox`].
+/// [`AuthorizeError::PartialConsent`], [`AuthorizeError::NoRefreshToken`], [`AuthorizeError::WrongMailbox`].
 pub(super) fn judge(
     answer: TokenAnswer,
     asked: &[String],
     record: &AccountRecord,
     now: Timestamp,
 ) -> Result<Judged, AuthorizeError> {
-    if answer.refresh_token.is_none() {
-        return Err(AuthorizeError::NoRefreshToken);
-    }
-    let missing: Vec<String> = answer.missing(asked).map(str::to_owned).collect();
+    let missing: Vec<String> = answer
+        .missing(asked)
+        .chain(unlasting(&answer, asked))
+        .map(str::to_owned)
+        .collect();
     if !missing.is_empty() {
         return Err(AuthorizeError::PartialConsent(missing));
+    }
+    if answer.refresh_token.is_none() {
+        return Err(AuthorizeError::NoRefreshToken);
     }
     let owner = owner(&answer, record)?;
     let ends = answer.ends_in.map(|life| now.after(life));
@@ -56,6 +60,18 @@ pub(super) fn judge(
         warned_of: None,
     };
     Ok(Judged { grant, owner })
+}
+
+/// The scope for which the answer has no refresh token, where it tells that the owner did not grant that.
+fn unlasting<'a>(answer: &TokenAnswer, asked: &'a [String]) -> Option<&'a str> {
+    let granted = answer.scopes.as_ref().filter(|_| answer.refresh_token.is_none())?;
+    let is_offline = |scope: &&str| scope.eq_ignore_ascii_case(OFFLINE_ACCESS);
+    let is_granted = granted.iter().map(String::as_str).any(|scope| is_offline(&scope));
+    asked
+        .iter()
+        .map(String::as_str)
+        .find(is_offline)
+        .filter(|_| !is_granted)
 }
 
 /// The mailbox that a consent is for, where it has an address: what is shown to its owner and to the provider.
@@ -85,6 +101,9 @@ fn owner(answer: &TokenAnswer, record: &AccountRecord) -> Result<Owner, Authoriz
         given: given.to_owned(),
     })
 }
+
+/// OpenID Connect Core 1.0 §11: asks for a refresh token.
+const OFFLINE_ACCESS: &str = "offline_access";
 
 #[cfg(test)]
 mod tests {
@@ -143,6 +162,25 @@ mod tests {
         let issued = TokenAnswer::bearer("a".into(), Duration::from_secs(3600));
         let error = judge(issued, &[], &account("ada"), NOW).unwrap_err();
         assert_eq!(error.code(), "no_refresh_token");
+    }
+
+    #[test]
+    fn an_owner_who_does_not_grant_offline_access_is_told_so() {
+        let asked = scopes(&["mail", "offline_access"]);
+        for (asked, granted, told) in [
+            (&asked, Some(scopes(&["mail"])), "partial_consent"),
+            (&asked, Some(scopes(&["openid"])), "partial_consent"),
+            (&asked, Some(scopes(&["mail", "offline_access"])), "no_refresh_token"),
+            (&asked, None, "no_refresh_token"),
+            (&scopes(&["mail"]), Some(scopes(&["mail"])), "no_refresh_token"),
+        ] {
+            let issued = TokenAnswer {
+                scopes: granted.clone(),
+                ..TokenAnswer::bearer("a".into(), Duration::from_secs(3600))
+            };
+            let error = judge(issued, asked, &account("ada"), NOW).unwrap_err();
+            assert_eq!(error.code(), told, "{asked:?} {granted:?}");
+        }
     }
 
     #[test]

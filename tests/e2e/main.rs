@@ -17,6 +17,7 @@ mod authorize;
 mod certificates;
 mod cli;
 mod clients;
+mod consent;
 mod demo;
 mod durability;
 mod faults;
