@@ -4,6 +4,7 @@
 //! A preset's table says what only the administrator knows; any other one is complete, as far as the file tells which of its
 //! servers are the provider's.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -54,7 +55,8 @@ pub(super) fn tables(foreign: &Foreign) -> Vec<ProviderTable> {
     tables
 }
 
-fn apps(foreign: &Foreign) -> BTreeMap<App, Users<'_>> {
+/// The apps, those with the most accounts first, so that of several at one preset the most used gets its name.
+fn apps(foreign: &Foreign) -> Vec<(App, Users<'_>)> {
     let mut apps = BTreeMap::new();
     for account in &foreign.accounts {
         let Ok(settings) = &account.settings else { continue };
@@ -71,6 +73,8 @@ fn apps(foreign: &Foreign) -> BTreeMap<App, Users<'_>> {
             }
         }
     }
+    let mut apps: Vec<(App, Users<'_>)> = apps.into_iter().collect();
+    apps.sort_by_key(|(_, users)| (Reverse(users.names.len()), users.names.first().copied()));
     apps
 }
 
@@ -291,7 +295,7 @@ mod tests {
              [c@other.test]\npermission_url = https://10.1.1.1/auth\ntoken_url = https://10.1.1.1/token\nclient_id = x\n\
              oauth2_scope = mail\n",
         );
-        let [other, example] = tables.as_slice() else {
+        let [example, other] = tables.as_slice() else {
             panic!("{tables:?}")
         };
         assert_eq!(other.provider, "imported");

@@ -97,3 +97,108 @@ pub(super) const LEGACY_ITERATIONS: u32 = 100_000;
 
 /// Two keys of AES-128's length: to sign, and to encrypt.
 const FERNET_KEY_BYTES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::import::format;
+
+    #[test]
+    fn what_emailproxy_sealed_is_opened_by_the_password_it_had() {
+        for (name, password, token) in [
+            ("alice@example.com", "alice-password", "refresh-token-of-alice"),
+            // Old versions stated no rounds.
+            (
+                "bob@gmail.com",
+                "Größe 100%; # not a comment",
+                "1//refresh-token-of-bob",
+            ),
+            ("carol@catch-all.example", "carol-password", "refresh-token-of-carol"),
+        ] {
+            let opened = unlock(&written(name), &password.into()).unwrap();
+            assert_eq!(opened.expose_secret(), token);
+        }
+    }
+
+    #[test]
+    fn rounds_that_were_not_stated_are_tried_besides() {
+        // As after a hand-edited file: emailproxy opens it all the same.
+        let grant = SealedGrant {
+            iterations: 1,
+            ..written("bob@gmail.com")
+        };
+        assert!(unlock(&grant, &"Größe 100%; # not a comment".into()).is_ok());
+    }
+
+    #[test]
+    fn another_password_and_a_damaged_token_open_nothing() {
+        let grant = written("bob@gmail.com");
+        assert_eq!(failure(&grant), UnlockError::WrongPassword);
+        for token in ["", "gAAAAA", "not base64 ☃", &grant.token[..grant.token.len() - 8]] {
+            let damaged = SealedGrant {
+                token: token.to_owned(),
+                iterations: 1,
+                ..grant.clone()
+            };
+            let opened = unlock(&damaged, &"Größe 100%; # not a comment".into());
+            assert_eq!(opened.unwrap_err(), UnlockError::WrongPassword, "{token}");
+        }
+    }
+
+    #[test]
+    fn a_file_cannot_ask_for_endless_work() {
+        let grant = written("bob@gmail.com");
+        for iterations in [0, IMPORT_ITERATIONS_MAX + 1, u32::MAX] {
+            assert_eq!(
+                failure(&SealedGrant {
+                    iterations,
+                    ..grant.clone()
+                }),
+                UnlockError::Iterations
+            );
+        }
+        for salt in ["", "?", &BASE64_STANDARD.encode([0; IMPORT_SALT_BYTES_MAX + 1])] {
+            let salt = salt.to_owned();
+            assert_eq!(failure(&SealedGrant { salt, ..grant.clone() }), UnlockError::Salt);
+        }
+        let token = "A".repeat(IMPORT_SEALED_BYTES_MAX + 1);
+        assert_eq!(failure(&SealedGrant { token, ..grant }), UnlockError::TooLong);
+    }
+
+    #[test]
+    fn what_is_sealed_must_be_a_refresh_token_that_the_daemon_takes() {
+        let longest = "x".repeat(CREDENTIAL_BYTES_MAX);
+        assert!(sealed(longest.as_bytes()).token.len() <= IMPORT_SEALED_BYTES_MAX);
+        for (content, outcome) in [
+            (longest.as_bytes(), None),
+            (b"" as &[u8], Some(UnlockError::NotAToken)),
+            (b"a\r\nb", Some(UnlockError::NotAToken)),
+            (b"\xff\xfe", Some(UnlockError::NotAToken)),
+            (
+                "x".repeat(CREDENTIAL_BYTES_MAX + 1).as_bytes(),
+                Some(UnlockError::TooLong),
+            ),
+        ] {
+            assert_eq!(unlock(&sealed(content), &"password".into()).err(), outcome);
+        }
+    }
+
+    fn failure(grant: &SealedGrant) -> UnlockError {
+        unlock(grant, &"wrong".into()).unwrap_err()
+    }
+
+    fn sealed(content: &[u8]) -> SealedGrant {
+        SealedGrant {
+            token: key(&"password".into(), b"salt", 1).unwrap().encrypt(content),
+            salt: BASE64_STANDARD.encode("salt"),
+            iterations: 1,
+        }
+    }
+
+    fn written(name: &str) -> SealedGrant {
+        let text = include_str!("../../../tests/fixtures/emailproxy/emailproxy.config");
+        let accounts = format::read(text, None).unwrap().accounts;
+        let account = accounts.into_iter().find(|account| account.name == name).unwrap();
+        account.settings.unwrap().grant.unwrap()
+    }
+}
