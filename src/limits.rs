@@ -82,6 +82,18 @@ pub const DEVICE_POLL_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Characters of a code that an owner types. RFC 8628 §6.1 wants them short; its examples have 9.
 pub const USER_CODE_CHARS_MAX: usize = 64;
 
+/// Life of an assertion by which an app proves that it is the app: Microsoft's "5-10 minutes at most".
+pub const CLIENT_ASSERTION_LIFE: Duration = Duration::from_secs(300);
+
+/// Life of a service account's assertion: the longest that Google takes, for it is read anew and signed at each use.
+pub const SERVICE_ACCOUNT_ASSERTION_LIFE: Duration = Duration::from_secs(3600);
+
+/// How long the output of a token command is waited for after its end, where something that it started still holds it open.
+pub const TOKEN_COMMAND_DRAIN: Duration = Duration::from_millis(250);
+
+/// Bytes of a token command's complaints that are kept.
+pub const TOKEN_COMMAND_STDERR_BYTES_MAX: usize = 4096;
+
 /// Life of an OAuth access token whose answer does not tell (`expires_in` absent, RFC 6749 §5.1).
 pub const OAUTH_TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
 
