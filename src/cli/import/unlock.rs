@@ -134,7 +134,7 @@ mod tests {
     fn another_password_and_a_damaged_token_open_nothing() {
         let grant = written("bob@gmail.com");
         assert_eq!(failure(&grant), UnlockError::WrongPassword);
-        for token in ["", "gAAAAA", "not base64 ☃", &grant.token[..grant.token.len() - 8]] {
+        for token in ["", "gAAAAA", "not base64 ☃", grant.token.split_at(40).0] {
             let damaged = SealedGrant {
                 token: token.to_owned(),
                 iterations: 1,
