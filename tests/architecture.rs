@@ -46,6 +46,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "usage", "account",
         ],
     ),
+    (
+        "authorize",
+        &[
+            "limits",
+            "secret",
+            "clock",
+            "fault",
+            "proto",
+            "config",
+            "store",
+            "oauth",
+            "metrics",
+            "net",
+            "account",
+            "connection",
+        ],
+    ),
     // What it asks of the rest of the program goes through its own port.
     ("web", &["limits", "clock", "config", "net"]),
 ];
@@ -64,6 +81,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "src/web/",
             "src/net/http_server.rs",
             "src/demo/provider.rs",
+            "src/cli/authorize/listener.rs",
         ],
     ),
     // axum serves a listener of its own making; bounds on headers, time and connections take hyper itself, as does a client
@@ -72,6 +90,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("hyper_util", &["src/net/http_server.rs", "src/admin/client.rs"]),
     ("maud", &["src/web/pages/"]),
     ("governor", &["src/web/"]),
+    ("qrcode", &["src/cli/authorize/report.rs"]),
+    ("configparser", &["src/cli/import/"]),
+    ("fernet", &["src/cli/import/"]),
+    ("pbkdf2", &["src/cli/import/"]),
     ("nom", &["src/proto/"]),
     ("rustls", &["src/net/"]),
     ("rustls_native_certs", &["src/net/"]),
