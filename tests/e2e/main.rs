@@ -21,6 +21,7 @@ mod consent;
 mod demo;
 mod durability;
 mod faults;
+mod grants;
 mod haproxy;
 mod hostile;
 mod import;

@@ -5,6 +5,7 @@
 //! learn.microsoft.com/entra/identity-platform (v2-oauth2-auth-code-flow, v2-oauth2-device-code,
 //! v2-oauth2-client-creds-grant-flow, certificate-credentials).
 
+mod apps;
 mod google;
 mod microsoft;
 mod refusals;
