@@ -68,6 +68,11 @@ fn consenting(endpoints: &Endpoints) -> String {
     )
 }
 
+/// The same for grants that come from elsewhere, and that are for mail alone.
+fn refreshing(endpoints: &Endpoints) -> String {
+    consenting(endpoints).replace("\"openid\", \"email\", ", "")
+}
+
 /// Adds an account with these settings; returns an access token for all protocols.
 async fn account(bed: &Bed, account: &str, settings: Value) -> String {
     let mut body = json!({ "account": account, "provider": PROVIDER });

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{ALICE, GRANT_GONE, account, assert_opens, bed, consenting};
+use super::{ALICE, GRANT_GONE, account, assert_opens, bed, consenting, refreshing};
 use crate::support::PATIENCE;
 use crate::support::bed::{Bed, until};
 use crate::support::portreeve::PROVIDER;
@@ -23,7 +23,7 @@ const ALL_SCOPES: [&str; 4] = ["openid", "email", "mail", "offline_access"];
 async fn a_code_opens_the_mailbox() {
     let bed = bed(ProviderOptions::default(), consenting).await;
     let token = account(&bed, ALICE, json!({})).await;
-    let body = json!({ "flow": "code", "redirectUri": "http://localhost:54321/" });
+    let body = json!({ "flow": "code", "redirectUri": "http://localhost:54321/callback" });
     let begun = bed.portreeve.post(&flow_of(ALICE), &body).await;
     let url = begun["url"].as_str().expect("a URL is text");
     let back: Url = Visitor::new().consent(url, ALICE, &ALL_SCOPES).await.elsewhere();
@@ -78,7 +78,7 @@ async fn a_refresh_token_given_by_hand_follows_every_kind_of_rotation_as_access_
             access_token_seconds: 2,
             ..ProviderOptions::default()
         };
-        let bed = bed(options, consenting).await;
+        let bed = bed(options, refreshing).await;
         let grant = bed.provider.mint_with_life(ALICE, -1).await;
         let oauth2 = json!({ "refreshToken": grant.refresh_token });
         let token = account(&bed, ALICE, json!({ "oauth2": oauth2 })).await;
@@ -108,7 +108,7 @@ async fn a_refresh_token_given_by_hand_follows_every_kind_of_rotation_as_access_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_grant_opens_a_shared_mailbox_whose_mail_is_sent_by_its_owner() {
-    let bed = bed(ProviderOptions::default(), consenting).await;
+    let bed = bed(ProviderOptions::default(), refreshing).await;
     let grant = bed.provider.mint_with_life(ALICE, -1).await;
     let oauth2 = json!({ "refreshToken": grant.refresh_token });
     let own = account(&bed, ALICE, json!({ "oauth2": oauth2 })).await;
@@ -137,7 +137,7 @@ async fn one_grant_opens_a_shared_mailbox_whose_mail_is_sent_by_its_owner() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_accounts_refresh_token_is_given_back_as_rfc_7009_says() {
-    let bed = bed(ProviderOptions::default(), consenting).await;
+    let bed = bed(ProviderOptions::default(), refreshing).await;
     let grant = bed.provider.mint_with_life(ALICE, -1).await;
     let oauth2 = json!({ "refreshToken": grant.refresh_token });
     let token = account(&bed, ALICE, json!({ "oauth2": oauth2 })).await;
@@ -160,7 +160,7 @@ async fn a_removed_accounts_refresh_token_is_given_back_as_rfc_7009_says() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_that_is_gone_is_told_alike_over_all_protocols_until_there_is_another() {
-    let bed = bed(ProviderOptions::default(), consenting).await;
+    let bed = bed(ProviderOptions::default(), refreshing).await;
     let token = with_expired(&bed).await;
     assert!(bed.provider.revoke_grants(ALICE).await > 0);
     assert_eq!(bed.login(ALICE, &token).await, GRANT_GONE);

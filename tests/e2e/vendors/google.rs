@@ -35,7 +35,7 @@ async fn consent_asks_for_mail_offline_and_the_code_comes_back_with_its_verifier
     let [state, nonce, challenge] = ["state", "nonce", "code_challenge"].map(|name| random(&url, name));
     let asked = [
         ("client_id", GOOGLE_CLIENT),
-        ("redirect_uri", super::BACK),
+        ("redirect_uri", super::SENT_BACK),
         ("response_type", "code"),
         ("scope", "https://mail.google.com/ openid email"),
         ("code_challenge", &challenge),
@@ -58,7 +58,7 @@ async fn consent_asks_for_mail_offline_and_the_code_comes_back_with_its_verifier
         ("grant_type", "authorization_code"),
         ("code", code),
         ("code_verifier", verifier),
-        ("redirect_uri", super::BACK),
+        ("redirect_uri", super::SENT_BACK),
         ("client_id", GOOGLE_CLIENT),
         ("client_secret", GOOGLE_SECRET),
     ]);
@@ -143,7 +143,7 @@ async fn a_consent_to_less_than_mail_names_what_is_missing_and_is_given_back() {
     let url = office.begin_code(ALICE).await;
     let back = office.decide(&url, ALICE, &["openid", "email"]).await;
     let (status, answer) = office.complete(&back).await;
-    assert_eq!((status, &answer["code"]), (403, &json!("missing_scopes")), "{answer}");
+    assert_eq!((status, &answer["code"]), (403, &json!("partial_consent")), "{answer}");
     assert!(
         answer["message"].as_str().is_some_and(|text| text.contains(MAIL)),
         "{answer}"
@@ -194,7 +194,7 @@ async fn devices_are_told_that_google_has_no_codes_for_mail() {
     let office = office(Registrations::default()).await;
     office.account(ALICE, json!({})).await;
     let (status, answer) = begin_device(&office).await;
-    assert_eq!((status, &answer["code"]), (502, &json!("provider_refused")), "{answer}");
+    assert_eq!((status, &answer["code"]), (400, &json!("flow_not_offered")), "{answer}");
     let message = answer["message"].as_str().unwrap_or_default();
     assert!(
         message.contains("no device codes for mail") && message.contains("browser"),
@@ -209,7 +209,7 @@ async fn googles_own_refusal_of_a_device_is_told_with_what_to_do() {
     let office = Office::start(Vendor::Google, Registrations::default(), &table).await;
     office.account(ALICE, json!({})).await;
     let (status, answer) = begin_device(&office).await;
-    assert_eq!((status, &answer["code"]), (502, &json!("provider_refused")), "{answer}");
+    assert_eq!((status, &answer["code"]), (502, &json!("exchange_failed")), "{answer}");
     let message = answer["message"].as_str().unwrap_or_default();
     for words in [
         "invalid_scope",

@@ -47,7 +47,7 @@ async fn consent_asks_for_outlooks_scopes_and_a_public_client_sends_no_secret() 
         &[
             ("client_id", MICROSOFT_CLIENT),
             ("response_type", "code"),
-            ("redirect_uri", super::BACK),
+            ("redirect_uri", super::SENT_BACK),
             ("scope", ASKED),
             ("state", &state),
             ("nonce", &nonce),
@@ -65,7 +65,7 @@ async fn consent_asks_for_outlooks_scopes_and_a_public_client_sends_no_secret() 
         ("client_id", MICROSOFT_CLIENT),
         ("grant_type", "authorization_code"),
         ("code", code),
-        ("redirect_uri", super::BACK),
+        ("redirect_uri", super::SENT_BACK),
         ("code_verifier", verifier),
     ]);
     // `offline_access` is never named in the answer, and not missed: the refresh token is there.
@@ -114,7 +114,7 @@ async fn a_confidential_app_sends_its_secret_to_its_tenant() {
         ("client_secret", MICROSOFT_SECRET),
         ("grant_type", "authorization_code"),
         ("code", code),
-        ("redirect_uri", super::BACK),
+        ("redirect_uri", super::SENT_BACK),
         ("code_verifier", verifier),
     ]);
 }
@@ -194,7 +194,7 @@ async fn a_device_asks_for_a_code_and_polls_until_its_owner_agrees() {
 async fn a_device_whose_owner_declines_or_lets_the_code_expire_is_told_so() {
     let office = office().await;
     office.account(ALICE, json!({})).await;
-    for (verdict, code) in [(Verdict::Decline, "access_denied"), (Verdict::Expire, "expired")] {
+    for (verdict, code) in [(Verdict::Decline, "denied"), (Verdict::Expire, "expired")] {
         let begun = begin_device(&office).await;
         let user_code = begun["userCode"].as_str().expect("a code is text");
         office.recorded.decide(user_code, verdict).await;
@@ -204,6 +204,9 @@ async fn a_device_whose_owner_declines_or_lets_the_code_expire_is_told_so() {
             (&json!("failed"), &json!(code)),
             "{flow}"
         );
+        if code == "denied" {
+            assert!(!flow.to_string().contains("refresh token"), "{flow}");
+        }
         assert_eq!(office.shown(ALICE).await["state"], "new");
     }
 }

@@ -317,18 +317,15 @@ async fn an_owner_who_denies_is_told_from_a_provider_that_refuses() {
     let url = office.begin_code(ALICE).await;
     let back = office.decide(&url, ALICE, &[]).await;
     let (status, answer) = office.complete(&back).await;
-    assert_eq!((status, &answer["code"]), (403, &json!("access_denied")), "{answer}");
-    assert_says(
-        &answer,
-        &["AADSTS65004", "declined the consent", "Authorize the account again"],
-    );
+    assert_eq!((status, &answer["code"]), (403, &json!("denied")), "{answer}");
+    assert_says(&answer, &["declined the consent", "Authorize the account again"]);
 
     let office = google().await;
     office.account(ALICE, json!({})).await;
     let url = office.begin_code(ALICE).await;
     let back = office.decide(&url, ALICE, &[]).await;
     let (status, answer) = office.complete(&back).await;
-    assert_eq!((status, &answer["code"]), (403, &json!("access_denied")), "{answer}");
+    assert_eq!((status, &answer["code"]), (403, &json!("denied")), "{answer}");
     assert_says(&answer, &["declined", "test users"]);
 
     // An administrator's policy comes back by way of the browser, too.
@@ -338,7 +335,7 @@ async fn an_owner_who_denies_is_told_from_a_provider_that_refuses() {
     let mut visitor = crate::support::visitor::Visitor::new();
     let back = visitor.open(&office.plain(&url)).await.elsewhere();
     let (status, answer) = office.complete(&back).await;
-    assert_eq!((status, &answer["code"]), (502, &json!("provider_refused")), "{answer}");
+    assert_eq!((status, &answer["code"]), (502, &json!("exchange_failed")), "{answer}");
     assert_says(
         &answer,
         &["admin_policy_enforced", "administrator does not allow", "trust the app"],
@@ -362,9 +359,9 @@ async fn refusals_of_a_code_are_told_in_words_and_leave_the_account_as_it_was() 
             .await;
         let (status, answer) = office.complete(&back).await;
         let expected = match (*error, *whose) {
-            ("access_denied", _) => (403, json!("access_denied")),
-            (_, Nobodys) => (503, json!("provider_refused")),
-            _ => (502, json!("provider_refused")),
+            ("access_denied", _) => (403, json!("denied")),
+            (_, Nobodys) => (503, json!("exchange_failed")),
+            _ => (502, json!("exchange_failed")),
         };
         assert_eq!((status, answer["code"].clone()), expected, "{answer}");
         assert_says(&answer, &[&format!("AADSTS{number}: "), cause, remedy]);
