@@ -137,7 +137,7 @@ async fn the_end_of_a_grant_of_an_app_in_testing_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consent_to_less_than_mail_names_what_is_missing_and_is_given_back() {
+async fn a_consent_to_less_than_mail_names_what_is_missing() {
     let office = office(Registrations::default()).await;
     office.account(ALICE, json!({})).await;
     let url = office.begin_code(ALICE).await;
@@ -148,7 +148,8 @@ async fn a_consent_to_less_than_mail_names_what_is_missing_and_is_given_back() {
         answer["message"].as_str().is_some_and(|text| text.contains(MAIL)),
         "{answer}"
     );
-    assert_eq!(office.only("/revoke").await.status, Some(200));
+    // Google would end every grant of hers to this app, which another mailbox may have.
+    assert!(office.recorded.requests_to("/revoke").await.is_empty());
     assert_eq!(office.shown(ALICE).await["state"], "new");
 }
 
