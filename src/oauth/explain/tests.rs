@@ -365,17 +365,9 @@ fn explanations_are_a_phrase_and_a_sentence_and_are_found_again_at_the_end_of_a_
 
 #[test]
 fn an_owner_who_declines_is_not_taken_for_a_token_that_is_not_valid() {
-    let now = Timestamp::now();
-    let life = GrantLife {
-        consented: None,
-        held_since: now,
-        last_good: None,
-    };
-    let declined = TokenError {
-        kind: TokenErrorKind::Grant,
-        code: "access_denied".to_owned(),
-        message: "AADSTS70000: The end user denied the authorization request.".to_owned(),
-    };
-    let known = of_token_error(&declined, life, now).unwrap();
+    let declined = "AADSTS70000: The end user denied the authorization request.";
+    let known = explained("access_denied", declined).unwrap();
     assert!(known.cause.contains("declined"), "{known}");
+    let known = explained("invalid_grant", declined).unwrap();
+    assert!(known.cause.contains("refresh token"), "{known}");
 }
