@@ -66,7 +66,7 @@ pub(super) fn of_aadsts(number: u64) -> Option<Trouble> {
         // The app is unknown, disabled or not consented to as a whole in this tenant. An administrator's consent (90094)
         // makes the same grant work again, so that the mailbox's owner need not act.
         700_011 | 700_016 | 7_000_112 | 7_000_229 | 650_052 | 650_056 | 650_057 | 500_011 | 500_014 => Trouble::App,
-        90093 | 90094 | 90095 => Trouble::App,
+        90093..=90095 => Trouble::App,
         // It is asked for in a tenant that is not there, or not its own.
         50020 | 50059 | 50128 | 50194 | 90002 | 500_208 | 9_001_023 | 9_002_332 => Trouble::App,
         // Its secret, its redirect URI or the way it authenticates is wrong.
