@@ -74,6 +74,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["src/net/dns.rs"]),
     ("roxmltree", &["src/recognize/autoconfig.rs"]),
     ("oauth2", &["src/oauth/request.rs"]),
+    ("jsonwebtoken", &["src/oauth/assertion/"]),
     (
         "axum",
         &[
