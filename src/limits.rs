@@ -82,6 +82,18 @@ pub const DEVICE_POLL_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Characters of a code that an owner types. RFC 8628 §6.1 wants them short; its examples have 9.
 pub const USER_CODE_CHARS_MAX: usize = 64;
 
+/// Life of an assertion by which an app proves that it is the app: Microsoft's "5-10 minutes at most".
+pub const CLIENT_ASSERTION_LIFE: Duration = Duration::from_secs(300);
+
+/// Life of a service account's assertion: the longest that Google takes, for it is read anew and signed at each use.
+pub const SERVICE_ACCOUNT_ASSERTION_LIFE: Duration = Duration::from_secs(3600);
+
+/// How long the output of a token command is waited for after its end, where something that it started still holds it open.
+pub const TOKEN_COMMAND_DRAIN: Duration = Duration::from_millis(250);
+
+/// Bytes of a token command's complaints that are kept.
+pub const TOKEN_COMMAND_STDERR_BYTES_MAX: usize = 4096;
+
 /// Life of an OAuth access token whose answer does not tell (`expires_in` absent, RFC 6749 §5.1).
 pub const OAUTH_TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
 
@@ -403,6 +415,24 @@ pub const STORE_QUEUE: usize = 4096;
 
 /// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+// What is taken over from other programs.
+
+/// Bytes of a configuration of another program. An account of email-oauth2-proxy has about 6 KiB, its tokens included.
+pub const IMPORT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Accounts in such a configuration.
+pub const IMPORT_ACCOUNTS_MAX: usize = 1000;
+
+/// Rounds of PBKDF2 that such a file may want for one key: email-oauth2-proxy writes 1.2 million, which take about a second, and
+/// raises that every other year.
+pub const IMPORT_ITERATIONS_MAX: u32 = 5_000_000;
+
+/// Bytes of the salt of such a key. email-oauth2-proxy's have 16.
+pub const IMPORT_SALT_BYTES_MAX: usize = 64;
+
+/// Bytes of a sealed refresh token: the longest that is accepted, padded, sealed and in base64, fits.
+pub const IMPORT_SEALED_BYTES_MAX: usize = 2 * CREDENTIAL_BYTES_MAX;
 
 const fn days(days: u64) -> Duration {
     Duration::from_secs(days * 24 * 3600)

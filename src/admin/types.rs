@@ -590,8 +590,9 @@ pub struct FormerCertificateView {
     pub expires: Timestamp,
 }
 
-/// A provider, as far as `account add` needs it.
+/// A provider, as far as `account add` and `account import` need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ProviderView {
     /// Its name.
     pub name: String,
@@ -604,6 +605,22 @@ pub struct ProviderView {
     pub grant: Option<String>,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,
+    /// The id of its OAuth app, to which grants are bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Where its tokens are asked for, where that is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_url: Option<Url>,
+    /// Whose discovery document tells where, else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<Url>,
+}
+
+impl ProviderView {
+    /// Whether an owner has to consent before there is anything to log in with.
+    pub fn needs_consent(&self) -> bool {
+        matches!(self.grant.as_deref(), Some("code" | "device"))
+    }
 }
 
 /// The answer to `GET /v1/recognize`: whose mailbox an address is, and what is needed to have it here.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::error::{AuthorizeError, LinkProblem, meaning_of};
+use super::error::{AuthorizeError, LinkProblem};
 use super::flows::hash;
 use super::judgement::mailbox;
 use super::links::{Link, Payload};
@@ -14,7 +14,7 @@ use super::{Authorizer, Consent, lock};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, GrantType, Provider};
 use crate::limits::RETURN_URL_BYTES_MAX;
-use crate::oauth::{CodeRequest, TokenError, is_url_allowed};
+use crate::oauth::{CodeRequest, Explanation, GrantLife, TokenError, explain, is_url_allowed};
 use crate::store::{AccountRecord, AccountState};
 
 /// Whose mailbox a consent is for.
@@ -323,8 +323,21 @@ fn not_begun(error: TokenError) -> AuthorizeError {
     if error.code == "no_endpoint" {
         return AuthorizeError::FlowNotOffered(error.message);
     }
-    let meaning = meaning_of(&error, clock::now());
+    let meaning = meaning_of(&error);
     AuthorizeError::ExchangeFailed { error, meaning }
+}
+
+/// What a provider's refusal means while a grant is being asked for. There is none yet that could be gone, which is what
+/// `invalid_grant` says of a refresh: here it is the code that has been used or has ended.
+pub(super) fn meaning_of(error: &TokenError) -> Option<&'static Explanation> {
+    let is_of_the_code = error.code == "invalid_grant" && !error.message.contains("AADSTS");
+    let now = clock::now();
+    let life = GrantLife {
+        consented: Some(now),
+        held_since: now,
+        last_good: None,
+    };
+    explain::of_token_error(error, life, now).filter(|_| !is_of_the_code)
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use url::Url;
 
-use super::begin::new_record;
+use super::begin::{meaning_of, new_record};
 use super::device::{Ending, Next, Schedule};
-use super::error::{AuthorizeError, LinkProblem, meaning_of};
+use super::error::{AuthorizeError, LinkProblem};
 use super::flows::Flow;
 use super::judgement::{Judged, Owner, judge, mailbox};
 use super::progress::FlowKind;
@@ -339,7 +339,7 @@ fn trial_of(protocol: Protocol, fault: &Fault) -> Verdict {
 
 /// A provider's refusal.
 fn refused(error: TokenError) -> AuthorizeError {
-    let meaning = meaning_of(&error, clock::now());
+    let meaning = meaning_of(&error);
     AuthorizeError::of_exchange(error, meaning)
 }
 

@@ -2,8 +2,7 @@
 //!
 //! No text holds a token, a code or an internal address: owners of mailboxes read them.
 
-use crate::clock::Timestamp;
-use crate::oauth::{Explanation, GrantLife, RedirectError, TokenError, TokenErrorKind, explain};
+use crate::oauth::{Explanation, RedirectError, TokenError, TokenErrorKind};
 use crate::store::StoreError;
 
 /// Why a consent was not begun, or did not open the mailbox.
@@ -222,16 +221,6 @@ fn said(text: &str) -> String {
 }
 
 /// What a refusal means, if that is known.
-/// What a provider's refusal means that came at `now`, in answer to a consent, where that is known.
-pub(super) fn meaning_of(error: &TokenError, now: Timestamp) -> Option<&'static Explanation> {
-    let fresh = GrantLife {
-        consented: Some(now),
-        held_since: now,
-        last_good: None,
-    };
-    explain::of_token_error(error, fresh, now)
-}
-
 fn also(meaning: &Option<&'static Explanation>) -> String {
     meaning.map_or_else(String::new, |meaning| format!("; {meaning}"))
 }
@@ -239,11 +228,6 @@ fn also(meaning: &Option<&'static Explanation>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SWITCHED_OFF: Explanation = Explanation {
-        cause: "SMTP AUTH is switched off",
-        remedy: "Switch it on",
-    };
 
     #[test]
     fn a_refused_exchange_is_told_by_whose_doing_it_is() {
@@ -280,12 +264,13 @@ mod tests {
         assert!(quiet.starts_with("the permission was not given; "), "{quiet}");
         let refused = AuthorizeError::LoginRefused {
             said: "535 5.7.139".to_owned(),
-            meaning: Some(&SWITCHED_OFF),
+            meaning: Some(&Explanation {
+                cause: "it is off",
+                remedy: "Switch it on",
+            }),
         };
         assert!(
-            refused
-                .to_string()
-                .ends_with("535 5.7.139; SMTP AUTH is switched off. Switch it on"),
+            refused.to_string().ends_with("535 5.7.139; it is off. Switch it on"),
             "{refused}"
         );
         for (is_kept, says) in [(true, "next login"), (false, "before")] {

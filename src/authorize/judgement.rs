@@ -54,8 +54,10 @@ pub(super) fn judge(
         obtained: Some(now),
         expires: Some(now.after(answer.expires_in)),
         scope: answer.scopes.map(|scopes| scopes.join(" ")),
+        user: answer.user,
         ends,
-        ..Grant::default()
+        ends_told: ends.map(|_| now),
+        warned_of: None,
     };
     Ok(Judged { grant, owner })
 }

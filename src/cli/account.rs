@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::daemon::{answer, client};
 use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, state_cell, table};
 use super::value::{PageArgs, secret};
-use super::{Exit, Failure, Globals, authorize};
+use super::{Exit, Failure, Globals, authorize, import};
 use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
@@ -33,9 +33,11 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Add a mailbox; its provider is guessed from the address
-    Add(AddArgs),
+    Add(Box<AddArgs>),
+    /// Take over the mailboxes of another program
+    Import(import::Args),
     /// Change a mailbox, or give it new credentials
-    Update(UpdateArgs),
+    Update(Box<UpdateArgs>),
     /// List the mailboxes
     List {
         /// Part of an id, a name or an e-mail address
@@ -150,8 +152,9 @@ const NO_PROVIDER: &str = "other";
 pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failure> {
     let client = client(globals);
     match arguments.action {
-        Action::Add(arguments) => add(&client, arguments, globals).await,
-        Action::Update(arguments) => update(&client, arguments, globals).await,
+        Action::Add(arguments) => add(&client, *arguments, globals).await,
+        Action::Import(arguments) => import::run(&client, arguments, globals).await,
+        Action::Update(arguments) => update(&client, *arguments, globals).await,
         Action::List { query, page } => list(&client, query, &page, globals).await,
         Action::Show { account } => show(&client, &account, globals).await,
         Action::Authorize(arguments) => authorize::run(&client, arguments, globals).await,
@@ -628,6 +631,9 @@ mod tests {
             oauth2,
             grant: oauth2.then(|| "code".to_owned()),
             protocols: vec![Protocol::Imap],
+            client_id: None,
+            token_url: None,
+            issuer: None,
         }
     }
 

@@ -5,7 +5,9 @@
 //! the ways to an access token from then on.
 
 mod code;
+mod command;
 mod device;
+mod external;
 mod obtain;
 #[cfg(test)]
 mod test_support;
@@ -23,12 +25,13 @@ use url::Url;
 pub use code::{CodeRequest, PendingCode};
 
 use super::answer::{self, Response, TokenAnswer};
+use super::assertion::{self, AssertionError};
 use super::discovery::Metadata;
 use super::request::{Caller, TokenRequest};
 use super::text::clean;
 use super::{Basis, Revocation, TokenError, TokenSource, discovery, is_loopback, is_url_allowed, request};
 use crate::clock;
-use crate::config::{OAuthApp, Provider};
+use crate::config::{ClientAuth, OAuthApp, Provider};
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
 use crate::net::http::{Destination, Http, HttpError, Reply, Route};
 use crate::secret::{ExposeSecret, SecretString};
@@ -158,6 +161,41 @@ impl Exchange<'_> {
         Ok(metadata.and_then(|metadata| told(&metadata).cloned()))
     }
 
+    /// What proves that the app is the app, where it authenticates by assertions. For the token endpoint, whichever is asked:
+    /// its URL names the authorization server (RFC 7523 §3, item 3; OpenID Connect Core §9).
+    async fn proof(&self) -> Result<Option<SecretString>, TokenError> {
+        let key = match (self.app.client_auth, &self.app.client_key) {
+            (ClientAuth::PrivateKeyJwt, Some(key)) => key.clone(),
+            _ => return Ok(None),
+        };
+        let audience = self.token_url().await?;
+        let client_id = self.app.client_id.clone();
+        let sign = move || assertion::of_client(&key, &client_id, audience.as_str(), clock::now());
+        self.blocking(sign).await.map(Some)
+    }
+
+    /// The app as an endpoint gets to see it.
+    fn caller<'c>(&'c self, proof: Option<&'c SecretString>) -> Caller<'c> {
+        Caller {
+            app: self.app,
+            assertion: proof,
+        }
+    }
+
+    /// Does what waits for files or takes long, where that holds nobody up.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, AssertionError> + Send + 'static,
+    ) -> Result<T, TokenError> {
+        let limit = self.deadline.left();
+        match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
+            Ok(Ok(done)) => done.map_err(|error| TokenError::app("key_file", error.to_string())),
+            Ok(Err(error)) => Err(TokenError::temporary("internal", error.to_string())),
+            // A key on a file system that hangs.
+            Err(_) => Err(TokenError::temporary("timeout", "the key's file was not read in time")),
+        }
+    }
+
     /// Sends a request that holds the `secrets`, beside the app's own, and has `read` read the answer.
     async fn ask<T>(
         &self,
@@ -203,11 +241,8 @@ impl Exchange<'_> {
         let Some(url) = endpoint.await? else {
             return Ok(Revocation::NotOffered);
         };
-        let caller = Caller {
-            app: self.app,
-            assertion: None,
-        };
-        let request = request::revocation(caller, &url, refresh_token);
+        let proof = self.proof().await?;
+        let request = request::revocation(self.caller(proof.as_ref()), &url, refresh_token);
         let read = |response: &Response<'_>, secrets: &[&str]| answer::read_done(response, clock::now(), secrets);
         match self.ask(&url, request, &[refresh_token], read).await {
             // §2.2: a token that is not valid is no error, since it is as revoked as it can be; Google says so nevertheless.

@@ -8,12 +8,14 @@
 //! app configuration, or a person.
 
 pub mod answer;
+mod assertion;
 mod classify;
 pub mod client;
 pub mod device;
 pub mod discovery;
 mod error;
 pub mod explain;
+mod external;
 pub mod identity;
 pub mod redirect;
 pub mod request;

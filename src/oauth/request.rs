@@ -2,7 +2,7 @@
 //!
 //! The `oauth2` crate knows the forms (RFC 6749 §2.3.1, §4, §6; RFC 7636; RFC 8628 §3.1); it is handed an HTTP client that
 //! gives the finished request back instead of sending it, so that the crate's own reading of answers, which refuses what real
-//! providers send, is never reached, and so that a request can be tested as text. Three forms are filled in here: the crate
+//! providers send, is never reached, and so that a request can be tested as text. A few forms are filled in here: the crate
 //! would poll for a device code in a loop of its own, revokes at https only, and knows no assertion as a grant.
 
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ use oauth2::basic::BasicClient;
 use oauth2::{
     AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, DeviceAuthorizationUrl, ErrorResponse,
     HttpRequest, HttpResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
-    Scope, StandardDeviceAuthorizationResponse, SyncHttpClient, TokenUrl,
+    ResourceOwnerPassword, ResourceOwnerUsername, Scope, StandardDeviceAuthorizationResponse, SyncHttpClient, TokenUrl,
 };
 use url::Url;
 use url::form_urlencoded::{self, byte_serialize};
@@ -172,6 +172,57 @@ pub fn device_poll(caller: Caller<'_>, token_url: &Url, device_code: &SecretStri
     form(Some(caller), token_url, &parameters)
 }
 
+/// The request by which the app asks for itself (RFC 6749 §4.4.2).
+///
+/// # Errors
+/// As [`code_exchange`].
+pub fn client_credentials(caller: Caller<'_>, token_url: &Url) -> Result<TokenRequest, String> {
+    let client = caller.client().set_token_uri(TokenUrl::from_url(token_url.clone()));
+    let scopes = caller.app.scopes.iter().cloned().map(Scope::new);
+    let mut request = client.exchange_client_credentials().add_scopes(scopes);
+    for (name, value) in caller.proof() {
+        request = request.add_extra_param(name, value);
+    }
+    handed_back(request.request(&HandBack))
+}
+
+/// The request that hands over the owner's own name and password (RFC 6749 §4.3.2).
+///
+/// # Errors
+/// As [`code_exchange`].
+pub fn password(
+    caller: Caller<'_>,
+    token_url: &Url,
+    user: &str,
+    password: &SecretString,
+) -> Result<TokenRequest, String> {
+    let client = caller.client().set_token_uri(TokenUrl::from_url(token_url.clone()));
+    let user = ResourceOwnerUsername::new(user.to_owned());
+    let password = ResourceOwnerPassword::new(password.expose_secret().to_owned());
+    let mut request = client
+        .exchange_password(&user, &password)
+        .add_scopes(caller.app.scopes.iter().cloned().map(Scope::new));
+    for (name, value) in caller.proof() {
+        request = request.add_extra_param(name, value);
+    }
+    handed_back(request.request(&HandBack))
+}
+
+/// The request that presents a service account's assertion (RFC 7523 §2.1), which tells scopes and subject itself. Whoever
+/// presents it need not be known: `caller` is `None` where there is no client id (§3.1).
+///
+/// # Errors
+/// As [`code_exchange`].
+pub fn service_account(
+    caller: Option<Caller<'_>>,
+    token_url: &Url,
+    assertion: &SecretString,
+) -> Result<TokenRequest, String> {
+    let grant_type = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+    let parameters = [("grant_type", grant_type), ("assertion", assertion.expose_secret())];
+    form(caller, token_url, &parameters)
+}
+
 /// The request that gives a refresh token back (RFC 7009 §2.1).
 ///
 /// # Errors
@@ -269,7 +320,7 @@ where
 }
 
 /// A value that nobody can guess.
-fn random() -> SecretString {
+pub(super) fn random() -> SecretString {
     CsrfToken::new_random_len(RANDOM_BYTES).into_secret().into()
 }
 
@@ -307,75 +358,4 @@ impl SyncHttpClient for HandBack {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::test_support;
-
-    fn app(client_auth: ClientAuth, secret: Option<&str>, scopes: &[&str]) -> OAuthApp {
-        OAuthApp {
-            client_id: "app id".to_owned(),
-            client_secret: secret.map(Into::into),
-            client_auth,
-            scopes: vec!["consented".to_owned()],
-            refresh_scopes: scopes.iter().map(ToString::to_string).collect(),
-            ..test_support::app()
-        }
-    }
-
-    fn caller(app: &OAuthApp) -> Caller<'_> {
-        Caller { app, assertion: None }
-    }
-
-    fn built(app: &OAuthApp) -> (String, Option<String>) {
-        let url = Url::parse("https://id.example.com/token?tenant=1").unwrap();
-        let request = refresh(caller(app), &url, &"r/1+&=".into(), &app.refresh_scopes).unwrap();
-        assert_eq!(request.http.uri(), "https://id.example.com/token?tenant=1");
-        assert_eq!(request.http.method(), "POST");
-        assert_eq!(
-            request.http.headers()["content-type"],
-            "application/x-www-form-urlencoded"
-        );
-        assert_eq!(request.http.headers()["accept"], "application/json");
-        let authorization = request.http.headers().get("authorization");
-        (
-            String::from_utf8(request.http.body().clone()).unwrap(),
-            authorization.map(|value| value.to_str().unwrap().to_owned()),
-        )
-    }
-
-    #[test]
-    fn each_way_of_authenticating_puts_the_secret_where_it_belongs() {
-        const GRANT: &str = "grant_type=refresh_token&refresh_token=r%2F1%2B%26%3D";
-        assert_eq!(
-            built(&app(ClientAuth::Post, Some("s e"), &["mail", "offline_access"])),
-            (
-                format!("{GRANT}&scope=mail+offline_access&client_id=app+id&client_secret=s+e"),
-                None
-            )
-        );
-        // RFC 6749 §2.3.1: id and secret are form-encoded before they are joined: "app+id:s+e".
-        assert_eq!(
-            built(&app(ClientAuth::Basic, Some("s e"), &[])),
-            (GRANT.to_owned(), Some("Basic YXBwK2lkOnMrZQ==".to_owned()))
-        );
-        assert_eq!(
-            built(&app(ClientAuth::None, Some("s e"), &["mail"])),
-            (format!("{GRANT}&scope=mail&client_id=app+id"), None)
-        );
-        assert_eq!(
-            built(&app(ClientAuth::Post, None, &[])),
-            (format!("{GRANT}&client_id=app+id"), None)
-        );
-    }
-
-    #[test]
-    fn debug_output_shows_nothing_of_a_request() {
-        let url = Url::parse("https://id.example.com/token").unwrap();
-        let app = app(ClientAuth::Basic, Some("hunter2"), &[]);
-        let request = refresh(caller(&app), &url, &"r1".into(), &[]).unwrap();
-        assert_eq!(
-            format!("{request:?} {request}"),
-            "TokenRequest([REDACTED]) the request, not sent"
-        );
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@
     reason = "a failure here is a failed test, and the modules of a test are public to nobody"
 )]
 
+mod authorize;
 mod certificates;
 mod cli;
 mod clients;
@@ -22,6 +23,7 @@ mod durability;
 mod faults;
 mod haproxy;
 mod hostile;
+mod import;
 mod keeping;
 mod lifecycle;
 mod listeners;

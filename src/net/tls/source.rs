@@ -88,6 +88,18 @@ impl CertificateSource {
     }
 }
 
+impl CertificateFiles {
+    /// The first certificate, in DER, once it is known that the key is its own. Blocks on files.
+    ///
+    /// # Errors
+    /// [`TlsSetupError`].
+    pub fn leaf(&self) -> Result<Vec<u8>, TlsSetupError> {
+        let certified = load_files(self)?;
+        let leaf = certified.end_entity_cert().map_err(TlsSetupError::Library)?;
+        Ok(leaf.as_ref().to_vec())
+    }
+}
+
 impl From<CertificateFiles> for CertificateSource {
     fn from(files: CertificateFiles) -> Self {
         Self::Files(files)

@@ -9,7 +9,7 @@ use crate::oauth::TokenError;
 use crate::oauth::answer::{self, Response};
 use crate::oauth::device::{self, DeviceCode, DevicePoll};
 use crate::oauth::identity::Expected;
-use crate::oauth::request::{self, Caller};
+use crate::oauth::request;
 
 impl OAuthClient {
     /// Asks `provider` for a device code. `timeout` bounds the whole exchange.
@@ -47,8 +47,8 @@ impl Exchange<'_> {
             let message = "the provider offers no device codes for mail; authorize in a browser, or give device_url";
             return Err(TokenError::app("no_endpoint", message));
         };
-        let caller = Caller { app, assertion: None };
-        let request = request::device_code(caller, &url);
+        let proof = self.proof().await?;
+        let request = request::device_code(self.caller(proof.as_ref()), &url);
         let read =
             |response: &Response<'_>, secrets: &[&str]| device::read(response, clock::now(), secrets, &app.scopes);
         self.ask(&url, request, &[], read).await
@@ -56,11 +56,8 @@ impl Exchange<'_> {
 
     async fn poll_device(&self, code: &DeviceCode) -> Result<DevicePoll, TokenError> {
         let url = self.token_url().await?;
-        let caller = Caller {
-            app: self.app,
-            assertion: None,
-        };
-        let request = request::device_poll(caller, &url, &code.device_code);
+        let proof = self.proof().await?;
+        let request = request::device_poll(self.caller(proof.as_ref()), &url, &code.device_code);
         // The owner is told by the same id_token as after a code; what the issuer is called only discovery would tell.
         let expected = Expected {
             issuer: None,

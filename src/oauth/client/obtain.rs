@@ -1,18 +1,31 @@
 //! Access tokens for accounts, by the provider's way of granting.
 
+use std::path::Path;
+
+use url::Url;
+
 use super::Exchange;
 use crate::clock;
+use crate::config::{External, GrantType};
 use crate::oauth::answer::{self, Response, TokenAnswer};
-use crate::oauth::request::{self, Caller};
+use crate::oauth::assertion::ServiceAccount;
+use crate::oauth::request::{self, TokenRequest};
 use crate::oauth::{Basis, TokenError, TokenErrorKind};
 use crate::secret::SecretString;
 
 impl Exchange<'_> {
     /// Obtains a new access token.
     pub(super) async fn obtain(&self, basis: &Basis) -> Result<TokenAnswer, TokenError> {
-        match &basis.refresh_token {
-            Some(refresh_token) => self.refresh(refresh_token).await,
-            None => Err(TokenError::app("no_grant", "the account has no refresh token")),
+        match &self.app.grant {
+            GrantType::Code | GrantType::Device => match &basis.refresh_token {
+                Some(refresh_token) => self.refresh(refresh_token).await,
+                None => Err(TokenError::app("no_grant", "the account has no refresh token")),
+            },
+            GrantType::ClientCredentials => self.by_client_credentials().await,
+            GrantType::ServiceAccount { key_file } => self.by_service_account(key_file, &basis.user).await,
+            GrantType::Password => self.by_password(basis).await,
+            GrantType::External(External::Command(command)) => self.by_command(command, basis).await,
+            GrantType::External(External::Url(url)) => self.by_url(url, basis).await,
         }
     }
 
@@ -20,13 +33,10 @@ impl Exchange<'_> {
     async fn refresh(&self, refresh_token: &SecretString) -> Result<TokenAnswer, TokenError> {
         let url = self.token_url().await?;
         let ask = async |scopes: &[String]| {
-            let caller = Caller {
-                app: self.app,
-                assertion: None,
-            };
-            let request = request::refresh(caller, &url, refresh_token, scopes);
-            let read = |response: &Response<'_>, secrets: &[&str]| answer::read(response, clock::now(), secrets);
-            self.ask(&url, request, &[refresh_token], read).await
+            // Each its own: an assertion may be good once (RFC 7523 §3, item 7).
+            let proof = self.proof().await?;
+            let request = request::refresh(self.caller(proof.as_ref()), &url, refresh_token, scopes);
+            self.ask_for_token(&url, request, &[refresh_token]).await
         };
         let scopes = self.app.refresh_scopes.as_slice();
         match ask(scopes).await {
@@ -42,5 +52,82 @@ impl Exchange<'_> {
             }
             answer => answer,
         }
+    }
+
+    /// Asks as the app itself, which may open the mailboxes (RFC 6749 §4.4).
+    async fn by_client_credentials(&self) -> Result<TokenAnswer, TokenError> {
+        let url = self.token_url().await?;
+        let proof = self.proof().await?;
+        let request = request::client_credentials(self.caller(proof.as_ref()), &url);
+        let answer = self.ask_for_token(&url, request, &[]).await?;
+        Ok(without_refresh_token(answer))
+    }
+
+    /// Has a service account speak for `user` (RFC 7523 §2.1).
+    async fn by_service_account(&self, key_file: &Path, user: &str) -> Result<TokenAnswer, TokenError> {
+        let file = key_file.to_owned();
+        let account = self.blocking(move || ServiceAccount::read(&file)).await?;
+        let url = match self.app.token_url.as_ref().or(account.token_uri.as_ref()) {
+            Some(url) => url.clone(),
+            None => self.token_url().await?,
+        };
+        self.require_allowed(&url)?;
+        let (scopes, audience, user) = (self.app.scopes.clone(), url.clone(), user.to_owned());
+        // Signing takes a millisecond of the processor.
+        let assertion = self
+            .blocking(move || account.assertion(&scopes, audience.as_str(), &user, clock::now()))
+            .await?;
+        let is_known = !self.app.client_id.is_empty();
+        let proof = if is_known { self.proof().await? } else { None };
+        let caller = is_known.then(|| self.caller(proof.as_ref()));
+        let request = request::service_account(caller, &url, &assertion);
+        let answer = self.ask_for_token(&url, request, &[&assertion]).await?;
+        Ok(without_refresh_token(answer))
+    }
+
+    /// Asks with the mailbox's own name and password (RFC 6749 §4.3), unless a refresh token still does. The password is sent
+    /// as seldom as can be: it is good for more than mail.
+    async fn by_password(&self, basis: &Basis) -> Result<TokenAnswer, TokenError> {
+        match (&basis.refresh_token, &basis.password) {
+            (None, None) => {
+                let message = "the account has neither a password nor a refresh token";
+                Err(TokenError::app("no_grant", message))
+            }
+            (Some(refresh_token), None) => self.refresh(refresh_token).await,
+            (None, Some(password)) => self.log_in(&basis.user, password).await,
+            (Some(refresh_token), Some(password)) => match self.refresh(refresh_token).await {
+                Err(error) if error.kind == TokenErrorKind::Grant && !self.deadline.left().is_zero() => {
+                    tracing::debug!(account = %basis.account, %error, "the grant is gone; asking with the password");
+                    self.log_in(&basis.user, password).await
+                }
+                answer => answer,
+            },
+        }
+    }
+
+    async fn log_in(&self, user: &str, password: &SecretString) -> Result<TokenAnswer, TokenError> {
+        let url = self.token_url().await?;
+        let proof = self.proof().await?;
+        let request = request::password(self.caller(proof.as_ref()), &url, user, password);
+        self.ask_for_token(&url, request, &[password]).await
+    }
+
+    async fn ask_for_token(
+        &self,
+        url: &Url,
+        request: Result<TokenRequest, String>,
+        secrets: &[&SecretString],
+    ) -> Result<TokenAnswer, TokenError> {
+        let read = |response: &Response<'_>, secrets: &[&str]| answer::read(response, clock::now(), secrets);
+        self.ask(url, request, secrets, read).await
+    }
+}
+
+/// RFC 6749 §4.4.3: there should be none, and whoever can ask at any time keeps no further secret.
+fn without_refresh_token(answer: TokenAnswer) -> TokenAnswer {
+    TokenAnswer {
+        refresh_token: None,
+        ends_in: None,
+        ..answer
     }
 }
