@@ -93,7 +93,9 @@ pub(super) fn of_client(
         nbf: now,
         exp: now.saturating_add(CLIENT_ASSERTION_LIFE.as_secs()),
     };
-    signed_with.sign(&naming, &claims).map_err(|problem| content(file, problem))
+    signed_with
+        .sign(&naming, &claims)
+        .map_err(|problem| content(file, problem))
 }
 
 /// The name of a key by its certificate (RFC 7515 §4.1.8).

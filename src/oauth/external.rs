@@ -142,9 +142,24 @@ mod tests {
                 Duration::from_secs(600),
                 None,
             ),
-            (r#"{"accessToken":"t","expires":1800000090}"#, "t", Duration::from_secs(90), None),
-            (r#"{"accessToken":"t","expires":1800000090.9}"#, "t", Duration::from_secs(90), None),
-            (r#"{"accessToken":"t","expires":"9999-01-01T00:00:00Z"}"#, "t", TOKEN_LIFE_MAX, None),
+            (
+                r#"{"accessToken":"t","expires":1800000090}"#,
+                "t",
+                Duration::from_secs(90),
+                None,
+            ),
+            (
+                r#"{"accessToken":"t","expires":1800000090.9}"#,
+                "t",
+                Duration::from_secs(90),
+                None,
+            ),
+            (
+                r#"{"accessToken":"t","expires":"9999-01-01T00:00:00Z"}"#,
+                "t",
+                TOKEN_LIFE_MAX,
+                None,
+            ),
         ];
         for (output, token, expires_in, user) in cases {
             let answer = read(output.as_bytes(), NOW).unwrap();
@@ -186,7 +201,11 @@ mod tests {
         for output in cases {
             let error = read(output, NOW).unwrap_err();
             let shown = String::from_utf8_lossy(output);
-            assert_eq!((error.kind, error.code.as_str()), (TokenErrorKind::App, "bad_answer"), "{shown:.60}");
+            assert_eq!(
+                (error.kind, error.code.as_str()),
+                (TokenErrorKind::App, "bad_answer"),
+                "{shown:.60}"
+            );
             assert!(!error.message.contains("secret"), "{error}");
         }
     }

@@ -45,14 +45,19 @@ impl PrivateKey {
                 .or_else(|_| EncodingKey::from_ed_pem(block)),
             "RSA PRIVATE KEY" => EncodingKey::from_rsa_pem(block),
             "EC PRIVATE KEY" => {
-                return Err("holds an EC key in the form of SEC 1; turn it into PKCS #8 by 'openssl pkcs8 -topk8 -nocrypt'");
+                return Err(
+                    "holds an EC key in the form of SEC 1; turn it into PKCS #8 by 'openssl pkcs8 -topk8 -nocrypt'",
+                );
             }
             "OPENSSH PRIVATE KEY" => {
-                return Err("holds a key of OpenSSH; make one of RSA, EC (P-256, P-384) or Ed25519 by 'openssl genpkey'");
+                return Err(
+                    "holds a key of OpenSSH; make one of RSA, EC (P-256, P-384) or Ed25519 by 'openssl genpkey'",
+                );
             }
             _ => return Err("holds a key that is not of RSA, EC (P-256, P-384) or Ed25519"),
         };
-        let key = known.map_err(|_| "the key cannot be read; it is damaged, or not of RSA, EC (P-256, P-384) or Ed25519")?;
+        let key =
+            known.map_err(|_| "the key cannot be read; it is damaged, or not of RSA, EC (P-256, P-384) or Ed25519")?;
         Ok(Self(key))
     }
 
@@ -77,8 +82,10 @@ impl PrivateKey {
             }
         }
         Err(match self.0.family() {
-            AlgorithmFamily::Rsa => "the key cannot sign; it is damaged, of less than 2048 bits, or in another form than its \
-                                     PEM label says",
+            AlgorithmFamily::Rsa => {
+                "the key cannot sign; it is damaged, of less than 2048 bits, or in another form than its \
+                                     PEM label says"
+            }
             AlgorithmFamily::Ec => "the key cannot sign; it is damaged, or of another curve than P-256 and P-384",
             AlgorithmFamily::Ed | AlgorithmFamily::Hmac => "the key cannot sign; it is damaged",
         })

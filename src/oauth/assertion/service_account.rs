@@ -65,7 +65,9 @@ impl ServiceAccount {
             format!("is not the JSON key of a service account ({at})")
         })?;
         if raw.installed.is_some() || raw.web.is_some() {
-            return Err("is the file of an OAuth client; a service account's key is made under its Keys, as JSON".to_owned());
+            return Err(
+                "is the file of an OAuth client; a service account's key is made under its Keys, as JSON".to_owned(),
+            );
         }
         if raw.kind.is_some_and(|kind| kind != "service_account") {
             return Err("is of another type than service_account".to_owned());

@@ -127,7 +127,13 @@ impl Exchange<'_> {
         };
         let url = self.token_url().await?;
         let proof = self.proof().await?;
-        let request = request::code_exchange(self.caller(proof.as_ref()), &url, code, &pending.verifier, &pending.redirect_uri);
+        let request = request::code_exchange(
+            self.caller(proof.as_ref()),
+            &url,
+            code,
+            &pending.verifier,
+            &pending.redirect_uri,
+        );
         let expected = Expected {
             issuer: pending.issuer.as_deref(),
             client_id: &self.app.client_id,

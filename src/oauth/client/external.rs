@@ -3,8 +3,8 @@
 use http::{Method, Request, header};
 use url::Url;
 
-use super::command::{self, CommandError};
 use super::Exchange;
+use super::command::{self, CommandError};
 use crate::clock;
 use crate::config::Provider;
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
@@ -70,7 +70,11 @@ fn arguments_for(arguments: &[String], account: &str) -> Result<Vec<String>, Tok
 /// provider offers.
 fn question(url: &Url, account: &str, provider: &Provider) -> Url {
     let mut url = url.clone();
-    let endpoints = [("imap", &provider.imap), ("smtp", &provider.smtp), ("pop3", &provider.pop3)];
+    let endpoints = [
+        ("imap", &provider.imap),
+        ("smtp", &provider.smtp),
+        ("pop3", &provider.pop3),
+    ];
     let offered = endpoints.iter().find(|(_, endpoint)| endpoint.is_some());
     let mut query = url.query_pairs_mut();
     query.append_pair("account", account);
