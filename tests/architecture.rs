@@ -106,7 +106,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("secrecy", &["src/secret.rs"]),
     (
         "hmac",
-        &["src/hooks/webhook.rs", "src/store/seal.rs", "src/authorize/link"],
+        &["src/hooks/webhook.rs", "src/store/", "src/cli/import/"],
     ),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),
