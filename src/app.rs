@@ -1,9 +1,10 @@
 //! Wiring: what is started in which order, and stopped in which.
 //!
 //! ```text
-//! start:  descriptors → store → accounts → TLS → sessions → listeners → public side → keeper of grants, hooks → admin and metrics
-//! stop:   not ready → listeners → quiet sessions → all sessions → public side → accounts (refreshes in flight) → hooks → store
-//!         → admin
+//! start:  descriptors → store → accounts → TLS → sessions → listeners → consents → public side → keeper of grants, hooks
+//!         → admin and metrics
+//! stop:   not ready → listeners → quiet sessions → all sessions → public side → consents in flight
+//!         → accounts (refreshes in flight) → hooks → store → admin
 //! ```
 //!
 //! The admin API is the last to go, so that an administrator can watch a drain.
@@ -53,6 +54,7 @@ use ports::{AccountPort, RecognitionPort, SessionPort};
 /// A running portreeve.
 pub struct App {
     services: Arc<Services>,
+    authorizer: Authorizer,
     config: watch::Sender<Arc<Config>>,
     admission: Admission,
     certificates: ListenerCertificates,
@@ -123,7 +125,7 @@ impl App {
         let state = AdminState {
             store,
             accounts: Arc::new(AccountPort::new(services.clone())),
-            consent: Arc::new(authorizer),
+            consent: Arc::new(authorizer.clone()),
             changes,
             sessions: Arc::new(SessionPort::new(
                 services.sessions.clone(),
@@ -145,6 +147,7 @@ impl App {
         info!(socket = %effective.admin.socket.display(), "ready");
         Ok(Self {
             services,
+            authorizer,
             config: config_sender,
             admission,
             certificates: bound.certificates,
@@ -205,6 +208,7 @@ impl App {
             }
         }
         while self.public.join_next().await.is_some() {}
+        self.authorizer.stop().await;
         self.services.accounts.drain().await;
         drop(self.drain);
         while self.sweeping.join_next().await.is_some() {}

@@ -111,37 +111,45 @@ pub const REFRESHES_PER_PROVIDER_MAX: usize = 64;
 /// A token that an upstream refused is replaced ahead of its time at most this often for each account.
 pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
-// Consent.
+// Consents.
 
-/// How long a code flow waits for the owner's browser. Providers let their codes live about as long.
+/// How long an owner may take from the beginning of a consent to its end: people are asked for passwords, second factors and
+/// read what they agree to. Authorization servers keep their own pages about as long.
 pub const CODE_FLOW_LIFE: Duration = Duration::from_secs(600);
 
-/// Code flows in progress; the oldest makes room for one more. Each is about a kilobyte.
+/// Code flows in progress, each in about 2 KiB.
 pub const CODE_FLOWS_MAX: usize = 1024;
 
-/// Code flows in progress for one account: owners press the button again.
+/// Code flows in progress of one account: an owner who clicks again, in another browser, on another day's link.
 pub const CODE_FLOWS_PER_ACCOUNT_MAX: usize = 8;
 
-/// Device flows in progress; each is a task that asks its provider every few seconds.
+/// Device flows in progress, each a task that polls.
 pub const DEVICE_FLOWS_MAX: usize = 256;
 
-/// How long a device flow is followed, whatever its provider says. Yandex gives 10 minutes, Microsoft 15.
-pub const DEVICE_FLOW_LIFE_MAX: Duration = Duration::from_secs(1800);
+/// Accounts whose latest flow is remembered for those who wait for it.
+pub const FLOWS_REMEMBERED_MAX: usize = 1024;
 
-/// Longest wait between two questions of a device flow (RFC 8628 §3.5 lets it grow by 5 s at each refusal).
-pub const DEVICE_INTERVAL_MAX: Duration = Duration::from_secs(60);
-
-/// How long it is told what became of an account's latest flow.
-pub const FLOW_OUTCOME_LIFE: Duration = Duration::from_secs(3600);
-
-/// Flows whose outcome is kept to be told; the oldest makes room for one more.
-pub const FLOW_OUTCOMES_MAX: usize = 4096;
-
-/// How long a hosted link is good (INTERFACE §4): its reader may read their mail tomorrow.
+/// How long a hosted link is good (INTERFACE §4).
 pub const LINK_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// Bytes of a hosted link's own part: an id of 256 characters and an address of 1,024, escaped and in base64, fit.
-pub const LINK_BYTES_MAX: usize = 16 * 1024;
+/// Characters of a hosted link's token: an id, an address, a provider and a URL to return to, sealed and in base64.
+pub const LINK_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of the URL that a hosted link returns to.
+pub const RETURN_URL_BYTES_MAX: usize = 2048;
+
+/// Links that are remembered to have done their work, until they would have ended. The accounts' records tell, too.
+pub const SPENT_LINKS_MAX: usize = 16 * 1024;
+
+/// Connections to the listener of `account authorize` at once: one browser, which opens six, and whoever else is curious.
+pub const LOOPBACK_CONNECTIONS_MAX: usize = 32;
+
+/// How long one of them may take for its request's header.
+pub const LOOPBACK_INPUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the command waits at its end for the browser to have read its page.
+pub const LOOPBACK_LAST_WORDS: Duration = Duration::from_secs(2);
+
 // Keeping grants.
 
 /// Longest and shortest wait between two looks at all grants: those that are due by the next look are renewed at this one.
@@ -407,6 +415,24 @@ pub const STORE_QUEUE: usize = 4096;
 
 /// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+// What is taken over from other programs.
+
+/// Bytes of a configuration of another program. An account of email-oauth2-proxy has about 6 KiB, its tokens included.
+pub const IMPORT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Accounts in such a configuration.
+pub const IMPORT_ACCOUNTS_MAX: usize = 1000;
+
+/// Rounds of PBKDF2 that such a file may want for one key: email-oauth2-proxy writes 1.2 million, which take about a second, and
+/// raises that every other year.
+pub const IMPORT_ITERATIONS_MAX: u32 = 5_000_000;
+
+/// Bytes of the salt of such a key. email-oauth2-proxy's have 16.
+pub const IMPORT_SALT_BYTES_MAX: usize = 64;
+
+/// Bytes of a sealed refresh token: the longest that is accepted, padded, sealed and in base64, fits.
+pub const IMPORT_SEALED_BYTES_MAX: usize = 2 * CREDENTIAL_BYTES_MAX;
 
 const fn days(days: u64) -> Duration {
     Duration::from_secs(days * 24 * 3600)

@@ -5,25 +5,25 @@
 //! marks its slot as retired; whoever finds a retired slot looks into the map again. A question that meets a supervisor just
 //! ending is dropped with its mailbox, its asker notices, and asks again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::rpc::CallResult;
-use ractor::{Actor, ActorRef, ActorStatus, RpcReplyPort};
-use tokio::sync::{Semaphore, broadcast, watch};
+use ractor::{Actor, ActorRef, RpcReplyPort};
+use tokio::sync::{broadcast, watch};
 
 use super::AccountStatus;
 use super::notice::Notice;
-use super::sessions::{LiveSession, Register, SessionLease};
+use super::sessions::{LiveSession, SessionLease};
+use super::shared::{Occupant, Shared, Slot, lock};
 use super::supervisor::{AccountSupervisor, Message, Purpose, Setup};
 use super::target::UpstreamTarget;
 use super::writes::{Credentials, Order, Replacement};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
-use crate::limits::{NOTICES_MAX, REFRESHES_PER_PROVIDER_MAX, REVOCATIONS_MAX};
+use crate::limits::REVOCATIONS_MAX;
 use crate::oauth::TokenSource;
 use crate::proto::session::Goodbye;
 use crate::proto::{CredentialSecret, Protocol};
@@ -33,41 +33,6 @@ use crate::store::{AccountRecord, AccountSecrets, SharedStore, StoreError, Token
 #[derive(Clone)]
 pub struct Accounts {
     pub(super) shared: Arc<Shared>,
-}
-
-/// What supervisors and their root have in common.
-pub(super) struct Shared {
-    pub(super) store: SharedStore,
-    pub(super) tokens: Arc<dyn TokenSource>,
-    config: watch::Receiver<Arc<Config>>,
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
-    limiters: Mutex<HashMap<String, Arc<Semaphore>>>,
-    /// The accounts with a grant that the disk has refused.
-    unsaved: Mutex<BTreeSet<String>>,
-    /// The accounts whose grant ends soon, and when.
-    ending: Mutex<BTreeMap<String, Timestamp>>,
-    notices: broadcast::Sender<Notice>,
-    /// What bounds the grants that are being given back.
-    pub(super) revocations: Semaphore,
-    is_draining: AtomicBool,
-}
-
-/// An account's place in the map.
-#[derive(Default)]
-pub(super) struct Slot {
-    pub(super) register: Register,
-    occupant: Mutex<Occupant>,
-    /// Held by whoever starts a supervisor.
-    starting: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-enum Occupant {
-    #[default]
-    Nobody,
-    Supervisor(ActorRef<Message>),
-    /// The slot is not in the map any more.
-    Retired,
 }
 
 /// Why a question got no answer.
@@ -83,18 +48,7 @@ pub(super) enum Unanswered {
 impl Accounts {
     /// All accounts of `store`. No supervisor is started yet. Must be called within a runtime: a task watches `config`.
     pub fn start(store: SharedStore, tokens: impl TokenSource, config: watch::Receiver<Arc<Config>>) -> Self {
-        let shared = Arc::new(Shared {
-            store,
-            tokens: Arc::new(tokens),
-            config: config.clone(),
-            slots: Mutex::default(),
-            limiters: Mutex::default(),
-            unsaved: Mutex::default(),
-            ending: Mutex::default(),
-            notices: broadcast::Sender::new(NOTICES_MAX),
-            revocations: Semaphore::new(REVOCATIONS),
-            is_draining: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(store, Arc::new(tokens), config.clone()));
         tokio::spawn(watch_config(Arc::downgrade(&shared), config));
         Self { shared }
     }
@@ -249,7 +203,7 @@ impl Accounts {
         })
     }
 
-    /// News of accounts from now on. Whoever falls behind by [`NOTICES_MAX`] loses the oldest.
+    /// News of accounts from now on. Whoever falls behind by [`crate::limits::NOTICES_MAX`] loses the oldest.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.shared.notices.subscribe()
     }
@@ -447,70 +401,6 @@ impl Accounts {
     }
 }
 
-impl Shared {
-    /// The configuration in effect.
-    pub(super) fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.borrow())
-    }
-
-    /// Whether the program stops.
-    pub(super) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::SeqCst)
-    }
-
-    /// What bounds the refresh requests in progress at one provider.
-    pub(super) fn limiter(&self, provider: &str) -> Arc<Semaphore> {
-        let mut limiters = lock(&self.limiters);
-        let make = || Arc::new(Semaphore::new(REFRESHES_PER_PROVIDER_MAX));
-        Arc::clone(limiters.entry(provider.to_owned()).or_insert_with(make))
-    }
-
-    /// Whether an account has a grant that the disk has refused.
-    pub(super) fn note_unsaved(&self, account: &str, is_unsaved: bool) {
-        let mut unsaved = lock(&self.unsaved);
-        if is_unsaved {
-            unsaved.insert(account.to_owned());
-        } else if !unsaved.is_empty() {
-            unsaved.remove(account);
-        }
-    }
-
-    /// When an account's grant ends, if that is soon.
-    pub(super) fn note_ending(&self, account: &str, ends: Option<Timestamp>) {
-        let mut ending = lock(&self.ending);
-        if let Some(ends) = ends {
-            ending.insert(account.to_owned(), ends);
-        } else if !ending.is_empty() {
-            ending.remove(account);
-        }
-    }
-
-    /// Tells whoever listens.
-    pub(super) fn publish(&self, notice: Notice) {
-        // An error says that nobody does.
-        let _ = self.notices.send(notice);
-    }
-
-    /// Takes a slot out of the map, so that its supervisor can end.
-    pub(super) fn retire(&self, account: &str, slot: &Arc<Slot>) {
-        *lock(&slot.occupant) = Occupant::Retired;
-        let mut slots = lock(&self.slots);
-        if slots.get(account).is_some_and(|mapped| Arc::ptr_eq(mapped, slot)) {
-            slots.remove(account);
-        }
-    }
-}
-
-impl Slot {
-    /// The supervisor, while it lives.
-    pub(super) fn supervisor(&self) -> Option<ActorRef<Message>> {
-        match &*lock(&self.occupant) {
-            Occupant::Supervisor(supervisor) if is_alive(supervisor) => Some(supervisor.clone()),
-            _ => None,
-        }
-    }
-}
-
 impl From<Unanswered> for Fault {
     fn from(why: Unanswered) -> Self {
         match why {
@@ -553,21 +443,6 @@ async fn watch_config(shared: Weak<Shared>, mut config: watch::Receiver<Arc<Conf
         }
     }
 }
-
-fn is_alive(supervisor: &ActorRef<Message>) -> bool {
-    matches!(
-        supervisor.get_status(),
-        ActorStatus::Unstarted | ActorStatus::Starting | ActorStatus::Running | ActorStatus::Upgrading
-    )
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change under these locks is a single call, so that a panic beside it leaves them whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// [`REVOCATIONS_MAX`], as the semaphore counts.
-const REVOCATIONS: usize = REVOCATIONS_MAX as usize;
 
 /// How often a supervisor is looked for that ends just when it is asked.
 const ATTEMPTS_MAX: usize = 4;

@@ -150,7 +150,8 @@ impl Accounts {
         self.note_ending(account, ending);
         let since = grant.obtained.unwrap_or(record.created);
         let is_due = due(account, &grant, since, keep_alive) <= now.after(until_next);
-        if !is_due && !(ending.is_some() && is_unwarned(&grant)) {
+        let is_to_be_told = ending.is_some() && is_unwarned(&grant);
+        if !is_due && !is_to_be_told {
             return;
         }
         // However many are due at once, after a long time out of service: one after the other.

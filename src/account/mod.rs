@@ -20,6 +20,7 @@ pub mod meaning;
 mod notice;
 pub mod refresh;
 mod sessions;
+mod shared;
 mod submissions;
 mod supervisor;
 mod target;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ractor::DerivedActorRef;
 
-use super::accounts::Slot;
+use super::shared::Slot;
 use super::supervisor::Message;
 use crate::proto::Protocol;
 use crate::proto::session::Goodbye;

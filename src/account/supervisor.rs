@@ -19,9 +19,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::task::JoinHandle;
 
 use super::AccountStatus;
-use super::accounts::{Shared, Slot};
 use super::refresh::{Input, Refresher, TokenTimes};
 use super::sessions::{LiveSession, Register, SessionLease};
+use super::shared::{Shared, Slot};
 use super::submissions::Submissions;
 use super::target::UpstreamTarget;
 use super::writes::{Order, Replacement, Writes};

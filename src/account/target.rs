@@ -109,7 +109,7 @@ fn own_endpoint(record: &AccountRecord, protocol: Protocol) -> Option<&EndpointO
 mod tests {
     use super::*;
     use crate::account::tests::support::{account, config};
-    use crate::config::UpstreamTls;
+    use crate::config::{UpstreamTls, UserRule};
 
     fn own(user: Option<&str>) -> EndpointOverride {
         EndpointOverride {
@@ -191,6 +191,23 @@ mod tests {
             Place::find(&record, &config(), Protocol::Imap).unwrap().user,
             "ada@icloud.com"
         );
+    }
+
+    #[test]
+    fn a_provider_tells_what_it_takes_for_submission_and_pop3_too() {
+        let record = account("ada");
+        let mut config = config();
+        let endpoint = own(None).endpoint;
+        let provider = Provider {
+            smtp: endpoint.clone(),
+            pop3: endpoint,
+            user: UserRule::LocalPart,
+            ..Provider::clone(&config.providers["example"])
+        };
+        config.providers.insert("example".to_owned(), Arc::new(provider));
+        let named = |protocol| Place::find(&record, &config, protocol).unwrap().user;
+        let names = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3].map(named);
+        assert_eq!(names, ["ada@example.com", "ada", "ada"]);
     }
 
     #[test]

@@ -146,9 +146,9 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
-/// Whether what was given for `field` may be a credential, in its place or in another's.
+/// Whether what was given for `field` may be a credential, in its place or in another's; a redirected `url` holds a code.
 fn may_be_secret(field: &str) -> bool {
-    ["body", "oauth2", "password"].iter().any(|place| {
+    ["body", "oauth2", "password", "url"].iter().any(|place| {
         field
             .strip_prefix(place)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

@@ -404,7 +404,7 @@ impl ConsentControl for World {
     }
 
     async fn begin_device(&self, account: &AccountRecord) -> Result<DeviceBegun, AuthorizeError> {
-        Err(AuthorizeError::NoConsent(account.provider.clone()))
+        Err(AuthorizeError::FlowNotOffered(account.provider.clone()))
     }
 
     async fn complete(&self, redirected: &Url, own: Option<&str>) -> Result<Completed, AuthorizeError> {
@@ -412,7 +412,7 @@ impl ConsentControl for World {
         let account = account.map(|(_, state)| state.into_owned());
         let account = account.filter(|account| own.is_none_or(|own| own == account));
         Ok(Completed {
-            account: account.ok_or(AuthorizeError::UnknownFlow)?,
+            account: account.ok_or(AuthorizeError::UnknownState)?,
             email: None,
             state: AccountState::Active,
             return_to: None,

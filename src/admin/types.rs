@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
 use crate::account::AccountStatus;
-use crate::authorize::{CodeBegun, DeviceBegun, FlowKind, FlowState, Progress};
+use crate::authorize::{CodeBegun, DeviceBegun, FlowKind, Progress, Stage};
 use crate::clock::Timestamp;
 use crate::config::ListenerTls;
 use crate::proto::Protocol;
@@ -289,8 +289,8 @@ pub struct FlowError {
     pub message: String,
 }
 
-/// The body of `POST /v1/authorize`.
-#[derive(Debug, Deserialize)]
+/// The body of `POST /v1/authorize`. It has no Debug output: the URL holds the code.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedirectedUrl {
     /// The URL to which the provider sent the browser.
@@ -590,8 +590,9 @@ pub struct FormerCertificateView {
     pub expires: Timestamp,
 }
 
-/// A provider, as far as `account add` needs it.
+/// A provider, as far as `account add` and `account import` need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ProviderView {
     /// Its name.
     pub name: String,
@@ -599,8 +600,27 @@ pub struct ProviderView {
     pub domains: Vec<String>,
     /// Whether it takes OAuth2 grants; passwords are taken in any case.
     pub oauth2: bool,
+    /// How its access tokens are had, as `provider.grant` says it, where it has an OAuth app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,
+    /// The id of its OAuth app, to which grants are bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Where its tokens are asked for, where that is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_url: Option<Url>,
+    /// Whose discovery document tells where, else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<Url>,
+}
+
+impl ProviderView {
+    /// Whether an owner has to consent before there is anything to log in with.
+    pub fn needs_consent(&self) -> bool {
+        matches!(self.grant.as_deref(), Some("code" | "device"))
+    }
 }
 
 /// The answer to `GET /v1/recognize`: whose mailbox an address is, and what is needed to have it here.
@@ -729,23 +749,26 @@ impl From<DeviceBegun> for DeviceFlowView {
             verification_uri: begun.verification_uri,
             verification_uri_complete: begun.verification_uri_complete,
             expires: begun.expires,
-            interval: begun.interval,
+            interval: begun.interval.as_secs(),
         }
     }
 }
 
 impl From<Progress> for FlowView {
     fn from(progress: Progress) -> Self {
-        let (state, error) = match progress.state {
-            FlowState::Pending => (FlowStage::Pending, None),
-            FlowState::Done => (FlowStage::Done, None),
-            FlowState::Failed { code, message } => {
-                let code = code.to_owned();
-                (FlowStage::Failed, Some(FlowError { code, message }))
+        let (state, error) = match progress.stage {
+            Stage::Pending => (FlowStage::Pending, None),
+            Stage::Done(_) => (FlowStage::Done, None),
+            Stage::Failed(error) => {
+                let error = FlowError {
+                    code: error.code().to_owned(),
+                    message: error.to_string(),
+                };
+                (FlowStage::Failed, Some(error))
             }
         };
         Self {
-            flow: match progress.kind {
+            flow: match progress.flow {
                 FlowKind::Code => FlowName::Code,
                 FlowKind::Device => FlowName::Device,
             },

@@ -7,9 +7,8 @@ use async_trait::async_trait;
 use url::Url;
 
 use crate::admin::ConsentControl;
-use crate::authorize::{
-    self, AuthorizeError, Authorizer, Bearer, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress,
-};
+use crate::authorize::{self, AuthorizeError, Authorizer, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress, Via};
+use crate::config;
 use crate::store::AccountRecord;
 use crate::web::{BROWSER_BYTES, ConsentPort, Granted, Invitation, LinkProblem, Problem};
 
@@ -24,8 +23,8 @@ impl ConsentControl for Authorizer {
     }
 
     async fn complete(&self, redirected: &Url, own: Option<&str>) -> Result<Completed, AuthorizeError> {
-        let bearer = Bearer { browser: None, own };
-        Authorizer::complete(self, redirected, bearer).await
+        let own = own.map(str::to_owned);
+        Authorizer::complete(self, redirected, &Via::Api { own }).await
     }
 
     fn progress(&self, account: &str) -> Option<Progress> {
@@ -40,13 +39,19 @@ impl ConsentControl for Authorizer {
 #[async_trait]
 impl ConsentPort for Authorizer {
     async fn open(&self, link: &str) -> Result<Invitation, LinkProblem> {
-        let subject = self.open_link(link).await.map_err(link_problem)?;
-        Ok(Invitation {
-            email: subject.mailbox().map(str::to_owned),
-            account: subject.account,
-            provider_title: self.title(&subject.provider),
-            provider_name: subject.provider,
-        })
+        match self.open_link(link).await {
+            Ok(subject) => Ok(Invitation {
+                account: subject.account,
+                email: subject.email,
+                provider_title: title(&subject.provider),
+                provider_name: subject.provider,
+            }),
+            Err(AuthorizeError::Link(problem)) => Err(problem.into()),
+            Err(error) => {
+                tracing::error!(%error, "a link could not be looked at");
+                Err(LinkProblem::Internal)
+            }
+        }
     }
 
     async fn begin(&self, link: &str, browser: [u8; BROWSER_BYTES]) -> Result<Url, Problem> {
@@ -54,11 +59,8 @@ impl ConsentPort for Authorizer {
     }
 
     async fn complete(&self, redirected: &Url, browser: Option<[u8; BROWSER_BYTES]>) -> Result<Granted, Problem> {
-        let bearer = Bearer {
-            browser: browser.as_ref().map(<[u8; BROWSER_BYTES]>::as_slice),
-            own: None,
-        };
-        let completed = Authorizer::complete(self, redirected, bearer).await.map_err(problem)?;
+        let completed = Authorizer::complete(self, redirected, &Via::Browser(browser)).await;
+        let completed = completed.map_err(problem)?;
         Ok(Granted {
             account: completed.account,
             email: completed.email,
@@ -67,42 +69,51 @@ impl ConsentPort for Authorizer {
     }
 }
 
-fn link_problem(problem: authorize::LinkProblem) -> LinkProblem {
-    match problem {
-        authorize::LinkProblem::Forged => LinkProblem::Forged,
-        authorize::LinkProblem::Expired | authorize::LinkProblem::Gone => LinkProblem::Expired,
-        authorize::LinkProblem::Used => LinkProblem::Used,
-        authorize::LinkProblem::Unknown(error) => {
-            tracing::error!(%error, "a link could not be checked");
-            LinkProblem::Internal
+impl From<authorize::LinkProblem> for LinkProblem {
+    fn from(problem: authorize::LinkProblem) -> Self {
+        match problem {
+            authorize::LinkProblem::Forged => Self::Forged,
+            authorize::LinkProblem::Expired | authorize::LinkProblem::Gone => Self::Expired,
+            authorize::LinkProblem::Used => Self::Used,
         }
     }
+}
+
+/// What people call a provider: the preset's title, else its name in the configuration.
+fn title(provider: &str) -> String {
+    let known = config::known_providers().find(|known| known.name == provider);
+    known.map_or(provider, |known| known.title).to_owned()
 }
 
 /// The page that tells the truth about `error`.
 fn problem(error: AuthorizeError) -> Problem {
     match error {
-        AuthorizeError::Link(link) => Problem::Link(link_problem(link)),
-        AuthorizeError::UnknownFlow | AuthorizeError::Expired | AuthorizeError::Redirect(_) => Problem::UnknownFlow,
+        AuthorizeError::Link(problem) => Problem::Link(problem.into()),
+        AuthorizeError::UnknownState
+        | AuthorizeError::Expired
+        | AuthorizeError::Replaced
+        | AuthorizeError::BadRedirect(_)
+        | AuthorizeError::WrongRedirect(_)
+        | AuthorizeError::IssuerMismatch
+        | AuthorizeError::Stopping => Problem::UnknownFlow,
         AuthorizeError::Denied(_) => Problem::Denied,
-        AuthorizeError::MissingScopes(scopes) => Problem::MissingScopes(scopes),
+        AuthorizeError::PartialConsent(scopes) => Problem::MissingScopes(scopes),
         AuthorizeError::WrongMailbox { asked, given } => Problem::WrongMailbox { asked, given },
-        AuthorizeError::LoginRefused(reason) => Problem::LoginRefused { reason },
-        AuthorizeError::LoginUnavailable(_) => Problem::MailboxUnreachable { is_kept: true },
-        AuthorizeError::Provider(_) | AuthorizeError::NoRefreshToken | AuthorizeError::Busy => {
+        AuthorizeError::LoginRefused { said, meaning } => Problem::LoginRefused {
+            reason: meaning.map_or_else(|| said.clone(), |meaning| format!("{said}; {meaning}")),
+        },
+        AuthorizeError::LoginUnavailable { is_kept, .. } => Problem::MailboxUnreachable { is_kept },
+        AuthorizeError::ExchangeFailed { .. } | AuthorizeError::NoRefreshToken => {
             tracing::warn!(%error, "a provider does not give consent as it should");
             Problem::ProviderTrouble
         }
-        AuthorizeError::UnknownProvider(_)
-        | AuthorizeError::OtherProvider(_)
-        | AuthorizeError::PasswordsOnly(_)
-        | AuthorizeError::NoConsent(_)
-        | AuthorizeError::RedirectUri
-        | AuthorizeError::WebOff
-        | AuthorizeError::AccountChanged
+        AuthorizeError::FlowNotOffered(_)
+        | AuthorizeError::AccountGone
+        | AuthorizeError::Conflict(_)
+        | AuthorizeError::Field { .. }
         | AuthorizeError::Store(_)
-        | AuthorizeError::Internal(_) => {
-            tracing::error!(%error, "a consent by link failed");
+        | AuthorizeError::Defect => {
+            tracing::error!(%error, "a consent by a link failed");
             Problem::Internal
         }
     }

@@ -1,341 +1,193 @@
-//! Consent: how a mailbox's owner gives a grant, and what must hold before it is kept.
+//! Consents: asking a mailbox's owner, and what becomes of the answer.
 //!
 //! ```text
-//!  admin, cli ──begin──> flows (pure) ──redirect──┐
-//!  web ──link──> links (pure) ──begin──> flows ───┴─> exchange ──> judge ──> login ──> store
-//!  device task ──poll──> provider ──granted──────────────────────────┘
+//!  admin API ── begin_code ──> flows ────────── redirect ──┐
+//!  web ── link ── begin ─────> flows ── browser's own ─────┤
+//!  admin API ── begin_device ─> devices ── task polls ─────┤
+//!                                                          v
+//!        exchange ──> judgement ──> a login at the mailbox ──> store        all of it to its end, one at a time of an account
+//!           │            │                    │                  │
+//!           └────────────┴──── AuthorizeError ┴──────────────────┘         nothing is stored; what the account had stays
 //! ```
+//! [`flows`], [`device`], [`progress`], [`links`] and [`judgement`] decide and are pure; [`Authorizer`] does what they say.
+//! Success is what a login at the mailbox has shown, and nothing less. Where the mailbox cannot be reached just then, a grant
+//! that can be told to be the mailbox's own is kept untried, and the outcome says so.
 //!
-//! A grant is kept only if it can be refreshed, covers what was asked for, is the right mailbox's and opens it: a real login
-//! shows that. What fails is given back to the provider, and the account's old grant stays as it was. The one exception is an
-//! upstream that cannot be reached: the grant is kept, since nothing is wrong with it, and the outcome says so.
-//!
-//! Flows in progress live in memory: a restart ends them, and they are begun again. Links are signed and survive it.
+//! Everything that was begun with a code runs to its end, whoever goes away meanwhile, because a code is good once; a stop
+//! waits for it. Flows are kept in memory: a restart forgets them, and their owners begin again. Links outlive it.
 
+mod begin;
 mod complete;
 mod device;
 mod error;
 mod flows;
-mod link;
+mod judgement;
+mod links;
 mod progress;
+
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use url::Url;
 
 use crate::account::Changes;
 use crate::clock::{self, Timestamp};
-use crate::config::{Provider, is_loopback_host};
+use crate::config::Provider;
 use crate::connection::Services;
-use crate::limits::{CODE_FLOW_LIFE, DEVICE_FLOWS_MAX, LINK_LIFE};
-use crate::oauth::{OAuthClient, Redirect};
-use crate::store::{AccountRecord, AccountState};
+use crate::oauth::OAuthClient;
+use crate::store::AccountState;
+use device::Devices;
+use flows::Flows;
+use links::{Link, Links};
+use progress::Latest;
 
-pub use error::{AuthorizeError, Blame};
-pub use flows::Bearer;
-pub use link::LinkProblem;
-pub use progress::{FlowKind, FlowState, Progress};
+pub use begin::{CodeBegun, DeviceBegun, LinkOrder, Subject};
+pub use error::{AuthorizeError, Blame, LinkProblem};
+pub use progress::{FlowKind, Progress, Stage};
 
-use flows::{Browser, CodeFlow, Flows};
-use link::{LinkKey, Links, Payload};
-use progress::Board;
-
-/// Leads owners through consent. Cheap to clone.
+/// Asks owners of mailboxes for their consent, and completes what they answer. Cheap to clone.
 #[derive(Clone)]
 pub struct Authorizer {
     shared: Arc<Shared>,
 }
 
+/// What flows have in common.
 struct Shared {
     services: Arc<Services>,
     oauth: OAuthClient,
     changes: Arc<Changes>,
+    links: Mutex<Links>,
     flows: Mutex<Flows>,
-    links: Links,
-    board: Mutex<Board>,
-    /// Bounds the device flows in progress, each of which is a task.
-    device_places: Arc<Semaphore>,
+    devices: Mutex<Devices>,
+    latest: Mutex<Latest>,
+    /// Counts the flows, so that the older of two can be told.
+    begun: AtomicU64,
+    /// What runs to its end: completions, and the polling of device codes.
+    tasks: Mutex<JoinSet<()>>,
+    is_stopping: watch::Sender<bool>,
 }
 
-/// Whose mailbox a consent is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    /// The account's id. The account need not exist yet where a link was made for it.
-    pub account: String,
-    /// The mailbox's address.
-    pub email: Option<String>,
-    /// The provider's name in the configuration.
-    pub provider: String,
-}
-
-/// A code flow that has begun.
+/// What an owner is asked for.
 #[derive(Debug, Clone)]
-pub struct CodeBegun {
-    /// Where the owner's browser goes.
-    pub url: Url,
-    /// Until when it may come back.
-    pub expires: Timestamp,
+struct Consent {
+    /// The account's id.
+    account: String,
+    /// The provider as it was when the flow began: a code belongs to the app that asked for it.
+    provider: Arc<Provider>,
+    /// The hosted link that it came by.
+    link: Option<Link>,
+    /// Which flow it is; later ones have higher numbers.
+    number: u64,
 }
 
-/// A device flow that has begun.
+/// How a redirect came back.
 #[derive(Debug, Clone)]
-pub struct DeviceBegun {
-    /// What the owner types.
-    pub user_code: String,
-    /// Where.
-    pub verification_uri: String,
-    /// The same with the code in it.
-    pub verification_uri_complete: Option<String>,
-    /// Until when.
-    pub expires: Timestamp,
-    /// Seconds between the daemon's questions.
-    pub interval: u64,
+pub enum Via {
+    /// By the admin API.
+    Api {
+        /// The one account that the caller may act on; `None`: all.
+        own: Option<String>,
+    },
+    /// By the public side, from a browser that keeps this secret, or none.
+    Browser(Option<[u8; 32]>),
 }
 
-/// A consent that was given, tried and kept.
+/// A consent that opened its mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completed {
     /// The account's id.
     pub account: String,
-    /// The mailbox's address.
+    /// The mailbox's address, where it is known.
     pub email: Option<String>,
-    /// Its state now.
+    /// The account's state now.
     pub state: AccountState,
-    /// Where whoever made the link wants the browser to go.
-    pub return_to: Option<Url>,
-}
-
-/// What a link is to be made of.
-#[derive(Debug, Clone)]
-pub struct LinkOrder {
-    /// Whose mailbox it is for.
-    pub subject: Subject,
-    /// Where the browser is sent after success.
+    /// Where whoever made the link wants the browser to go, told of the account and its state.
     pub return_to: Option<Url>,
 }
 
 impl Authorizer {
-    /// An authorizer without any flow in progress. `changes` is shared with whoever else changes accounts.
+    /// An authorizer of the accounts of `services`, which asks providers by `oauth` and takes its turn at an account among
+    /// `changes`.
     pub fn new(services: Arc<Services>, oauth: OAuthClient, changes: Arc<Changes>) -> Self {
-        let key = LinkKey::new(&services.store.derive_key("authorization links"));
+        let key = services.store.derive_key("hosted links");
         Self {
             shared: Arc::new(Shared {
                 services,
                 oauth,
                 changes,
+                links: Mutex::new(Links::new(&key)),
                 flows: Mutex::default(),
-                links: Links::new(key),
-                board: Mutex::default(),
-                device_places: Arc::new(Semaphore::new(DEVICE_FLOWS_MAX)),
+                devices: Mutex::default(),
+                latest: Mutex::default(),
+                begun: AtomicU64::new(0),
+                tasks: Mutex::default(),
+                is_stopping: watch::Sender::new(false),
             }),
         }
     }
 
-    /// Begins a code flow for an account that exists, which comes back to `redirect_uri`: a listener on the owner's own
-    /// machine, or the public side.
-    ///
-    /// # Errors
-    /// [`AuthorizeError`].
-    pub async fn begin_code(&self, account: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError> {
-        let own = self.callback();
-        // RFC 8252 §7.3 and §8.3: a loopback listener is on the owner's own machine, whatever its port.
-        let is_local = redirect_uri.scheme() == "http" && redirect_uri.host_str().is_some_and(is_loopback_host);
-        if !is_local && own.as_ref() != Some(redirect_uri) {
-            return Err(AuthorizeError::RedirectUri);
-        }
-        if redirect_uri.fragment().is_some() {
-            return Err(AuthorizeError::RedirectUri);
-        }
-        let subject = Subject::of(account);
-        self.begin(subject, redirect_uri.clone(), None, None).await
-    }
-
-    /// Makes a link that leads the mailbox's owner through consent, good for [`LINK_LIFE`] and for one success.
-    ///
-    /// # Errors
-    /// [`AuthorizeError`]; [`AuthorizeError::WebOff`] where no public side is configured.
-    pub async fn link(&self, order: LinkOrder) -> Result<Url, AuthorizeError> {
-        let base = self.public_url().ok_or(AuthorizeError::WebOff)?;
-        self.provider(&order.subject.provider)?;
-        let record = self.shared.services.store.account(&order.subject.account).await?;
-        if let Some(record) = &record
-            && record.provider != order.subject.provider
-        {
-            return Err(AuthorizeError::OtherProvider(record.provider.clone()));
-        }
-        let now = clock::now();
-        let payload = Payload::new(order, record.is_some(), now, now.after(LINK_LIFE));
-        Ok(below(&base, &format!("authorize/{}", self.shared.links.seal(&payload))))
-    }
-
-    /// Reads a link, without consuming it.
-    ///
-    /// # Errors
-    /// [`LinkProblem`].
-    pub async fn open_link(&self, link: &str) -> Result<Subject, LinkProblem> {
-        let payload = self.shared.links.open(link, clock::now())?;
-        let store = &self.shared.services.store;
-        let record = store.account(&payload.account).await;
-        let record = record.map_err(|error| LinkProblem::Unknown(error.to_string()))?;
-        payload.check(record.as_ref())?;
-        Ok(payload.subject())
-    }
-
-    /// Begins the code flow of a link, for the browser that keeps `browser`, which alone can complete it.
-    ///
-    /// # Errors
-    /// [`AuthorizeError`].
-    pub async fn begin_link(&self, link: &str, browser: &[u8]) -> Result<Url, AuthorizeError> {
-        let subject = self.open_link(link).await?;
-        let payload = self.shared.links.open(link, clock::now())?;
-        let redirect_uri = self.callback().ok_or(AuthorizeError::WebOff)?;
-        let browser = Some(Browser::of(browser));
-        let begun = self.begin(subject, redirect_uri, browser, Some(payload)).await?;
-        Ok(begun.url)
-    }
-
-    /// Completes a code flow from the URL to which the provider sent the owner's browser. Runs to its end even if the caller
-    /// goes away, since a code can be exchanged once.
-    ///
-    /// # Errors
-    /// [`AuthorizeError`].
-    pub async fn complete(&self, redirected: &Url, bearer: Bearer<'_>) -> Result<Completed, AuthorizeError> {
-        let redirect = Redirect::read(redirected)?;
-        let flow = self.flows().take(&redirect, &bearer, clock::now());
-        let flow = flow.ok_or(AuthorizeError::UnknownFlow)?;
-        let this = self.clone();
-        let completion = tokio::spawn(Box::pin(async move { this.exchange(flow, redirect).await }));
-        completion
-            .await
-            .unwrap_or_else(|panicked| Err(AuthorizeError::Internal(panicked.to_string())))
-    }
-
-    /// How the latest flow of an account stands.
+    /// How the latest flow of `account` is going; `None` where none was begun, or too long ago.
     pub fn progress(&self, account: &str) -> Option<Progress> {
-        self.board().of(account, clock::now())
+        lock(&self.shared.latest).of(account, clock::now())
     }
 
-    async fn exchange(&self, flow: CodeFlow, redirect: Redirect) -> Result<Completed, AuthorizeError> {
-        let outcome = self.exchange_and_keep(&flow, &redirect).await;
-        self.board()
-            .end(&flow.subject.account, flow.number, &outcome, clock::now());
-        let mut completed = outcome?;
-        if let Some(link) = flow.link {
-            completed.return_to = link.return_to();
-            self.shared.links.consume(&link);
+    /// Begins nothing more, gives up the device flows that wait for their owners, and waits for what is being completed.
+    pub async fn stop(&self) {
+        self.shared.is_stopping.send_replace(true);
+        lock(&self.shared.devices).stop();
+        loop {
+            let mut tasks = std::mem::take(&mut *lock(&self.shared.tasks));
+            if tasks.is_empty() {
+                return;
+            }
+            while tasks.join_next().await.is_some() {}
         }
-        Ok(completed)
     }
 
-    async fn exchange_and_keep(&self, flow: &CodeFlow, redirect: &Redirect) -> Result<Completed, AuthorizeError> {
-        let provider = self.provider(&flow.subject.provider)?;
-        let timeout = self.shared.services.config().limits.token_request_timeout;
-        let answer = self
-            .shared
-            .oauth
-            .exchange_code(&provider, &flow.pending, redirect, timeout);
-        let answer = answer.await.map_err(AuthorizeError::of_exchange)?;
-        self.keep(&flow.subject, &provider, answer, &flow.pending.scopes).await
+    fn refuse_if_stopping(&self) -> Result<(), AuthorizeError> {
+        if *self.shared.is_stopping.borrow() {
+            return Err(AuthorizeError::Stopping);
+        }
+        Ok(())
     }
 
-    async fn begin(
+    fn next_number(&self) -> u64 {
+        self.shared.begun.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Runs `work` to its end, whether or not somebody waits for it.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = lock(&self.shared.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+
+    /// The same, and waits for what comes of it.
+    async fn to_its_end<T: Send + 'static>(
         &self,
-        subject: Subject,
-        redirect_uri: Url,
-        browser: Option<Browser>,
-        link: Option<Payload>,
-    ) -> Result<CodeBegun, AuthorizeError> {
-        let provider = self.consenting(&subject.provider)?;
-        let timeout = self.shared.services.config().limits.token_request_timeout;
-        let hint = subject.mailbox();
-        let request = self.shared.oauth.begin_code(&provider, &redirect_uri, hint, timeout);
-        let request = request.await.map_err(AuthorizeError::Provider)?;
-        let now = clock::now();
-        let expires = now.after(CODE_FLOW_LIFE);
-        let number = self.board().begin(&subject.account, FlowKind::Code, expires, now);
-        self.flows().add(
-            CodeFlow {
-                number,
-                subject,
-                pending: request.pending,
-                browser,
-                link,
-                expires,
-            },
-            now,
-        );
-        Ok(CodeBegun {
-            url: request.url,
-            expires,
-        })
-    }
-
-    fn provider(&self, name: &str) -> Result<Arc<Provider>, AuthorizeError> {
-        let config = self.shared.services.config();
-        let provider = config.providers.get(name).cloned();
-        provider.ok_or_else(|| AuthorizeError::UnknownProvider(name.to_owned()))
-    }
-
-    /// The provider, if its mailboxes' owners consent at all.
-    fn consenting(&self, name: &str) -> Result<Arc<Provider>, AuthorizeError> {
-        let provider = self.provider(name)?;
-        match &provider.oauth {
-            Some(app) if app.grant.needs_consent() => Ok(provider),
-            Some(_) => Err(AuthorizeError::NoConsent(name.to_owned())),
-            None => Err(AuthorizeError::PasswordsOnly(name.to_owned())),
-        }
-    }
-
-    /// What people call a provider.
-    pub fn title(&self, provider: &str) -> String {
-        let mut letters = provider.chars();
-        let first = letters.next().into_iter().flat_map(char::to_uppercase);
-        first.chain(letters).collect()
-    }
-
-    fn public_url(&self) -> Option<Url> {
-        self.shared.services.config().web.public_url.clone()
-    }
-
-    /// Where the provider sends browsers back to that followed a link.
-    fn callback(&self) -> Option<Url> {
-        self.public_url().map(|base| below(&base, "oauth/callback"))
-    }
-
-    fn flows(&self) -> MutexGuard<'_, Flows> {
-        // Nothing under this lock can leave the flows half-changed.
-        self.shared.flows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn board(&self) -> MutexGuard<'_, Board> {
-        // As above.
-        self.shared.board.lock().unwrap_or_else(PoisonError::into_inner)
+        work: impl Future<Output = Result<T, AuthorizeError>> + Send + 'static,
+    ) -> Result<T, AuthorizeError> {
+        let (tell, told) = oneshot::channel();
+        self.spawn(async move {
+            // Whoever waited may have gone.
+            let _ = tell.send(work.await);
+        });
+        told.await.unwrap_or(Err(AuthorizeError::Defect))
     }
 }
 
-impl Subject {
-    /// Whose mailbox `record` is.
-    pub fn of(record: &AccountRecord) -> Self {
-        Self {
-            account: record.account.clone(),
-            email: record.email.clone(),
-            provider: record.provider.clone(),
-        }
-    }
-
-    /// The mailbox's address: the one given, or an id that is one.
-    pub fn mailbox(&self) -> Option<&str> {
-        let id = Some(self.account.as_str()).filter(|id| id.contains('@'));
-        self.email.as_deref().or(id)
+impl Shared {
+    fn open_link(&self, token: &str, now: Timestamp) -> Result<Link, LinkProblem> {
+        lock(&self.links).open(token, now)
     }
 }
 
-/// The URL of `path` below `base`, whose own path has no slash at its end.
-fn below(base: &Url, path: &str) -> Url {
-    let mut url = base.clone();
-    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
-    url
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks can leave what they guard half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::daemon::{answer, client};
 use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, state_cell, table};
 use super::value::{PageArgs, secret};
-use super::{Exit, Failure, Globals};
+use super::{Exit, Failure, Globals, authorize, import};
 use crate::access::Scope;
 use crate::admin::client::{Client, segment};
 use crate::admin::types::{
@@ -33,9 +33,11 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Add a mailbox; its provider is guessed from the address
-    Add(AddArgs),
+    Add(Box<AddArgs>),
+    /// Take over the mailboxes of another program
+    Import(import::Args),
     /// Change a mailbox, or give it new credentials
-    Update(UpdateArgs),
+    Update(Box<UpdateArgs>),
     /// List the mailboxes
     List {
         /// Part of an id, a name or an e-mail address
@@ -49,6 +51,8 @@ pub enum Action {
         /// Id or e-mail address
         account: String,
     },
+    /// Ask the mailbox's owner for consent, in a browser or on another device
+    Authorize(authorize::Args),
     /// Try everything that a login needs, step by step
     Verify {
         /// Id or e-mail address
@@ -148,10 +152,12 @@ const NO_PROVIDER: &str = "other";
 pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failure> {
     let client = client(globals);
     match arguments.action {
-        Action::Add(arguments) => add(&client, arguments, globals).await,
-        Action::Update(arguments) => update(&client, arguments, globals).await,
+        Action::Add(arguments) => add(&client, *arguments, globals).await,
+        Action::Import(arguments) => import::run(&client, arguments, globals).await,
+        Action::Update(arguments) => update(&client, *arguments, globals).await,
         Action::List { query, page } => list(&client, query, &page, globals).await,
         Action::Show { account } => show(&client, &account, globals).await,
+        Action::Authorize(arguments) => authorize::run(&client, arguments, globals).await,
         Action::Verify { account } => verify(&client, &account, globals).await,
         Action::Remove { account, yes } => remove(&client, &account, yes, globals).await,
     }
@@ -474,7 +480,7 @@ fn merge(body: &mut Map<String, Value>, protocol: &str, server: Value) {
     }
 }
 
-/// How the account gets what it logs in with, where it was given nothing.
+/// How the account gets what it logs in with, where it was given nothing and needs something.
 fn credential_steps(
     account: &str,
     fields: &Fields,
@@ -489,20 +495,29 @@ fn credential_steps(
     let provider = providers
         .iter()
         .find(|known| Some(&known.name) == fields.provider.as_ref());
-    let oauth2 = provider.is_some_and(|provider| provider.oauth2);
-    let passwords = finding.map_or(!oauth2, |finding| finding.passwords);
+    let grant = provider
+        .filter(|provider| provider.oauth2)
+        .and_then(|provider| provider.grant.as_deref());
+    let passwords = match grant {
+        // The app, or somebody else's program, has all that it takes.
+        Some("client_credentials" | "service_account" | "external") => return None,
+        Some("password") => true,
+        Some(_) => finding.is_some_and(|finding| finding.passwords),
+        None => finding.is_none_or(|finding| finding.passwords),
+    };
+    let consents = grant.is_some_and(|grant| grant != "password");
     let advice = finding
         .and_then(|finding| finding.advice.as_deref())
-        .filter(|_| !oauth2);
+        .filter(|_| grant.is_none());
     let mut steps: Vec<String> = advice
         .map(|advice| format!("{}\n", clean(advice)))
         .into_iter()
         .collect();
-    if oauth2 {
+    if consents {
         steps.push(format!("Let its owner consent: portreeve account authorize {account}"));
     }
     if passwords {
-        let how = if oauth2 {
+        let how = if consents {
             "Or give a password:  "
         } else {
             "Give it its password:"
@@ -614,7 +629,11 @@ mod tests {
             name: name.to_owned(),
             domains: Vec::new(),
             oauth2,
+            grant: oauth2.then(|| "code".to_owned()),
             protocols: vec![Protocol::Imap],
+            client_id: None,
+            token_url: None,
+            issuer: None,
         }
     }
 
@@ -723,6 +742,19 @@ mod tests {
             "Make an app password.\n\nGive it its password: portreeve account update ada --password-file -"
         );
         assert_eq!(steps(&of("icloud", true), Some(&both)), "");
+        for (grant, expected) in [
+            ("client_credentials", ""),
+            ("external", ""),
+            (
+                "password",
+                "Give it its password: portreeve account update ada --password-file -",
+            ),
+        ] {
+            let mut by_itself = provider("google", true);
+            by_itself.grant = Some(grant.to_owned());
+            let steps = credential_steps("ada", &of("google", false), Some(&both), &[by_itself]);
+            assert_eq!(steps.unwrap_or_default(), expected, "{grant}");
+        }
     }
 
     #[test]

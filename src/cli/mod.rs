@@ -8,9 +8,11 @@
 //! and one arm in `dispatch`.
 
 pub mod account;
+pub mod authorize;
 pub mod config;
 pub mod demo;
 pub mod exit;
+pub mod import;
 pub mod output;
 pub mod serve;
 pub mod sessions;
@@ -73,7 +75,7 @@ pub enum Command {
     /// Check or show the configuration
     Config(config::Args),
     /// Add, list, check and remove mailboxes
-    Account(account::Args),
+    Account(Box<account::Args>),
     /// Make, list and delete access tokens
     Token(token::Args),
     /// Show what happened with accounts and tokens
@@ -116,7 +118,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Config(arguments) => config::run(&arguments, &cli.globals),
-        Command::Account(arguments) => block_on(account::run(arguments, &cli.globals)),
+        Command::Account(arguments) => block_on(account::run(*arguments, &cli.globals)),
         Command::Token(arguments) => block_on(token::run(arguments, &cli.globals)),
         Command::Usage(arguments) => block_on(usage::run(arguments, &cli.globals)),
         Command::Sessions(arguments) => block_on(sessions::run(arguments, &cli.globals)),

@@ -440,6 +440,18 @@ impl Web {
 }
 
 impl GrantType {
+    /// Its name in the configuration.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Device => "device",
+            Self::ClientCredentials => "client_credentials",
+            Self::ServiceAccount { .. } => "service_account",
+            Self::Password => "password",
+            Self::External(_) => "external",
+        }
+    }
+
     /// Whether an owner has to consent before there is anything to log in with.
     pub fn needs_consent(&self) -> bool {
         matches!(self, Self::Code | Self::Device)

@@ -216,7 +216,7 @@ fn with_oauth(provider: raw::Provider, app: &OAuthApp) -> raw::Provider {
 
 fn with_grant(provider: raw::Provider, grant: &GrantType) -> raw::Provider {
     let provider = raw::Provider {
-        grant: string(grant_name(grant)),
+        grant: string(grant.name()),
         ..provider
     };
     match grant {
@@ -233,17 +233,6 @@ fn with_grant(provider: raw::Provider, grant: &GrantType) -> raw::Provider {
             token_url_external: url(Some(source)),
             ..provider
         },
-    }
-}
-
-const fn grant_name(grant: &GrantType) -> &'static str {
-    match grant {
-        GrantType::Code => "code",
-        GrantType::Device => "device",
-        GrantType::ClientCredentials => "client_credentials",
-        GrantType::ServiceAccount { .. } => "service_account",
-        GrantType::Password => "password",
-        GrantType::External(_) => "external",
     }
 }
 

@@ -1216,6 +1216,17 @@ fn every_key_is_documented() {
     assert!(keys > 80, "{keys}");
 }
 
+#[test]
+fn every_preset_is_documented() {
+    let configuration = include_str!("../../docs/configuration.md");
+    let providers = include_str!("../../docs/providers.md");
+    for known in known_providers() {
+        assert!(configuration.contains(&format!("`{}`", known.name)), "{}", known.name);
+        let title = known.title.replace(" provider", "");
+        assert!(providers.contains(&title), "{title}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_input_makes_the_reader_panic(text in "\\PC{0,200}") {

@@ -60,7 +60,7 @@ pub fn authorization(
 ) -> Authorization {
     let client = BasicClient::new(ClientId::new(app.client_id.clone()))
         .set_auth_uri(AuthUrl::from_url(authorize_url.clone()))
-        .set_redirect_uri(RedirectUrl::from_url(redirect_uri.clone()));
+        .set_redirect_uri(redirect(redirect_uri));
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
     let scopes = consent_scopes(app);
     let nonce = scopes.contains(&OPENID).then(random);
@@ -92,6 +92,15 @@ pub fn authorization(
     }
 }
 
+/// A redirect as providers are told of it. One of this machine without a path goes without the slash, too: Microsoft compares
+/// it with the registered `http://localhost`, but for the port (RFC 8252 §7.3).
+fn redirect(uri: &Url) -> RedirectUrl {
+    let bare = uri.as_str().strip_suffix('/');
+    let bare = bare.filter(|_| uri.path() == "/" && uri.scheme() == "http" && super::is_loopback(uri));
+    let bare = bare.and_then(|bare| RedirectUrl::new(bare.to_owned()).ok());
+    bare.unwrap_or_else(|| RedirectUrl::from_url(uri.clone()))
+}
+
 /// The request that exchanges a code (RFC 6749 §4.1.3, RFC 7636 §4.5).
 ///
 /// # Errors
@@ -107,7 +116,7 @@ pub fn code_exchange(
     let mut request = client
         .exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()))
         .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()))
-        .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(redirect_uri.clone())));
+        .set_redirect_uri(Cow::Owned(redirect(redirect_uri)));
     for (name, value) in caller.proof() {
         request = request.add_extra_param(name, value);
     }

@@ -13,14 +13,17 @@
     reason = "a failure here is a failed test, and the modules of a test are public to nobody"
 )]
 
+mod authorize;
 mod certificates;
 mod cli;
 mod clients;
+mod consent;
 mod demo;
 mod durability;
 mod faults;
 mod haproxy;
 mod hostile;
+mod import;
 mod keeping;
 mod lifecycle;
 mod listeners;

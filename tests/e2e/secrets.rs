@@ -467,21 +467,21 @@ impl Life {
 }
 
 /// The OAuth access token in a line that an upstream was sent.
-fn bearer_in(line: &str) -> Option<String> {
+pub fn bearer_in(line: &str) -> Option<String> {
     let message = STANDARD.decode(line.rsplit(' ').next()?).ok()?;
     let message = String::from_utf8(message).ok()?;
     let (_, token) = message.split_once("auth=Bearer ")?;
     Some(token.trim_end_matches('\x01').to_owned())
 }
 
-fn holds(text: &[u8], needles: &[Vec<u8>]) -> bool {
+pub fn holds(text: &[u8], needles: &[Vec<u8>]) -> bool {
     needles
         .iter()
         .any(|needle| memchr::memmem::find(text, needle).is_some())
 }
 
 /// A secret as it is, in hexadecimal, and in base64 at each place that it may have among other bytes, in both alphabets.
-fn forms_of(secret: &[u8]) -> Vec<Vec<u8>> {
+pub fn forms_of(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut forms = vec![secret.to_vec(), hex.to_ascii_uppercase().into_bytes(), hex.into_bytes()];
     for before in 0..3 {
@@ -524,7 +524,7 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-fn files_under(directory: &Path) -> Vec<PathBuf> {
+pub fn files_under(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).expect("it can be read");
     let paths = entries.map(|entry| entry.expect("it can be read").path());
     paths

@@ -56,7 +56,7 @@ async fn all_is_well_over_three_protocols() {
         (
             "imap",
             "tls",
-            &["TLSv1_3", "issued by CN=portreeve testbed CA", "good until 20"],
+            &["TLSv1_3", "issued by CN=portreeve testbed CA", "good until 4096"],
         ),
         ("-", "token", &["refreshed, until 20"]),
         ("-", "scopes", &["granted:", "mail"]),

@@ -11,7 +11,7 @@ use ractor::{ActorRef, MessagingErr, RpcReplyPort};
 use tokio::task::JoinHandle;
 
 use super::{Message, Supervised};
-use crate::account::accounts::Shared;
+use crate::account::shared::Shared;
 use crate::account::writes::Replacement;
 use crate::account::{Accounts, UpstreamTarget};
 use crate::clock;

@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use url::Url;
 
 use super::{CallerOf, Shared, accounts};
 use crate::admin::error::ApiError;
@@ -75,9 +74,6 @@ pub(super) async fn link(
     let stored = state.store.account_by_login(&new.account).await?;
     let config = state.config.borrow().clone();
     let subject = validate::link_subject(&new, stored, &config)?;
-    if let Some(return_to) = &new.redirect_url {
-        check_return(return_to)?;
-    }
     let order = LinkOrder {
         subject,
         return_to: new.redirect_url,
@@ -86,20 +82,13 @@ pub(super) async fn link(
     Ok(Json(LinkMade { url }))
 }
 
-/// Owners are sent on over https, or to a program on their own machine.
-fn check_return(url: &Url) -> Result<(), ApiError> {
-    if crate::oauth::is_url_allowed(url, false) && url.username().is_empty() && url.password().is_none() {
-        return Ok(());
-    }
-    let problem = "must be https, or http on a loopback host, without a user name";
-    Err(ApiError::field("redirectUrl", problem))
-}
-
 impl From<AuthorizeError> for ApiError {
     fn from(error: AuthorizeError) -> Self {
         let status = match error.blame() {
             Blame::Request => StatusCode::BAD_REQUEST,
             Blame::Absence => StatusCode::NOT_FOUND,
+            Blame::Time => StatusCode::GONE,
+            Blame::Conflict => StatusCode::CONFLICT,
             Blame::Owner => StatusCode::FORBIDDEN,
             Blame::Upstream => StatusCode::BAD_GATEWAY,
             Blame::Trouble => StatusCode::SERVICE_UNAVAILABLE,

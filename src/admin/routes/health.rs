@@ -64,10 +64,14 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         name: provider.name.clone(),
         domains: provider.domains.clone(),
         oauth2: provider.oauth.is_some(),
+        grant: provider.oauth.as_ref().map(|app| app.grant.name().to_owned()),
         protocols: protocols
             .into_iter()
             .filter(|protocol| provider.endpoint(*protocol).is_some())
             .collect(),
+        client_id: (provider.oauth.as_ref().map(|app| app.client_id.clone())).filter(|id| !id.is_empty()),
+        token_url: provider.oauth.as_ref().and_then(|app| app.token_url.clone()),
+        issuer: provider.oauth.as_ref().and_then(|app| app.issuer.clone()),
     });
     Ok(Json(StatusView {
         status: health,

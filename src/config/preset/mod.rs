@@ -131,10 +131,17 @@ pub struct KnownProvider {
     pub passwords: bool,
     /// How to get what portreeve needs of it.
     pub advice: &'static str,
+    /// Which of its clouds this is; empty where it has but one.
+    pub cloud: &'static str,
     preset: &'static Preset,
 }
 
 impl KnownProvider {
+    /// Where its tokens are asked for; `None` where it takes passwords only. Of tenants it is the default one's.
+    pub fn token_url(&self) -> Option<Url> {
+        self.preset.oauth.and_then(|oauth| oauth.token_url(TENANT_DEFAULT))
+    }
+
     /// Where the protocol is served; `None` where it is not.
     pub fn endpoint(&self, protocol: Protocol) -> Option<Endpoint> {
         let endpoint = match protocol {
@@ -155,6 +162,7 @@ pub fn known_providers() -> impl Iterator<Item = KnownProvider> {
         mx: preset.mx,
         passwords: preset.passwords,
         advice: preset.advice,
+        cloud: preset.cloud,
         preset,
     })
 }

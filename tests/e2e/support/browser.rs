@@ -135,8 +135,8 @@ impl Browser {
     pub async fn open(&self, person: Person) -> Tab<'_> {
         let order = json!({
             "do": "open",
-            "viewport": match person.screen { Screen::Desktop => "desktop", Screen::Phone => "phone" },
-            "colors": match person.colors { Colors::Light => "light", Colors::Dark => "dark" },
+            "viewport": person.screen.name(),
+            "colors": person.colors.name(),
             "scripts": person.scripts,
         });
         Tab {
@@ -147,6 +147,26 @@ impl Browser {
 
     async fn must<T: DeserializeOwned>(&self, order: Value) -> T {
         self.driver.lock().await.must(order).await
+    }
+}
+
+impl Screen {
+    /// As the driver, and the name of a picture, call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Screen::Desktop => "desktop",
+            Screen::Phone => "phone",
+        }
+    }
+}
+
+impl Colors {
+    /// As the driver, and the name of a picture, call them.
+    pub fn name(self) -> &'static str {
+        match self {
+            Colors::Light => "light",
+            Colors::Dark => "dark",
+        }
     }
 }
 
@@ -174,6 +194,22 @@ impl Tab<'_> {
     /// Clicks, and waits until the page to which that leads has loaded.
     pub async fn follow(&self, selector: &str) -> Shown {
         self.must(json!({ "do": "follow", "selector": selector })).await
+    }
+
+    /// As [`Tab::follow`], with a second click right behind the first.
+    pub async fn follow_twice(&self, selector: &str) -> Shown {
+        self.must(json!({ "do": "follow-twice", "selector": selector })).await
+    }
+
+    /// Presses the browser's own button for the page before, and waits until that has loaded.
+    pub async fn back(&self) -> Shown {
+        self.must(json!({ "do": "back" })).await
+    }
+
+    /// Goes on with the same page on another screen and in other colours.
+    pub async fn look(&self, screen: Screen, colors: Colors) {
+        let order = json!({ "do": "look", "viewport": screen.name(), "colors": colors.name() });
+        self.must(order).await
     }
 
     /// Types into a field, in place of what is there.
@@ -228,7 +264,8 @@ impl Tab<'_> {
         self.must(json!({ "do": "requests" })).await
     }
 
-    /// What the browser had to complain of so far: broken scripts, violated policies, refused connections.
+    /// What the browser had to complain of so far: broken scripts, violated policies, refused connections; each with the
+    /// address of what it is about, in brackets.
     pub async fn complaints(&self) -> Vec<String> {
         self.must(json!({ "do": "complaints" })).await
     }

@@ -10,6 +10,7 @@ pub mod browser;
 pub mod certs;
 pub mod desk;
 pub mod dovecot;
+pub mod emailproxy;
 pub mod haproxy;
 pub mod host;
 pub mod imap;

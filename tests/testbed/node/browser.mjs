@@ -44,7 +44,7 @@ class Tab {
       if (request.isNavigationRequest() && response.frame() === page.mainFrame()) this.navigation = response;
     });
     page.on('console', (message) => {
-      if (['error', 'warning'].includes(message.type())) this.complaints.push(message.text());
+      if (['error', 'warning'].includes(message.type())) this.complaints.push(`${message.text()} (${message.location().url})`);
     });
     page.on('pageerror', (error) => this.complaints.push(String(error)));
   }
@@ -94,6 +94,16 @@ const orders = {
   follow: async (tab, { selector }) => {
     await Promise.all([tab.page.waitForEvent('load'), tab.page.click(selector)]);
     return tab.shown();
+  },
+  // The same, with a second click right behind the first.
+  'follow-twice': async (tab, { selector }) => {
+    await Promise.all([tab.page.waitForEvent('load'), tab.page.dblclick(selector)]);
+    return tab.shown();
+  },
+  back: async (tab) => { await tab.page.goBack(); return tab.shown(); },
+  look: async (tab, { viewport, colors }) => {
+    await tab.page.setViewportSize(VIEWPORTS[viewport]);
+    await tab.page.emulateMedia({ colorScheme: colors });
   },
   reload: async (tab) => { await tab.page.reload(); return tab.shown(); },
   fill: async (tab, { selector, value }) => tab.page.fill(selector, value),
