@@ -104,10 +104,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
-    (
-        "hmac",
-        &["src/hooks/webhook.rs", "src/store/", "src/cli/import/"],
-    ),
+    ("hmac", &["src/hooks/webhook.rs", "src/store/", "src/cli/import/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),
     ("tracing_subscriber", &["src/telemetry.rs"]),
