@@ -44,7 +44,10 @@ pub struct GrantLife {
 
 /// What `error` means, which ends a grant of this `life` at the moment `now`; `None` where its words are all that is known.
 pub fn of_token_error(error: &TokenError, life: GrantLife, now: Timestamp) -> Option<&'static Explanation> {
-    let mut numbers = classify::aadsts_numbers(&error.message);
+    // Of an owner who declines, Microsoft's number may be that of a refresh token which is not valid.
+    let is_declined = error.code == "access_denied";
+    let mut numbers =
+        classify::aadsts_numbers(&error.message).filter(|number| !is_declined || *number != TOKEN_INVALID);
     if let Some(known) = numbers.find_map(of_aadsts) {
         return Some(known);
     }
@@ -99,6 +102,9 @@ fn of_google_gone(life: GrantLife, now: Timestamp) -> &'static Explanation {
         Some(_) => &GOOGLE_TESTING,
     }
 }
+
+/// AADSTS70000: the refresh token, or what else was presented, is not valid.
+const TOKEN_INVALID: u64 = 70000;
 
 /// How long a grant lives that an app in Testing was given.
 const TESTING_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);

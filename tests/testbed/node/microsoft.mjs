@@ -13,6 +13,8 @@ const APP_LIFE_SECONDS = 3599;
 const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code';
 const CERTIFICATE_ASSERTION = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
 const TENANTLESS = ['common', 'organizations', 'consumers'];
+/** Whose Dovecot is told an application's own token is: see `oauth2-apps.conf.ext`. */
+const ANY_MAILBOX = 'any';
 const IDENTITY_SCOPES = ['openid', 'profile', 'email', 'offline_access'];
 
 export class Microsoft {
@@ -202,7 +204,7 @@ export class Microsoft {
   /** As long as a real one, which is why it does not fit into one line of SMTP. */
   #accessToken(user, life) {
     const token = `eyJ0${random(700)}.${random(600)}.${random(256)}`;
-    this.issued.accessTokens.set(token, { user: user ?? this.#app.client_id, exp: Math.floor(Date.now() / 1000) + life });
+    this.issued.accessTokens.set(token, { user: user ?? ANY_MAILBOX, exp: Math.floor(Date.now() / 1000) + life });
     return token;
   }
 
