@@ -29,10 +29,10 @@ fn event(time: u64) -> UsageEvent {
     UsageEvent {
         time: Timestamp::from_millis(time),
         kind: UsageKind::Login,
-        protocol: Protocol::Imap,
+        protocol: Some(Protocol::Imap),
         account: Some("user@example.com".to_owned()),
         token: Some(TokenId([7; 32])),
-        remote_address: [192, 0, 2, 1].into(),
+        remote_address: Some([192, 0, 2, 1].into()),
         client: Some("Thunderbird 140.0".to_owned()),
         reason: None,
         bytes_up: None,

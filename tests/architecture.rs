@@ -74,6 +74,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["src/net/dns.rs"]),
     ("roxmltree", &["src/recognize/autoconfig.rs"]),
     ("oauth2", &["src/oauth/request.rs"]),
+    ("jsonwebtoken", &["src/oauth/assertion/"]),
     (
         "axum",
         &[
@@ -103,10 +104,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
-    (
-        "hmac",
-        &["src/hooks/webhook.rs", "src/store/seal.rs", "src/authorize/link"],
-    ),
+    ("hmac", &["src/hooks/webhook.rs", "src/store/", "src/cli/import/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),
     ("tracing_subscriber", &["src/telemetry.rs"]),

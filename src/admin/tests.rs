@@ -668,7 +668,10 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
             "started": "2026-01-01T00:00:00.000Z", "uptimeSeconds": null,
             "listeners": [{"protocol": "imap", "address": "127.0.0.1:2993", "tls": "off"}],
             "providers": [
-                {"name": "example", "domains": ["example.com"], "oauth2": true, "grant": "code", "protocols": ["imap"]},
+                {
+                    "name": "example", "domains": ["example.com"], "oauth2": true, "grant": "code", "protocols": ["imap"],
+                    "clientId": "app", "tokenUrl": "https://id.example.com/token",
+                },
                 {
                     "name": "icloud", "domains": ["icloud.com", "me.com", "mac.com"], "oauth2": false,
                     "protocols": ["imap", "smtp"],

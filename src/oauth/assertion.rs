@@ -7,6 +7,8 @@
 mod key;
 mod service_account;
 #[cfg(test)]
+pub(super) mod test_support;
+#[cfg(test)]
 mod tests;
 
 use std::fs::File;

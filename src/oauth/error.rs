@@ -10,7 +10,8 @@ use super::classify;
 pub struct TokenError {
     /// What another attempt would need.
     pub kind: TokenErrorKind,
-    /// The provider's own code, or one of ours: `timeout`, `connect`, `network`, `bad_answer`, `http_503`, ….
+    /// The provider's own code, or one of ours: `timeout`, `connect`, `network`, `bad_answer`, `http_503`, `key_file`,
+    /// `token_command`, ….
     pub code: String,
     /// What it means, for an operator.
     pub message: String,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::answer::{Response, TOKEN_LIFE_MAX, TokenAnswer, bounded_life, is_token, unusable};
+use super::answer::{Response, TokenAnswer, bounded_life, is_token, unusable};
 use super::error::{TokenError, TokenErrorKind};
 use super::text::is_plain;
 use crate::clock::Timestamp;
@@ -24,7 +24,7 @@ pub(super) fn read(output: &[u8], now: Timestamp) -> Result<TokenAnswer, TokenEr
     let text = std::str::from_utf8(output).map_err(|_| not_understood("is not text"))?;
     let text = text.trim();
     if !text.starts_with('{') {
-        return match is_token(text, b'!') {
+        return match is_token(text, b'!') && is_bearer(text) {
             true => Ok(TokenAnswer::bearer(text.into(), OAUTH_TOKEN_LIFE_DEFAULT)),
             false if text.is_empty() => Err(not_understood("is empty")),
             false => Err(not_understood(
@@ -107,6 +107,12 @@ fn expires(members: &Map<String, Value>) -> Result<Option<Timestamp>, &'static s
     }
 }
 
+/// Whether a text by itself can be a token (RFC 6750 §2.1, `b64token`): a page or a complaint is none.
+fn is_bearer(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte))
+}
+
 fn is_user(user: &str) -> bool {
     !user.is_empty() && user.chars().count() <= CLAIM_CHARS_MAX && user.chars().all(is_plain)
 }
@@ -118,6 +124,7 @@ const SECONDS_MAX: Duration = Duration::from_secs(10_000_000_000);
 mod tests {
     use super::*;
     use crate::limits::CREDENTIAL_BYTES_MAX;
+    use crate::oauth::answer::TOKEN_LIFE_MAX;
     use crate::secret::ExposeSecret;
 
     const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000); // 2027-01-15T08:00:00Z

@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::support::dovecot::Dovecot;
 use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
+use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::provider::{Provider, ProviderOptions};
 use crate::support::shell::Shell;
@@ -21,12 +22,17 @@ const REDIRECT: &str = "http://localhost:4711/";
 /// A provider that tells who consented, its mailboxes, and a proxy with an account that nobody has authorized.
 struct Bed {
     portreeve: Portreeve,
-    dovecot: Dovecot,
+    _dovecot: Dovecot,
     provider: Provider,
 }
 
 impl Bed {
     async fn start() -> Bed {
+        Bed::start_at(None).await
+    }
+
+    /// The same with the mailboxes said to be at another port.
+    async fn start_at(port: Option<u16>) -> Bed {
         let provider = Provider::start(ProviderOptions::default()).await;
         let dovecot = Dovecot::start(&provider).await;
         let endpoints = provider.endpoints();
@@ -44,12 +50,12 @@ imap = {{ host = "localhost", port = {}, tls = "implicit" }}
             endpoints.client_id,
             endpoints.client_secret,
             dovecot.ca_file().display(),
-            dovecot.imaps().port(),
+            port.unwrap_or_else(|| dovecot.imaps().port()),
         );
         let portreeve = Setup::default().with(&toml).start().await;
         let bed = Bed {
             portreeve,
-            dovecot,
+            _dovecot: dovecot,
             provider,
         };
         let account = json!({ "account": ALICE, "email": ALICE, "provider": PROVIDER });
@@ -216,30 +222,20 @@ async fn a_failed_consent_leaves_a_grant_that_works_as_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mailbox_that_cannot_be_reached_is_no_success_and_the_grant_is_kept() {
-    let bed = Bed::start().await;
-    let Bed {
-        portreeve,
-        dovecot,
-        provider,
-    } = bed;
-    drop(dovecot);
-    let path = format!("/v1/account/{ALICE}/authorize");
-    let body = json!({ "flow": "code", "redirectUri": REDIRECT });
-    let begun = portreeve.post(&path, &body).await;
-    let back = consent(begun["url"].as_str().expect("a URL"), ALICE, &ALL_SCOPES).await;
-    let body = json!({ "url": back.as_str() });
-    let (status, refusal) = portreeve.ask(Method::POST, "/v1/authorize", Some(&body)).await;
+    let bed = Bed::start_at(Some(free_port())).await;
+    let back = consent(&bed.begin().await, ALICE, &ALL_SCOPES).await;
+    let (status, refusal) = bed.complete(&back).await;
     assert_eq!(
         (status, refusal["code"].as_str()),
         (503, Some("login_unavailable")),
         "{refusal}"
     );
-    assert!(
-        refusal["message"].as_str().expect("text").contains("it is kept"),
-        "{refusal}"
-    );
-    assert_ne!(portreeve.account_state(ALICE).await, "active");
-    assert_eq!(provider.revocations().await.len(), 0);
+    let message = refusal["message"].as_str().expect("text");
+    assert!(message.contains("it is kept"), "{message}");
+    assert_eq!(bed.portreeve.account_state(ALICE).await, "new");
+    let account = bed.portreeve.read(&format!("/v1/account/{ALICE}")).await;
+    assert!(account["expires"].is_string(), "the grant is not there: {account}");
+    assert_eq!(bed.provider.revocations().await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

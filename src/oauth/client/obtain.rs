@@ -131,3 +131,6 @@ fn without_refresh_token(answer: TokenAnswer) -> TokenAnswer {
         ..answer
     }
 }
+
+#[cfg(test)]
+mod tests;

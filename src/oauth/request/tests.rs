@@ -1,5 +1,7 @@
 //! Requests as text.
 
+mod presets;
+
 use super::*;
 use crate::config::test_support;
 

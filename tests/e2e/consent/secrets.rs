@@ -124,7 +124,6 @@ async fn no_code_state_link_cookie_or_token_is_told_or_kept_in_the_clear() {
         "code",
         "code_verifier",
         "device_code",
-        "token",
         "state",
         "the cookie",
         "the link",

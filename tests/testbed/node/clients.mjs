@@ -12,7 +12,8 @@ export const BEARER = 'bearer-of-an-assertion';
 const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code';
 const AUTH_METHODS = { post: 'client_secret_post', basic: 'client_secret_basic', none: 'none', private_key_jwt: 'private_key_jwt' };
 const LOOPBACK_HOSTS = ['127.0.0.1', 'localhost', '[::1]'];
-const LOOPBACK_PATHS = ['/', '/callback', '/oauth/callback'];
+/** The first stands for none: the provider compares text, and portreeve leaves a lone slash out, as Microsoft wants it. */
+const LOOPBACK_PATHS = ['', '/', '/callback', '/oauth/callback'];
 
 /**
  * The proxy as a native application that acts for users (PROXY), the same as a service that acts for itself (APP),
