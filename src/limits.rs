@@ -113,9 +113,9 @@ pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
 // Consents.
 
-/// How long an owner may take from the beginning of a consent to its end: people are asked for passwords, second factors and
-/// read what they agree to. Authorization servers keep their own pages about as long.
-pub const CODE_FLOW_LIFE: Duration = Duration::from_secs(600);
+/// How long an owner may take from the beginning of a consent to its end: people are asked for passwords and second factors,
+/// read what they agree to, and are called away. As long as the browser of a hosted link keeps its side.
+pub const CODE_FLOW_LIFE: Duration = Duration::from_secs(3600);
 
 /// Code flows in progress, each in about 2 KiB.
 pub const CODE_FLOWS_MAX: usize = 1024;

@@ -60,12 +60,12 @@ impl News {
     /// A change of state in a few words, for a log: the new state, and the code of the error that it is for.
     pub fn reason(&self) -> Option<String> {
         match self {
-            Self::State { to, error, .. } => {
+            Self::State { to, error, .. } if *to == AccountState::NeedsAuthorization => {
                 let state = state_label(*to);
                 let code = error.as_ref().map(|error| error.code.as_str());
                 Some(code.map_or(state.to_owned(), |code| format!("{state}: {code}")))
             }
-            Self::GrantEnding { .. } => None,
+            Self::State { .. } | Self::GrantEnding { .. } => None,
         }
     }
 }

@@ -195,6 +195,7 @@ impl Authorizer {
         Ok(Consent {
             account: record.account.clone(),
             provider: askable(record, config)?,
+            created: link.is_none().then_some(record.created),
             link,
             number: self.next_number(),
         })

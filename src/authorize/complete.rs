@@ -39,6 +39,16 @@ struct Subject {
     is_known: bool,
     /// Whether it has a refresh token that another consent gave.
     has_grant: bool,
+    /// Whether it has a password.
+    has_password: bool,
+}
+
+impl Subject {
+    /// Whether what is stored may still open the mailbox.
+    fn may_open(&self) -> bool {
+        let is_lost = self.record.state == AccountState::NeedsAuthorization;
+        (self.has_grant || self.has_password) && !is_lost
+    }
 }
 
 impl Authorizer {
@@ -145,9 +155,9 @@ impl Authorizer {
                 Err(error)
             }
             Trial::Unavailable(said) => {
-                // A grant that may be somebody else's does not take the place of one that works.
-                let is_kept =
-                    owner == Owner::Confirmed || !(subject.has_grant && subject.record.state == AccountState::Active);
+                // What nobody has seen work does not take the place of what works, nor somebody else's that of what may.
+                let is_confirmed = owner == Owner::Confirmed && subject.record.state != AccountState::Active;
+                let is_kept = is_confirmed || !subject.may_open();
                 if is_kept {
                     self.keep_untried(subject, grant, now).await?;
                 }
@@ -172,16 +182,18 @@ impl Authorizer {
             (None, Some(link)) => new_record(&link.payload, now),
             (None, None) => return Err(AuthorizeError::AccountGone),
         };
-        if record.provider != consent.provider.name || record.shares_grant_of.is_some() {
+        // Of the same id, but another: its owner consented to something else.
+        let is_another = consent.created.is_some_and(|created| created != record.created);
+        if is_another || record.provider != consent.provider.name || record.shares_grant_of.is_some() {
             let text = "the account was changed while its owner was asked; begin again";
             return Err(AuthorizeError::Conflict(text.to_owned()));
         }
-        let secrets = store.account_secrets(&consent.account).await?;
-        let grant = secrets.and_then(|secrets| secrets.grant);
+        let secrets = store.account_secrets(&consent.account).await?.unwrap_or_default();
         Ok(Subject {
             record,
             is_known,
-            has_grant: grant.is_some_and(|grant| grant.refresh_token.is_some()),
+            has_grant: secrets.grant.is_some_and(|grant| grant.refresh_token.is_some()),
+            has_password: secrets.password.is_some(),
         })
     }
 

@@ -79,6 +79,8 @@ struct Consent {
     account: String,
     /// The provider as it was when the flow began: a code belongs to the app that asked for it.
     provider: Arc<Provider>,
+    /// When the account was added, where that counts: a link knows by itself what it was made for.
+    created: Option<Timestamp>,
     /// The hosted link that it came by.
     link: Option<Link>,
     /// Which flow it is; later ones have higher numbers.
@@ -173,10 +175,15 @@ impl Authorizer {
         work: impl Future<Output = Result<T, AuthorizeError>> + Send + 'static,
     ) -> Result<T, AuthorizeError> {
         let (tell, told) = oneshot::channel();
-        self.spawn(async move {
-            // Whoever waited may have gone.
-            let _ = tell.send(work.await);
-        });
+        {
+            let mut tasks = lock(&self.shared.tasks);
+            // IMPORTANT: under the lock by which a stop takes the tasks. What begins here is waited for, or does not begin.
+            self.refuse_if_stopping()?;
+            tasks.spawn(async move {
+                // Whoever waited may have gone.
+                let _ = tell.send(work.await);
+            });
+        }
         told.await.unwrap_or(Err(AuthorizeError::Defect))
     }
 }

@@ -11,6 +11,7 @@ pub(super) fn consent(account: &str, number: u64) -> Consent {
     Consent {
         account: account.to_owned(),
         provider: Arc::new(test_support::provider("example", Some(app))),
+        created: None,
         link: None,
         number,
     }

@@ -26,7 +26,7 @@ use self::listener::{Listener, Words};
 use self::report::{Event, Report};
 use super::daemon::answer;
 use super::output::wait;
-use super::{Failure, Globals};
+use super::{Exit, Failure, Globals};
 use crate::admin::client::{Client, ClientError, segment};
 use crate::admin::types::{AccountView, AuthorizationOutcome, CodeFlowView, StatusView};
 
@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long)]
     pub no_browser: bool,
     /// Read the address that the browser was sent back to from standard input, where it runs on another machine
-    #[arg(long, conflicts_with_all = ["device", "no_browser"])]
+    #[arg(long, conflicts_with = "device")]
     pub paste: bool,
     /// Print a code to be typed on another device
     #[arg(long)]
@@ -92,6 +92,9 @@ pub(super) async fn run(client: &Client, arguments: Args, globals: &Globals) -> 
             state: done.state,
         }),
         Err(Refusal::Told { code, message }) => report.fail(&code, &message),
+        Err(Refusal::Failure(failure)) if globals.json && failure.exit == Exit::Failed => {
+            report.fail("failed", &failure.message)
+        }
         Err(Refusal::Failure(failure)) => Err(failure),
     }
 }

@@ -303,6 +303,8 @@ pub struct OAuthApp {
     pub token_url: Option<Url>,
     /// The issuer whose discovery document tells the endpoints (OpenID Connect Discovery 1.0 §4).
     pub issuer: Option<Url>,
+    /// What a preset's issuer calls itself, which is compared without asking it (RFC 9207 §2.4).
+    pub known_issuer: Option<&'static str>,
     /// Where a mailbox's owner consents (RFC 6749 §3.1).
     pub authorize_url: Option<Url>,
     /// Where a device code is asked for (RFC 8628 §3.1).

@@ -16,6 +16,7 @@ use super::report::{Place, place, quoted, text};
 use super::secret::{self, Forms};
 use super::sections::SESSIONS;
 use super::{ClientAuth, ClientKey, External, GrantType, OAuthApp, Origin, Provider, UserRule};
+use crate::limits::SECRET_FILE_BYTES_MAX;
 use crate::proto::{Mechanism, Protocol};
 
 /// All providers: those of the file, and the presets that take passwords. `served` is what listeners
@@ -276,9 +277,14 @@ impl Reader<'_, '_, '_> {
             Some(preset) if scopes == preset.scopes(self.served) => preset.refresh_scopes(self.served),
             _ => scopes.clone(),
         };
+        // Somebody else's pages may be somebody else's issuer.
+        let known_issuer = preset
+            .filter(|preset| authorize_url == preset.authorize_url(&tenant))
+            .and_then(PresetOAuth::issuer);
         let app = OAuthApp {
             grant,
             issuer,
+            known_issuer,
             authorize_url,
             token_url,
             device_url,
@@ -374,7 +380,7 @@ impl Reader<'_, '_, '_> {
             "device" => GrantType::Device,
             "client_credentials" => GrantType::ClientCredentials,
             "service_account" => {
-                let key_file = self.path("service_account_file", &raw.service_account_file);
+                let key_file = self.key_path("service_account_file", &raw.service_account_file);
                 if key_file.is_none() {
                     let message = "is missing; give the JSON key of the service account";
                     self.refuse(place(&raw.grant), "service_account_file", message);
@@ -418,7 +424,7 @@ impl Reader<'_, '_, '_> {
     fn client_key(&mut self) -> Option<ClientKey> {
         let raw = self.raw;
         let certificate_file = self.path("client_certificate_file", &raw.client_certificate_file);
-        match self.path("client_key_file", &raw.client_key_file) {
+        match self.key_path("client_key_file", &raw.client_key_file) {
             Some(key_file) => Some(ClientKey {
                 key_file,
                 certificate_file,
@@ -433,7 +439,17 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    /// A file that holds or may hold a secret.
+    /// A file that holds a key, which nobody else should be able to read.
+    fn key_path(&mut self, name: &str, key: &Key<String>) -> Option<PathBuf> {
+        let path = self.path(name, key)?;
+        // It is read when it is used; one that is not there yet is told of then.
+        if let Ok(content) = self.check.environment.read(&path, SECRET_FILE_BYTES_MAX) {
+            secret::warn_if_public(self.check, &path, content.mode);
+        }
+        Some(path)
+    }
+
+    /// A file that is read when it is used.
     fn path(&mut self, name: &str, key: &Key<String>) -> Option<PathBuf> {
         let given = text(key)?;
         let full = format!("{}.{name}", self.section);

@@ -10,6 +10,7 @@ pub(crate) fn app() -> OAuthApp {
         grant: GrantType::Code,
         token_url: None,
         issuer: None,
+        known_issuer: None,
         authorize_url: None,
         device_url: None,
         revocation_url: None,

@@ -78,9 +78,12 @@ pub fn read(id_token: &SecretString, expected: &Expected<'_>, now: Timestamp) ->
         return Ok(None);
     }
     let claim = |name| claims.get(name).and_then(Value::as_str).and_then(fit);
+    // OpenID Connect Core §5.1. Some write it as a string; who says nothing vouches for the address.
+    let is_unverified = matches!(claims.get("email_verified"), Some(Value::Bool(false)))
+        || claims.get("email_verified").and_then(Value::as_str) == Some("false");
     Ok(claim("sub").map(|subject| Identity {
         subject,
-        email: claim("email"),
+        email: claim("email").filter(|_| !is_unverified),
         preferred_username: claim("preferred_username"),
         upn: claim("upn"),
     }))

@@ -4,7 +4,7 @@
 //! handshake, the header, the body, the request, and the whole. Connections are counted in all and, where the client is not
 //! a trusted proxy, for each address.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::{Extension, Router};
@@ -154,7 +154,9 @@ impl Door {
                     Ok(stream) => stream,
                     Err(error) => return tracing::debug!(%peer, %error, "a browser failed the TLS handshake"),
                 },
-                None => tcp.into(),
+                None if self.shares.is_near(peer) => tcp.into(),
+                // Links and codes would go in clear past the proxy that is there for TLS.
+                None => return tracing::debug!(%peer, "a browser came in clear, and not by a trusted proxy"),
             };
             let router = self.router.layer(Extension(Peer(peer)));
             serve_connection(stream, router, BOUNDS, self.stop).await;
@@ -183,9 +185,18 @@ impl Shares {
         }
     }
 
+    /// Whether `peer` may speak in clear: on this machine, or as a trusted proxy.
+    fn is_near(&self, peer: IpAddr) -> bool {
+        peer.is_loopback() || self.is_trusted(peer)
+    }
+
+    fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|range| range.contains(&peer))
+    }
+
     fn take(&self, admitted: &Admitted) -> Result<Option<Permit>, Refusal> {
         let peer = admitted.remote.ip();
-        if self.trusted_proxies.iter().any(|range| range.contains(&peer)) {
+        if self.is_trusted(peer) {
             return Ok(None);
         }
         self.counted.reserve()?.admit(peer).map(Some)

@@ -95,7 +95,10 @@ pub(super) async fn remove(
     PathId(account): PathId,
 ) -> Result<Json<Deleted>, ApiError> {
     caller.require_root()?;
-    let record = find(&state, &caller, &account).await?;
+    let named = find(&state, &caller, &account).await?;
+    // A consent that is being completed for it ends first, so that its grant is given back with the account's.
+    let _turn = state.changes.begin(&named.account).await;
+    let record = find(&state, &caller, &named.account).await?;
     state.accounts.remove(&record.account).await?;
     Ok(Json(Deleted { deleted: true }))
 }

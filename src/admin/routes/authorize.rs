@@ -13,6 +13,7 @@ use crate::admin::types::{
 };
 use crate::admin::validate;
 use crate::authorize::{AuthorizeError, Blame, LinkOrder};
+use crate::oauth::is_loopback;
 
 pub(super) async fn begin(
     State(state): Shared,
@@ -23,6 +24,10 @@ pub(super) async fn begin(
     let record = accounts::find(&state, &caller, &account).await?;
     let begun = match (new.flow, new.redirect_uri) {
         (FlowName::Code, Some(redirect_uri)) => {
+            // Who comes back to the public side is bound to no browser of the caller's, and may be anybody.
+            if !is_loopback(&redirect_uri) {
+                caller.require_root()?;
+            }
             let begun = state.consent.begin_code(&record, &redirect_uri).await?;
             FlowBegun::Code(CodeFlowView::from(begun))
         }

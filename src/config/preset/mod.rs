@@ -54,6 +54,8 @@ pub(super) struct Preset {
 pub(super) struct PresetOAuth {
     authorize_url: &'static str,
     token_url: &'static str,
+    /// What its issuer calls itself in answers; `None` where that differs from tenant to tenant, or is not known.
+    issuer: Option<&'static str>,
     /// `None` where the device flow (RFC 8628) is closed to mail.
     device_url: Option<&'static str>,
     /// Where a token is given back (RFC 7009); `None` where there is no such thing.
@@ -212,6 +214,11 @@ impl PresetOAuth {
     /// Where a device code is asked for (RFC 8628).
     pub(super) fn device_url(&self, tenant: &str) -> Option<Url> {
         with_tenant(self.device_url?, tenant)
+    }
+
+    /// What its issuer calls itself.
+    pub(super) fn issuer(&self) -> Option<&'static str> {
+        self.issuer
     }
 
     /// Where a token is given back.

@@ -46,6 +46,7 @@ const GOOGLE: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://accounts.google.com/o/oauth2/v2/auth",
         token_url: "https://oauth2.googleapis.com/token",
+        issuer: Some("https://accounts.google.com"),
         device_url: None,
         scopes: PresetScopes {
             imap: Some("https://mail.google.com/"),

@@ -109,7 +109,10 @@ impl Exchange<'_> {
             verifier,
             nonce,
             redirect_uri: redirect_uri.clone(),
-            issuer: metadata.map(|metadata| metadata.issuer.clone()),
+            issuer: metadata.map_or_else(
+                || self.app.known_issuer.map(str::to_owned),
+                |metadata| Some(metadata.issuer.clone()),
+            ),
             scopes: self.app.scopes.clone(),
         };
         Ok(CodeRequest { url, pending })

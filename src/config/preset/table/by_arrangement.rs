@@ -13,6 +13,7 @@ pub(super) const FASTMAIL: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://api.fastmail.com/oauth/authorize",
         token_url: "https://api.fastmail.com/oauth/refresh",
+        issuer: None,
         device_url: None,
         revocation_url: Some("https://api.fastmail.com/oauth/revoke"),
         scopes: PresetScopes {
@@ -48,6 +49,7 @@ pub(super) const COMCAST: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://oauth.xfinity.com/oauth/authorize",
         token_url: "https://oauth.xfinity.com/oauth/token",
+        issuer: None,
         revocation_url: None,
         scopes: PresetScopes {
             imap: Some("https://email.comcast.net/"),
@@ -76,6 +78,7 @@ pub(super) const YANDEX: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://oauth.yandex.com/authorize",
         token_url: "https://oauth.yandex.com/token",
+        issuer: None,
         device_url: Some("https://oauth.yandex.com/device/code"),
         revocation_url: None,
         scopes: PresetScopes {
@@ -113,6 +116,7 @@ pub(super) const MAILRU: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://o2.mail.ru/login",
         token_url: "https://o2.mail.ru/token",
+        issuer: None,
         revocation_url: None,
         scopes: PresetScopes {
             imap: Some("mail.imap"),
@@ -141,6 +145,7 @@ pub(super) const SEZNAM: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://login.seznam.cz/api/v1/oauth/auth",
         token_url: "https://login.seznam.cz/api/v1/oauth/token",
+        issuer: None,
         revocation_url: None,
         scopes: PresetScopes {
             imap: Some("email"),
@@ -166,6 +171,7 @@ pub(super) const SEZNAM: Preset = Preset {
 const NOTHING_BUT_MAIL: PresetOAuth = PresetOAuth {
     authorize_url: "",
     token_url: "",
+    issuer: None,
     device_url: None,
     revocation_url: None,
     scopes: PresetScopes {

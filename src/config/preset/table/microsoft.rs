@@ -15,6 +15,7 @@ pub(super) const MICROSOFT: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
         token_url: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+        issuer: None,
         device_url: Some("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/devicecode"),
         scopes: PresetScopes {
             imap: Some("https://outlook.office.com/IMAP.AccessAsUser.All"),
@@ -75,6 +76,7 @@ pub(super) const MICROSOFT_CHINA: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/authorize",
         token_url: "https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/token",
+        issuer: None,
         device_url: Some("https://login.partner.microsoftonline.cn/{tenant}/oauth2/v2.0/devicecode"),
         scopes: PresetScopes {
             imap: Some("https://partner.outlook.cn/IMAP.AccessAsUser.All"),
@@ -102,6 +104,7 @@ const MICROSOFT_IDENTITY: &[&str] = &["openid", "email", "profile"];
 const US_GOVERNMENT: PresetOAuth = PresetOAuth {
     authorize_url: "https://login.microsoftonline.us/{tenant}/oauth2/v2.0/authorize",
     token_url: "https://login.microsoftonline.us/{tenant}/oauth2/v2.0/token",
+    issuer: None,
     device_url: Some("https://login.microsoftonline.us/{tenant}/oauth2/v2.0/devicecode"),
     scopes: PresetScopes {
         imap: Some("https://outlook.office365.us/IMAP.AccessAsUser.All"),

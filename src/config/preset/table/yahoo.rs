@@ -14,6 +14,7 @@ pub(super) const YAHOO: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://api.login.yahoo.com/oauth2/request_auth",
         token_url: "https://api.login.yahoo.com/oauth2/get_token",
+        issuer: None,
         device_url: None,
         revocation_url: Some("https://api.login.yahoo.com/oauth2/revoke"),
         scopes: MAIL,
@@ -61,6 +62,7 @@ pub(super) const AOL: Preset = Preset {
     oauth: Some(PresetOAuth {
         authorize_url: "https://api.login.aol.com/oauth2/request_auth",
         token_url: "https://api.login.aol.com/oauth2/get_token",
+        issuer: None,
         device_url: None,
         revocation_url: None,
         scopes: MAIL,
