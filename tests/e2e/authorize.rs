@@ -98,7 +98,8 @@ imap = {{ host = "localhost", port = {}, tls = "implicit" }}
     }
 }
 
-async fn url_of(process: &Process) -> String {
+/// Where the command wants a browser to go.
+pub async fn url_of(process: &Process) -> String {
     let line = process.stdout_line(|line| line.starts_with("Open this URL: ")).await;
     line.trim_start_matches("Open this URL: ").to_owned()
 }
