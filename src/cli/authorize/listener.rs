@@ -159,7 +159,7 @@ impl Words {
         Self {
             status: StatusCode::BAD_GATEWAY,
             title: "The mailbox is not open",
-            text: format!("It did not work: {message}"),
+            text: format!("It did not work: {}.", message.trim_end_matches('.')),
         }
     }
 }
