@@ -96,7 +96,7 @@ fn problem(error: AuthorizeError) -> Problem {
         | AuthorizeError::WrongRedirect(_)
         | AuthorizeError::IssuerMismatch
         | AuthorizeError::Stopping => Problem::UnknownFlow,
-        AuthorizeError::Denied(_) => Problem::Denied,
+        AuthorizeError::Denied { .. } => Problem::Denied,
         AuthorizeError::PartialConsent(scopes) => Problem::MissingScopes(scopes),
         AuthorizeError::WrongMailbox { asked, given } => Problem::WrongMailbox { asked, given },
         AuthorizeError::LoginRefused { said, meaning } => Problem::LoginRefused {

@@ -24,8 +24,13 @@ pub enum AuthorizeError {
     #[error("this address is not where the browser was to come back to, which is {0}")]
     WrongRedirect(String),
     /// The owner, or the provider in their place, said no.
-    #[error("the permission was not given{}; to allow it, begin again and agree to all that is asked", said(.0))]
-    Denied(String),
+    #[error("the permission was not given{}", denied(.said, .meaning))]
+    Denied {
+        /// What the provider said, which may be nothing.
+        said: String,
+        /// What that means and what to do, where it is known.
+        meaning: Option<&'static Explanation>,
+    },
     /// Not everything that is needed was granted.
     #[error(
         "the permission is incomplete, for these were not granted: {}; begin again and leave every box ticked",
@@ -134,7 +139,7 @@ impl AuthorizeError {
             Self::Expired => "expired",
             Self::Replaced => "replaced",
             Self::BadRedirect(_) | Self::WrongRedirect(_) => "bad_redirect",
-            Self::Denied(_) => "denied",
+            Self::Denied { .. } => "denied",
             Self::PartialConsent(_) => "partial_consent",
             Self::WrongMailbox { .. } => "wrong_mailbox",
             Self::NoRefreshToken => "no_refresh_token",
@@ -160,7 +165,10 @@ impl AuthorizeError {
     pub(super) fn of_exchange(error: TokenError, meaning: Option<&'static Explanation>) -> Self {
         match error.code.as_str() {
             // RFC 6749 §4.1.2.1, RFC 8628 §3.5: the owner or the authorization server denied the request.
-            "access_denied" => Self::Denied(meaning.map_or(error.message, Explanation::to_string)),
+            "access_denied" => Self::Denied {
+                said: error.message,
+                meaning,
+            },
             "expired_token" => Self::Expired,
             "wrong_state" => Self::UnknownState,
             "wrong_issuer" => Self::IssuerMismatch,
@@ -177,7 +185,7 @@ impl AuthorizeError {
             Self::UnknownState | Self::AccountGone | Self::Link(_) => Blame::Absence,
             Self::Expired => Blame::Time,
             Self::Replaced | Self::Conflict(_) | Self::Store(StoreError::Conflict(_)) => Blame::Conflict,
-            Self::Denied(_) | Self::PartialConsent(_) | Self::WrongMailbox { .. } | Self::IssuerMismatch => {
+            Self::Denied { .. } | Self::PartialConsent(_) | Self::WrongMailbox { .. } | Self::IssuerMismatch => {
                 Blame::Owner
             }
             Self::ExchangeFailed { error, .. } if matches!(error.kind, TokenErrorKind::Temporary { .. }) => {
@@ -211,12 +219,13 @@ pub enum Blame {
     Proxy,
 }
 
-/// What the provider said of a denial, if it said anything.
-fn said(text: &str) -> String {
-    if text.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", text.trim_end_matches('.'))
+/// Why it was denied, as far as that is known, and what to do: what the meaning says of both goes before our own words.
+fn denied(said: &str, meaning: &Option<&'static Explanation>) -> String {
+    let remedy = "to allow it, begin again and agree to all that is asked";
+    match meaning {
+        Some(meaning) => format!(": {meaning}"),
+        None if said.is_empty() => format!("; {remedy}"),
+        None => format!(" ({}); {remedy}", said.trim_end_matches('.')),
     }
 }
 
@@ -260,8 +269,22 @@ mod tests {
         );
         let partial = AuthorizeError::PartialConsent(vec!["imap".to_owned(), "smtp".to_owned()]);
         assert!(partial.to_string().contains("imap, smtp"), "{partial}");
-        let quiet = AuthorizeError::Denied(String::new()).to_string();
-        assert!(quiet.starts_with("the permission was not given; "), "{quiet}");
+        let explained = Some(&Explanation {
+            cause: "it was declined",
+            remedy: "Accept it",
+        });
+        for (said, meaning, starts) in [
+            ("", None, "; to allow it, "),
+            ("No.", None, " (No); to allow it, "),
+            ("No.", explained, ": it was declined. Accept it"),
+        ] {
+            let said = said.to_owned();
+            let text = AuthorizeError::Denied { said, meaning }.to_string();
+            assert!(
+                text.starts_with(&format!("the permission was not given{starts}")),
+                "{text}"
+            );
+        }
         let refused = AuthorizeError::LoginRefused {
             said: "535 5.7.139".to_owned(),
             meaning: Some(&Explanation {

@@ -21,5 +21,6 @@ mod site;
 mod tests;
 mod throttle;
 
+pub(crate) use pages::{STYLE, content_security_policy};
 pub use port::{BROWSER_BYTES, ConsentPort, Granted, Invitation, LinkProblem, Problem};
 pub use serve::{BindError, Bound, serve};

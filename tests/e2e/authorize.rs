@@ -98,7 +98,8 @@ imap = {{ host = "localhost", port = {}, tls = "implicit" }}
     }
 }
 
-async fn url_of(process: &Process) -> String {
+/// Where the command wants a browser to go.
+pub async fn url_of(process: &Process) -> String {
     let line = process.stdout_line(|line| line.starts_with("Open this URL: ")).await;
     line.trim_start_matches("Open this URL: ").to_owned()
 }
@@ -177,7 +178,7 @@ async fn a_code_that_is_typed_on_another_device_does_the_same() {
 async fn what_is_less_than_was_asked_for_is_refused_and_nothing_is_stored() {
     let bed = Bed::start().await;
     for (user, scopes, status, code, says) in [
-        (ALICE, &[][..], 403, "denied", "begin again"),
+        (ALICE, &[][..], 403, "denied", "Authorize the account again"),
         (
             ALICE,
             &["openid", "email", "offline_access"],

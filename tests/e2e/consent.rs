@@ -6,4 +6,5 @@ mod code;
 mod device;
 mod link;
 mod looks;
+mod loopback;
 mod secrets;

@@ -30,6 +30,7 @@ use crate::admin::types::AuthorizationOutcome;
 use crate::cli::Failure;
 use crate::limits::{LOOPBACK_CONNECTIONS_MAX, LOOPBACK_INPUT_TIMEOUT, LOOPBACK_LAST_WORDS, REDIRECT_BYTES_MAX};
 use crate::net::http_server::{Bounds, Reuse, serve_connection, stopped};
+use crate::web::content_security_policy;
 
 /// A listener on this machine, of one flow.
 pub(super) struct Listener {
@@ -158,7 +159,7 @@ impl Words {
         Self {
             status: StatusCode::BAD_GATEWAY,
             title: "The mailbox is not open",
-            text: format!("It did not work: {message}"),
+            text: format!("It did not work: {}.", message.trim_end_matches('.')),
         }
     }
 }
@@ -226,18 +227,16 @@ impl Door {
 }
 
 fn shown(status: StatusCode, title: &str, text: &str) -> Response {
-    (status, PROTECTION, Html(page(title, text))).into_response()
+    let policy = [(header::CONTENT_SECURITY_POLICY, content_security_policy(None))];
+    let html = Html(page(status.is_success(), title, text));
+    (status, PROTECTION, policy, html).into_response()
 }
 
 /// The address holds a code that is used up; nobody else need hear of it all the same.
-const PROTECTION: [(HeaderName, HeaderValue); 4] = [
+const PROTECTION: [(HeaderName, HeaderValue); 3] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
-    ),
 ];
 
 /// How often a port is looked for that is free on both addresses.

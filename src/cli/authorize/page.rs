@@ -1,13 +1,19 @@
 //! The page that a browser is shown which came back to the command's own listener. Pure.
+//!
+//! It looks as the pages of the public side do: to the mailbox's owner both are the same service.
 
-/// The page: `title`, and what is to be said below it, which may come from outside.
-pub(super) fn page(title: &str, text: &str) -> String {
+use crate::web::STYLE;
+
+/// The page: whether it is good news, `title`, and what is to be said below it, which may come from outside.
+pub(super) fn page(is_good: bool, title: &str, text: &str) -> String {
     let (title, text) = (escape(title), escape(text));
+    let class = if is_good { "good" } else { "bad" };
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n</head>\n\
-         <body>\n<main>\n<h1>{title}</h1>\n<p>{text}</p>\n</main>\n</body>\n</html>\n"
+         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n\
+         <body>\n<main class=\"{class}\">\n<h1>{title}</h1>\n<p>{text}</p>\n</main>\n\
+         <footer>Portreeve on this machine</footer>\n</body>\n</html>\n"
     )
 }
 
@@ -33,7 +39,7 @@ mod tests {
 
     #[test]
     fn what_a_provider_said_is_text_and_never_markup() {
-        let html = page("Not authorized", "<script>alert('x')</script> & \"more\"\r\n");
+        let html = page(false, "Not authorized", "<script>alert('x')</script> & \"more\"\r\n");
         assert!(
             html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;more&quot;  </p>"),
             "{html}"

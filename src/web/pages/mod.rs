@@ -149,7 +149,7 @@ fn shown(value: &str) -> Markup {
 }
 
 /// Nothing may be loaded but our one style, nobody may frame the page, and its form leads to `form_targets` only.
-pub(super) fn content_security_policy(form_targets: Option<&str>) -> String {
+pub(crate) fn content_security_policy(form_targets: Option<&str>) -> String {
     static STYLE_HASH: LazyLock<String> = LazyLock::new(|| STANDARD.encode(Sha256::digest(STYLE)));
     format!(
         "default-src 'none'; style-src 'sha256-{}'; form-action {}; frame-ancestors 'none'; base-uri 'none'",
@@ -158,4 +158,5 @@ pub(super) fn content_security_policy(form_targets: Option<&str>) -> String {
     )
 }
 
-const STYLE: &str = include_str!("style.css");
+/// The one style, for light and dark, that every page for an owner has.
+pub(crate) const STYLE: &str = include_str!("style.css");

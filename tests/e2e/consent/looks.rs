@@ -14,7 +14,7 @@ use crate::support::project_file;
 use crate::support::provider::Fault;
 
 /// Looks at the page in view on every screen and in all colours.
-async fn look(reader: &Tab<'_>, shown: &Shown, status: u16, name: &str, words: &[&str]) {
+pub async fn look(reader: &Tab<'_>, shown: &Shown, status: u16, name: &str, words: &[&str]) {
     assert_eq!(shown.status, status, "{name}: {shown:?}");
     let text = reader.text("main").await;
     for words in words {
@@ -32,7 +32,9 @@ async fn look(reader: &Tab<'_>, shown: &Shown, status: u16, name: &str, words: &
 }
 
 fn pictures() -> PathBuf {
-    project_file("target/consent-pages")
+    let directory = project_file("target/consent-pages");
+    std::fs::create_dir_all(&directory).expect("the directory can be made");
+    directory
 }
 
 /// Somebody new opens a link and presses its button.
@@ -45,7 +47,6 @@ async fn begin<'a>(browser: &'a Browser, link: &str) -> Tab<'a> {
 
 #[tokio::test]
 async fn every_page_says_what_is_true_and_can_be_read_by_everybody() {
-    std::fs::create_dir_all(pictures()).expect("the directory can be made");
     let mut consent = Plan::default().start().await;
     let browser = Browser::start(&[&consent.authority().await]).await;
     // It holds a grant that none of what follows may touch.
