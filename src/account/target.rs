@@ -21,7 +21,7 @@ pub struct UpstreamTarget {
 }
 
 /// An [`UpstreamTarget`] without its secret.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Place {
     /// The login name at the upstream.
     pub user: String,

@@ -14,8 +14,10 @@ use super::open::{self, Leg};
 use crate::account::{Place, UpstreamTarget};
 use crate::fault::Fault;
 use crate::limits::CLOSE_DRAIN;
-use crate::proto::dialogue::UpstreamStep;
+use crate::proto::dialogue::{UpstreamDialogue, UpstreamStep};
+use crate::proto::session::UpstreamSecurity;
 use crate::proto::{self, CredentialSecret, Protocol};
+use crate::secret::SecretString;
 use crate::store::AccountRecord;
 
 /// A leg on which a login succeeded.
@@ -49,7 +51,23 @@ pub async fn try_login(
     Ok(())
 }
 
-/// Logs in on an open leg, with STARTTLS where the endpoint wants it.
+/// Does the STARTTLS of `place` on an open leg, and stops there: nothing is needed to log in with, and nothing is told of it.
+///
+/// # Errors
+/// Temporary trouble, which is what a STARTTLS that is refused and no answer after `within` are too.
+pub(super) async fn upgrade(
+    services: &Services,
+    protocol: Protocol,
+    leg: Leg,
+    place: &Place,
+    within: Duration,
+) -> Result<Leg, Fault> {
+    let conversation = Box::pin(secure_by_starttls(services, protocol, leg, place));
+    let answered = timeout(within, conversation).await;
+    answered.unwrap_or_else(|_| Err(Fault::unavailable("the upstream did not answer in time")))
+}
+
+/// Logs in on an open leg, with STARTTLS where the endpoint wants it and [`upgrade`] has not done it.
 ///
 /// # Errors
 /// [`FaultKind::UpstreamRefused`](crate::fault::FaultKind::UpstreamRefused), and temporary trouble, which is what no answer
@@ -76,6 +94,36 @@ pub(super) async fn leave(leg: Leg, protocol: Protocol) {
     leg.stream.part(words, CLOSE_DRAIN).await;
 }
 
+async fn secure_by_starttls(
+    services: &Services,
+    protocol: Protocol,
+    mut leg: Leg,
+    place: &Place,
+) -> Result<Leg, Fault> {
+    let config = services.config();
+    let limit = config.limits.upstream_connect_timeout;
+    // It stands where the credential will be in the login's own dialogue. Nobody gets to say it: TLS comes first.
+    let nothing = CredentialSecret::Password(SecretString::default());
+    let target = place.clone().with_secret(nothing, 0);
+    let mut dialogue = proto::upstream_dialogue(protocol, &config.server.hostname, open::ready(&target));
+    let mut buffer = open::buffer();
+    loop {
+        while let Some(step) = dialogue.poll_step() {
+            match step {
+                UpstreamStep::Send(bytes) => open::send(&mut leg.stream, &bytes).await.map_err(Fault::unavailable)?,
+                UpstreamStep::Secure => {
+                    return open::secure(leg, &place.provider, &place.endpoint.host, &services.trust, limit).await;
+                }
+                UpstreamStep::Failed(fault) => return Err(fault),
+                UpstreamStep::Challenged(_) | UpstreamStep::Learned(_) | UpstreamStep::LoggedIn(_) => {
+                    return Err(Fault::unavailable("the endpoint is not one with STARTTLS"));
+                }
+            }
+        }
+        hear(&mut leg, &mut buffer, dialogue.as_mut()).await?;
+    }
+}
+
 async fn converse(
     services: &Services,
     protocol: Protocol,
@@ -84,7 +132,11 @@ async fn converse(
 ) -> Result<LoggedIn, Fault> {
     let config = services.config();
     let limit = config.limits.upstream_connect_timeout;
-    let mut dialogue = proto::upstream_dialogue(protocol, &config.server.hostname, open::ready(target));
+    let mut ready = open::ready(target);
+    if ready.security == UpstreamSecurity::StartTls && leg.stream.is_tls() {
+        ready.security = UpstreamSecurity::Upgraded;
+    }
+    let mut dialogue = proto::upstream_dialogue(protocol, &config.server.hostname, ready);
     let mut buffer = open::buffer();
     loop {
         while let Some(step) = dialogue.poll_step() {
@@ -106,9 +158,15 @@ async fn converse(
                 UpstreamStep::Failed(fault) => return Err(fault),
             }
         }
-        match leg.stream.read(&mut buffer).await.map_err(Fault::unavailable)? {
-            0 => dialogue.handle_eof(),
-            count => dialogue.handle_bytes(buffer.get(..count).unwrap_or_default()),
-        }
+        hear(&mut leg, &mut buffer, dialogue.as_mut()).await?;
     }
+}
+
+/// Hands on to `dialogue` what the upstream says next.
+async fn hear(leg: &mut Leg, buffer: &mut [u8], dialogue: &mut dyn UpstreamDialogue) -> Result<(), Fault> {
+    match leg.stream.read(buffer).await.map_err(Fault::unavailable)? {
+        0 => dialogue.handle_eof(),
+        count => dialogue.handle_bytes(buffer.get(..count).unwrap_or_default()),
+    }
+    Ok(())
 }

@@ -66,7 +66,7 @@ pub enum StepResult {
 /// at EHLO is promised to clients. A protocol that nobody can log in with is left alone, for a provider grants it no token.
 ///
 /// A protocol that fails does not stop the next. The token and its scopes, which concern all, are steps of the first that gets
-/// so far. With STARTTLS the handshake is part of the login, so the step `tls` is skipped and says so.
+/// so far. A STARTTLS is done before it, as the step `tls`; the login goes on from there on the same connection.
 pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
     let protocols = walked(&services.config(), account);
     let mut walk = Walk::new();
@@ -129,7 +129,8 @@ impl Walk {
             Ok(place) => place,
             Err(fault) => return self.fail("dns", Finding::of_place(fault)),
         };
-        let leg = self.connect(services, &place, limits.upstream_connect_timeout).await?;
+        let leg = self.connect(&place, limits.upstream_connect_timeout).await?;
+        let leg = self.secure(services, account, leg, &place).await?;
         let target = self.credential(services, account, &place.provider).await?;
         let mut logged_in = self
             .log_in(services, account, leg, &target, limits.login_timeout)
@@ -148,8 +149,8 @@ impl Walk {
         given
     }
 
-    /// The steps `dns`, `connect` and `tls`.
-    async fn connect(&mut self, services: &Services, place: &Place, limit: Duration) -> Option<Leg> {
+    /// The steps `dns` and `connect`.
+    async fn connect(&mut self, place: &Place, limit: Duration) -> Option<Leg> {
         let (host, port) = (&place.endpoint.host, place.endpoint.port);
         let resolved = resolve(host, port, limit).await;
         self.step("dns", resolved, |addresses| format!("{host} is {addresses}"))?;
@@ -161,30 +162,41 @@ impl Walk {
             Ok(address) => format!("connected to {host}:{port} at {}", address.ip()),
             Err(_) => format!("connected to {host}:{port}"),
         })?;
-        let leg = Leg {
+        Some(Leg {
             address: tcp.peer_addr().ok(),
             stream: Stream::from(tcp),
-        };
-        self.secure(services, leg, place, limit).await
+        })
     }
 
-    /// The step `tls`: the handshake where the endpoint begins with it.
-    async fn secure(&mut self, services: &Services, leg: Leg, place: &Place, limit: Duration) -> Option<Leg> {
-        let why = match place.endpoint.tls {
+    /// The step `tls`: the handshake, at once or by STARTTLS.
+    async fn secure(&mut self, services: &Services, account: &AccountRecord, leg: Leg, place: &Place) -> Option<Leg> {
+        let (limits, protocol) = (services.config().limits.clone(), self.protocol);
+        let secured = match place.endpoint.tls {
             UpstreamTls::Implicit => {
-                let host = &place.endpoint.host;
+                let (host, limit) = (&place.endpoint.host, limits.upstream_connect_timeout);
                 let secured = open::secure(leg, &place.provider, host, &services.trust, limit).await;
-                return self.step("tls", secured.map_err(Finding::of_tls), |leg| {
-                    let (how, chain) = (leg.stream.tls_summary(), leg.stream.chain_summary());
-                    let parts = [how, chain].into_iter().flatten().collect::<Vec<_>>();
-                    parts.join("; ")
-                });
+                secured.map_err(Finding::of_tls)
             }
-            UpstreamTls::Starttls => "STARTTLS: done as a part of the login",
-            UpstreamTls::Off => "off by configuration",
+            UpstreamTls::Starttls => {
+                let secured = try_login::upgrade(services, protocol, leg, place, limits.login_timeout).await;
+                secured.map_err(|fault| {
+                    // What is said in clear may be that the mailbox is to be left alone.
+                    let throttles = &services.throttles;
+                    throttles.note(&account.account, protocol, &fault, clock::instant());
+                    Finding::of_starttls(protocol, fault)
+                })
+            }
+            UpstreamTls::Off => {
+                let why = "off by configuration".to_owned();
+                self.note("tls", StepResult::Skipped, why, None);
+                return Some(leg);
+            }
         };
-        self.note("tls", StepResult::Skipped, why.to_owned(), None);
-        Some(leg)
+        self.step("tls", secured, |leg| {
+            let (how, chain) = (leg.stream.tls_summary(), leg.stream.chain_summary());
+            let parts = [how, chain].into_iter().flatten().collect::<Vec<_>>();
+            parts.join("; ")
+        })
     }
 
     /// What to log in with. The steps `token` and `scopes` are noted the first time; later a token can only fail as a part of

@@ -278,6 +278,8 @@ pub enum UpstreamSecurity {
     Secured,
     /// STARTTLS must be done before anything else is believed or said.
     StartTls,
+    /// TLS is established by a STARTTLS that is over: the upstream has greeted, and what it said in clear is forgotten.
+    Upgraded,
     /// In clear, by configuration.
     Clear,
 }

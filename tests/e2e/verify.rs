@@ -8,10 +8,13 @@ use tokio::net::TcpListener;
 
 use crate::support::bed::Bed;
 use crate::support::certs::Authority;
+use crate::support::dovecot::Dovecot;
 use crate::support::open_directory;
-use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
+use crate::support::portreeve::{Endpoint, PROVIDER, Portreeve, Setup};
 use crate::support::ports::free_port;
-use crate::support::provider::{Fault, ProviderOptions};
+use crate::support::postfix::Postfix;
+use crate::support::protocol::Protocol;
+use crate::support::provider::{Fault, Provider, ProviderOptions};
 use crate::support::shell::{Shell, assert_in_order};
 use crate::support::upstream::{Security, Upstream};
 use crate::support::wire::Wire;
@@ -36,8 +39,7 @@ async fn all_is_well_over_three_protocols() {
             "imap command ok",
             "smtp dns ok",
             "smtp connect ok",
-            // STARTTLS, which is a part of the login.
-            "smtp tls skipped",
+            "smtp tls ok",
             "smtp login ok",
             "smtp command ok",
             "pop3 dns ok",
@@ -62,6 +64,12 @@ async fn all_is_well_over_three_protocols() {
         ("-", "scopes", &["granted:", "mail"]),
         ("imap", "login", &["logged in as alice@bed.test"]),
         ("imap", "command", &["INBOX is open and has 1 message"]),
+        // By STARTTLS.
+        (
+            "smtp",
+            "tls",
+            &["TLSv1_3", "issued by CN=portreeve testbed CA", "good until 4096"],
+        ),
         ("smtp", "command", &["MAIL FROM:<alice@bed.test> is accepted"]),
         ("pop3", "command", &["the maildrop is open and has 1 message"]),
     ] {
@@ -194,6 +202,120 @@ async fn a_certificate_that_is_not_good_is_told_with_what_is_wrong_with_it() {
             "{report}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starttls_is_a_step_before_the_token_and_the_login_goes_on_behind_it() {
+    let provider = Provider::start(ProviderOptions::default()).await;
+    let dovecot = Dovecot::start(&provider).await;
+    let endpoints = [
+        Endpoint::new(Protocol::Imap, dovecot.imap(), Security::StartTls),
+        Endpoint::new(Protocol::Pop3, dovecot.pop3(), Security::StartTls),
+    ];
+    let portreeve = Setup::default()
+        .listening(Protocol::Pop3)
+        .provider_at(provider.endpoints(), &endpoints, &dovecot.ca_file())
+        .start()
+        .await;
+    portreeve.add_account(ALICE, &provider.mint(ALICE).await).await;
+    let report = verified(&portreeve, ALICE, true).await;
+    assert_eq!(
+        outcomes(&report),
+        [
+            "imap dns ok",
+            "imap connect ok",
+            "imap tls ok",
+            "- token ok",
+            "- scopes ok",
+            "imap login ok",
+            "imap command ok",
+            "pop3 dns ok",
+            "pop3 connect ok",
+            "pop3 tls ok",
+            "pop3 login ok",
+            "pop3 command ok",
+        ],
+        "{report}\n{}",
+        dovecot.log()
+    );
+    for protocol in ["imap", "pop3"] {
+        let message = step(&report, protocol, "tls")["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("TLSv1_3") && message.contains("good until 4096"),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_behind_starttls_that_is_not_good_and_a_starttls_that_is_withheld_are_failed_tls() {
+    let upstream = Upstream::listen(Security::StartTls).await;
+    let port = upstream.address().port();
+    let portreeve = with_password("localhost", port, Security::StartTls, None).await;
+    let untrusted = async {
+        let mut leg = upstream.accept().await;
+        leg.send_line("* OK [CAPABILITY IMAP4rev1 STARTTLS] ready").await;
+        assert_eq!(leg.line().await, "P1 STARTTLS");
+        leg.send_line("P1 OK go").await;
+        // In TLS 1.3 the upstream has done its part when the proxy refuses.
+        drop(leg.try_secured_as_upstream(&upstream.authority().acceptor()).await);
+    };
+    let (report, ()) = tokio::join!(verified(&portreeve, "bob", false), untrusted);
+    assert_failed_at(
+        &report,
+        "tls",
+        "an authority that is not trusted here",
+        "set the provider's ca_file",
+    );
+    let behind = [
+        "- token skipped",
+        "- scopes skipped",
+        "imap login skipped",
+        "imap command skipped",
+    ];
+    assert_eq!(outcomes(&report)[3..], behind, "{report}");
+
+    let withheld = async {
+        let mut leg = upstream.accept().await;
+        leg.send_line("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready").await;
+        assert_eq!(leg.line().await, "P1 STARTTLS");
+        leg.send_line("P1 BAD unknown command").await;
+        leg.expect_end().await;
+    };
+    let (report, ()) = tokio::join!(verified(&portreeve, "bob", false), withheld);
+    assert_failed_at(
+        &report,
+        "tls",
+        "upstream refuses STARTTLS: unknown command",
+        "set the endpoint's tls to \"implicit\"",
+    );
+    assert_eq!(outcomes(&report)[3..], behind, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_submission_server_of_an_authority_that_is_not_the_providers_fails_at_tls() {
+    let directory = open_directory();
+    let other = directory.path().join("other.pem");
+    std::fs::write(&other, Authority::new().pem()).unwrap();
+    let provider = Provider::start(ProviderOptions::default()).await;
+    let dovecot = Dovecot::start(&provider).await;
+    let postfix = Postfix::start(&dovecot).await;
+    let submission = Endpoint::new(Protocol::Smtp, postfix.submission(), Security::StartTls);
+    let portreeve = Setup::default()
+        .listening(Protocol::Smtp)
+        .provider_at(provider.endpoints(), &[submission], &other)
+        .start()
+        .await;
+    portreeve.add_account(ALICE, &provider.mint(ALICE).await).await;
+    let report = verified(&portreeve, ALICE, false).await;
+    assert_failed_at(
+        &report,
+        "tls",
+        "not signed by the trusted authority",
+        "set the provider's ca_file to its present certificate",
+    );
+    assert_eq!(step(&report, "smtp", "login")["result"], "skipped");
+    assert_eq!(provider.counters(ALICE).await.refreshes, 0, "no token was asked for");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

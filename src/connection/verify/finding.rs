@@ -41,6 +41,21 @@ impl Finding {
         }
     }
 
+    /// Why a STARTTLS at `protocol` did not come to TLS: for its handshake, or for what was said before.
+    pub(super) fn of_starttls(protocol: Protocol, fault: Fault) -> Self {
+        if tls::remedy_at_end_of(&fault.detail).is_some() {
+            return Self::of_tls(fault);
+        }
+        if meaning::of_fault(protocol, &fault).is_some() {
+            return Self::of_login(protocol, &fault);
+        }
+        Self::new(
+            fault.detail,
+            "If this port begins with TLS, set the endpoint's tls to \"implicit\"; else check its port, and whether something \
+             between here and the upstream keeps STARTTLS from it",
+        )
+    }
+
     /// Why `account` has no credential to present.
     pub(super) fn of_credential(account: &str, provider: &Provider, fault: Fault) -> Self {
         let Fault { kind, detail } = fault;

@@ -150,6 +150,37 @@ async fn what_is_served_alone_is_walked_and_what_its_upstream_can_do_is_learned(
     assert_eq!(*promised(), ["8BITMIME"]);
 }
 
+#[tokio::test]
+async fn a_starttls_that_is_refused_fails_as_tls_and_nothing_comes_behind_it() {
+    let world = World::with(password("5ecret")).await;
+    let endpoint = Endpoint {
+        tls: UpstreamTls::Starttls,
+        ..submission_upstream().await
+    };
+    world
+        .config
+        .send_replace(Arc::new(asking(&[Protocol::Smtp], &endpoint, &[])));
+    let steps = verify(&services(&world), &account("ada")).await;
+    let results: Vec<_> = steps.iter().map(|step| (step.name, step.result)).collect();
+    assert_eq!(
+        results,
+        [
+            ("dns", StepResult::Ok),
+            ("connect", StepResult::Ok),
+            ("tls", StepResult::Failed),
+            ("token", StepResult::Skipped),
+            ("scopes", StepResult::Skipped),
+            ("login", StepResult::Skipped),
+            ("command", StepResult::Skipped),
+        ],
+        "{steps:?}"
+    );
+    assert_eq!(steps[2].message, "upstream refuses STARTTLS: 502 5.5.1 what");
+    let remedy = steps[2].remedy.as_deref().unwrap();
+    assert!(remedy.contains("set the endpoint's tls to \"implicit\""), "{remedy}");
+    assert_eq!(world.state().await, AccountState::New, "nobody was asked to log in");
+}
+
 /// What `services` needs beside the world.
 fn services(world: &World) -> Arc<Services> {
     Services::new(

@@ -55,16 +55,20 @@ pub struct ImapUpstream {
 impl ImapUpstream {
     /// A login with what `ready` holds, for a client that calls itself `identity`.
     pub fn new(ready: UpstreamReady, identity: Option<ClientIdentity>) -> Self {
-        let passes_on = ready.security != UpstreamSecurity::Clear;
+        let mut leg = Leg {
+            passes_on: ready.security != UpstreamSecurity::Clear,
+            // Its first tag went with the STARTTLS.
+            tags: u32::from(ready.security == UpstreamSecurity::Upgraded),
+            ..Leg::default()
+        };
+        let plan = Plan { ready, identity };
         Self {
             responses: ResponseFramer::default(),
-            state: State::Greeting(AwaitGreeting {
-                plan: Plan { ready, identity },
-            }),
-            leg: Leg {
-                passes_on,
-                ..Leg::default()
+            state: match plan.ready.security {
+                UpstreamSecurity::Upgraded => AwaitHandshake { plan }.on_secured(&mut leg),
+                _ => State::Greeting(AwaitGreeting { plan }),
             },
+            leg,
         }
     }
 

@@ -237,6 +237,27 @@ fn alerts_and_data_from_inside_tls_reach_the_client_whole() {
 }
 
 #[test]
+fn behind_a_starttls_that_is_over_capabilities_come_first_and_no_greeting_is_awaited() {
+    let run = run(
+        oauth(UpstreamSecurity::Upgraded),
+        &[
+            "* CAPABILITY IMAP4rev1 AUTH=OAUTHBEARER\r\nP2 OK done\r\n",
+            "+ \r\n",
+            "* 1 EXISTS\r\nP3 OK [CAPABILITY IMAP4rev1] in\r\n",
+        ],
+    );
+    assert_eq!(
+        run.did,
+        [
+            "P2 CAPABILITY\r\n".to_owned(),
+            "P3 AUTHENTICATE OAUTHBEARER\r\n".to_owned(),
+            format!("{}\r\n", blob(Mechanism::OAuthBearer)),
+        ]
+    );
+    assert_eq!(run.for_client(), "* 1 EXISTS\r\n* CAPABILITY IMAP4rev1\r\n");
+}
+
+#[test]
 fn what_was_said_before_starttls_is_forgotten() {
     let run = run(
         oauth(UpstreamSecurity::StartTls),

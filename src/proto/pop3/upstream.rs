@@ -56,10 +56,14 @@ pub struct Pop3Upstream {
 impl Pop3Upstream {
     /// A login with what `ready` holds.
     pub fn new(ready: UpstreamReady) -> Self {
+        let mut out = Outbox::default();
         Self {
             replies: ReplyFramer::default(),
-            state: State::Greeting(AwaitGreeting { ready }),
-            out: Outbox::default(),
+            state: match ready.security {
+                UpstreamSecurity::Upgraded => State::Capa(AwaitCapa::ask(ready, &mut out)),
+                _ => State::Greeting(AwaitGreeting { ready }),
+            },
+            out,
         }
     }
 
@@ -211,9 +215,7 @@ impl AwaitGreeting {
                 out.send("STLS\r\n");
                 Ok(State::Stls(AwaitStls { ready: self.ready }))
             }
-            (Response::Ok(_), UpstreamSecurity::Secured | UpstreamSecurity::Clear) => {
-                Ok(State::Capa(AwaitCapa::ask(self.ready, out)))
-            }
+            (Response::Ok(_), _) => Ok(State::Capa(AwaitCapa::ask(self.ready, out))),
             _ => Err(unexpected(line, &State::Greeting(self))),
         }
     }

@@ -223,6 +223,14 @@ fn stls_comes_before_everything_and_what_was_said_in_clear_is_forgotten() {
 }
 
 #[test]
+fn behind_an_stls_that_is_over_capabilities_come_first_and_no_greeting_is_awaited() {
+    let run = run(oauth(UpstreamSecurity::Upgraded), &[EXCHANGE, "+\r\n", "+OK in\r\n"]);
+    let blob = format!("{}\r\n", blob(Mechanism::XOAuth2));
+    assert_eq!(run.did, ["CAPA\r\n", "AUTH XOAUTH2\r\n", &blob]);
+    assert_eq!(run.surplus(), "");
+}
+
+#[test]
 fn data_in_clear_behind_the_ok_of_stls_is_an_injection() {
     for injected in ["+OK\r\nSASL PLAIN\r\n.\r\n", "-ERR x\r\n", "+", "\r\n", "\x16\x03\x03"] {
         let answer = format!("+OK go\r\n{injected}");

@@ -71,16 +71,19 @@ impl SmtpUpstream {
 
     /// The same for a client that was promised something of its upstream.
     fn for_client(ready: UpstreamReady, hostname: &str, promised: Arc<[String]>) -> Self {
+        let mut out = Outbox::default();
+        let plan = Plan {
+            ready,
+            name: ehlo_name(hostname),
+            promised,
+        };
         Self {
             replies: ReplyFramer::default(),
-            state: State::Greeting(AwaitGreeting {
-                plan: Plan {
-                    ready,
-                    name: ehlo_name(hostname),
-                    promised,
-                },
-            }),
-            out: Outbox::default(),
+            state: match plan.ready.security {
+                UpstreamSecurity::Upgraded => AwaitHandshake { plan }.on_secured(&mut out),
+                _ => State::Greeting(AwaitGreeting { plan }),
+            },
+            out,
         }
     }
 

@@ -279,6 +279,17 @@ fn data_in_clear_behind_the_220_of_starttls_is_an_injection() {
 }
 
 #[test]
+fn behind_a_starttls_that_is_over_ehlo_comes_first_and_no_greeting_is_awaited() {
+    let run = run(
+        oauth(UpstreamSecurity::Upgraded),
+        &["250-x\r\n250 AUTH OAUTHBEARER\r\n", "235 in\r\n"],
+    );
+    let auth = format!("AUTH OAUTHBEARER {}\r\n", blob(Mechanism::OAuthBearer));
+    assert_eq!(run.did, [EHLO, "<learned AUTH OAUTHBEARER>", &auth]);
+    assert_eq!(run.surplus(), "");
+}
+
+#[test]
 fn starttls_that_is_refused_or_avoided_ends_the_login_before_the_credential() {
     for (says, detail) in [
         (
