@@ -12,6 +12,7 @@ use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOr
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::metrics::render::Exposition;
+use crate::oauth::RedirectUri;
 use crate::recognize::Reach;
 use crate::store::{AccountRecord, AccountSecrets, Listing, Page, SharedStore, StoreError, TokenId};
 
@@ -88,7 +89,11 @@ pub trait ConsentControl: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`crate::authorize::Authorizer::begin_code`].
-    async fn begin_code(&self, account: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError>;
+    async fn begin_code(
+        &self,
+        account: &AccountRecord,
+        redirect_uri: &RedirectUri,
+    ) -> Result<CodeBegun, AuthorizeError>;
 
     /// Begins a device flow.
     ///

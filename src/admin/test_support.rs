@@ -27,6 +27,7 @@ use crate::metrics::render::Exposition;
 use crate::net::dns::Dns;
 use crate::net::http::Http;
 use crate::net::tls::SystemRoots;
+use crate::oauth::RedirectUri;
 use crate::proto::Protocol;
 use crate::recognize::{Places, Reach, Recognizer};
 use crate::store::*;
@@ -392,7 +393,11 @@ impl AccountControl for World {
 
 #[async_trait]
 impl ConsentControl for World {
-    async fn begin_code(&self, account: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError> {
+    async fn begin_code(
+        &self,
+        account: &AccountRecord,
+        redirect_uri: &RedirectUri,
+    ) -> Result<CodeBegun, AuthorizeError> {
         let mut url = Url::parse("https://id.example.com/authorize").unwrap();
         url.query_pairs_mut()
             .append_pair("login_hint", &account.account)

@@ -14,6 +14,7 @@ use crate::account::AccountStatus;
 use crate::authorize::{CodeBegun, DeviceBegun, FlowKind, Progress, Stage};
 use crate::clock::Timestamp;
 use crate::config::ListenerTls;
+use crate::oauth::RedirectUri;
 use crate::proto::Protocol;
 use crate::recognize::{Finding, How, Server, Servers};
 use crate::secret::SecretString;
@@ -207,7 +208,8 @@ pub struct NewFlow {
     /// Which way.
     pub flow: FlowName,
     /// Where the browser comes back to; of the flow `code` alone.
-    pub redirect_uri: Option<Url>,
+    #[serde(default, deserialize_with = "redirect_uri")]
+    pub redirect_uri: Option<RedirectUri>,
 }
 
 /// The ways of consent.
@@ -842,6 +844,12 @@ impl PageHead {
 /// A field that may be absent. Where `T` is an `Option`, `null` is told from absent; else `null` is refused.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+fn redirect_uri<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RedirectUri>, D::Error> {
+    let given = Option::<String>::deserialize(deserializer)?;
+    let read = given.map(|given| RedirectUri::parse(&given));
+    read.transpose().map_err(serde::de::Error::custom)
 }
 
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {

@@ -9,12 +9,17 @@ use url::Url;
 use crate::admin::ConsentControl;
 use crate::authorize::{self, AuthorizeError, Authorizer, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress, Via};
 use crate::config;
+use crate::oauth::RedirectUri;
 use crate::store::AccountRecord;
 use crate::web::{BROWSER_BYTES, ConsentPort, Granted, Invitation, LinkProblem, Problem};
 
 #[async_trait]
 impl ConsentControl for Authorizer {
-    async fn begin_code(&self, account: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError> {
+    async fn begin_code(
+        &self,
+        account: &AccountRecord,
+        redirect_uri: &RedirectUri,
+    ) -> Result<CodeBegun, AuthorizeError> {
         Authorizer::begin_code(self, account, redirect_uri).await
     }
 

@@ -14,7 +14,7 @@ use super::{Authorizer, Consent, lock};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, GrantType, Provider};
 use crate::limits::RETURN_URL_BYTES_MAX;
-use crate::oauth::{CodeRequest, Explanation, GrantLife, TokenError, explain, is_url_allowed};
+use crate::oauth::{CodeRequest, Explanation, GrantLife, RedirectUri, TokenError, explain, is_url_allowed};
 use crate::store::{AccountRecord, AccountState};
 
 /// Whose mailbox a consent is for.
@@ -68,9 +68,13 @@ impl Authorizer {
     /// # Errors
     /// [`AuthorizeError::Field`], [`AuthorizeError::FlowNotOffered`], [`AuthorizeError::Conflict`],
     /// [`AuthorizeError::ExchangeFailed`] if the provider does not tell where owners consent.
-    pub async fn begin_code(&self, record: &AccountRecord, redirect_uri: &Url) -> Result<CodeBegun, AuthorizeError> {
+    pub async fn begin_code(
+        &self,
+        record: &AccountRecord,
+        redirect_uri: &RedirectUri,
+    ) -> Result<CodeBegun, AuthorizeError> {
         let config = self.shared.services.config();
-        check_redirect(redirect_uri, &config)?;
+        check_redirect(redirect_uri.url(), &config)?;
         let consent = self.consent(record, &config, None)?;
         self.begin(consent, redirect_uri, mailbox(record), None).await
     }
@@ -165,7 +169,7 @@ impl Authorizer {
     pub async fn begin_link(&self, token: &str, browser: &[u8]) -> Result<Url, AuthorizeError> {
         let (link, record) = self.open(token).await?;
         let config = self.shared.services.config();
-        let redirect_uri = config.web.redirect_url().ok_or(LinkProblem::Gone)?;
+        let redirect_uri = config.web.redirect_url().ok_or(LinkProblem::Gone)?.into();
         let consent = self.consent(&record, &config, Some(link))?;
         let begun = self.begin(consent, &redirect_uri, mailbox(&record), Some(hash(browser)));
         Ok(begun.await?.url)
@@ -174,7 +178,7 @@ impl Authorizer {
     async fn begin(
         &self,
         consent: Consent,
-        redirect_uri: &Url,
+        redirect_uri: &RedirectUri,
         login_hint: Option<&str>,
         browser: Option<[u8; 32]>,
     ) -> Result<CodeBegun, AuthorizeError> {

@@ -97,8 +97,10 @@ impl Flows {
         if !flow.pending.is_state_of(redirect) || !flow.is_for(via) {
             return Err(AuthorizeError::UnknownState);
         }
-        if !is_same_place(url, &flow.pending.redirect_uri) {
-            return Err(AuthorizeError::WrongRedirect(flow.pending.redirect_uri.to_string()));
+        if !is_same_place(url, flow.pending.redirect_uri.url()) {
+            return Err(AuthorizeError::WrongRedirect(
+                flow.pending.redirect_uri.as_str().to_owned(),
+            ));
         }
         let flow = self.flows.remove(&key).ok_or(AuthorizeError::UnknownState)?;
         if now >= flow.expires {
@@ -160,7 +162,7 @@ mod tests {
             state: state.into(),
             verifier: "v".into(),
             nonce: None,
-            redirect_uri: Url::parse("http://localhost:4711/").unwrap(),
+            redirect_uri: Url::parse("http://localhost:4711/").unwrap().into(),
             issuer: None,
             scopes: Vec::new(),
         }

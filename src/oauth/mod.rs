@@ -35,7 +35,7 @@ pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, TokenErrorKind};
 pub use explain::{Explanation, GrantLife};
 pub use identity::Identity;
-pub use redirect::{Outcome, Redirect, RedirectError};
+pub use redirect::{Outcome, Redirect, RedirectError, RedirectUri};
 
 /// What an account has to obtain an OAuth access token with; which of it counts is the provider's way of granting
 /// ([`crate::config::GrantType`]).

@@ -12,6 +12,46 @@ use super::text::clean;
 use crate::limits::REDIRECT_BYTES_MAX;
 use crate::secret::SecretString;
 
+/// Where a browser is told to come back to: a URL, and the very text that it was given as. Providers compare texts, and parsing
+/// adds a slash to a bare host, which Microsoft's registered `http://localhost` has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedirectUri {
+    text: String,
+    url: Url,
+}
+
+impl RedirectUri {
+    /// Reads a redirect URI.
+    ///
+    /// # Errors
+    /// If it is no URL.
+    pub fn parse(text: &str) -> Result<Self, url::ParseError> {
+        Ok(Self {
+            url: Url::parse(text)?,
+            text: text.to_owned(),
+        })
+    }
+
+    /// As it was given, which is how providers are told of it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What it means.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+}
+
+impl From<Url> for RedirectUri {
+    fn from(url: Url) -> Self {
+        Self {
+            text: url.to_string(),
+            url,
+        }
+    }
+}
+
 /// What a browser brought back.
 #[derive(Debug, Clone)]
 pub struct Redirect {
@@ -116,6 +156,19 @@ mod tests {
 
     fn read(query: &str) -> Result<Redirect, RedirectError> {
         Redirect::read(&Url::parse(&format!("http://localhost:4711/callback{query}")).unwrap())
+    }
+
+    #[test]
+    fn a_redirect_uri_is_told_as_it_was_given() {
+        for text in [
+            "http://localhost:4711",
+            "http://localhost:4711/",
+            "http://127.0.0.1:80/",
+            "https://mail.example.com/oauth/callback",
+        ] {
+            assert_eq!(RedirectUri::parse(text).unwrap().as_str(), text);
+        }
+        assert!(RedirectUri::parse("//localhost/").is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use oauth2::{
 use url::Url;
 use url::form_urlencoded::{self, byte_serialize};
 
+use super::redirect::RedirectUri;
 use crate::config::{ClientAuth, OAuthApp};
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -55,7 +56,7 @@ pub struct Authorization {
 pub fn authorization(
     app: &OAuthApp,
     authorize_url: &Url,
-    redirect_uri: &Url,
+    redirect_uri: &RedirectUri,
     login_hint: Option<&str>,
 ) -> Authorization {
     let client = BasicClient::new(ClientId::new(app.client_id.clone()))
@@ -92,13 +93,10 @@ pub fn authorization(
     }
 }
 
-/// A redirect as providers are told of it. One of this machine without a path goes without the slash, too: Microsoft compares
-/// it with the registered `http://localhost`, but for the port (RFC 8252 §7.3).
-fn redirect(uri: &Url) -> RedirectUrl {
-    let bare = uri.as_str().strip_suffix('/');
-    let bare = bare.filter(|_| uri.path() == "/" && uri.scheme() == "http" && super::is_loopback(uri));
-    let bare = bare.and_then(|bare| RedirectUrl::new(bare.to_owned()).ok());
-    bare.unwrap_or_else(|| RedirectUrl::from_url(uri.clone()))
+/// A redirect as providers are told of it: word for word.
+fn redirect(uri: &RedirectUri) -> RedirectUrl {
+    let text = RedirectUrl::new(uri.as_str().to_owned());
+    text.unwrap_or_else(|_| RedirectUrl::from_url(uri.url().clone()))
 }
 
 /// The request that exchanges a code (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -110,7 +108,7 @@ pub fn code_exchange(
     token_url: &Url,
     code: &SecretString,
     verifier: &SecretString,
-    redirect_uri: &Url,
+    redirect_uri: &RedirectUri,
 ) -> Result<TokenRequest, String> {
     let client = caller.client().set_token_uri(TokenUrl::from_url(token_url.clone()));
     let mut request = client

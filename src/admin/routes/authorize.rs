@@ -25,7 +25,7 @@ pub(super) async fn begin(
     let begun = match (new.flow, new.redirect_uri) {
         (FlowName::Code, Some(redirect_uri)) => {
             // Who comes back to the public side is bound to no browser of the caller's, and may be anybody.
-            if !is_loopback(&redirect_uri) {
+            if !is_loopback(redirect_uri.url()) {
                 caller.require_root()?;
             }
             let begun = state.consent.begin_code(&record, &redirect_uri).await?;

@@ -95,7 +95,7 @@ impl Listener {
 
     /// Where the browser is to come back to.
     pub(super) fn redirect_uri(&self) -> String {
-        format!("http://localhost:{}/", self.port)
+        format!("http://localhost:{}", self.port)
     }
 
     /// From now on serves whoever connects, and waits for a browser that brings `state`.
@@ -304,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn the_browser_may_come_by_either_address_and_hears_the_reason() {
         let (mut listener, port) = listener().await;
-        assert_eq!(listener.redirect_uri(), format!("http://localhost:{port}/"));
+        assert_eq!(listener.redirect_uri(), format!("http://localhost:{port}"));
         // A machine without IPv6 has one address, and then localhost is that one.
         let address = if listener.serving.len() == 2 {
             "::1"

@@ -12,7 +12,7 @@ use crate::config::Provider;
 use crate::oauth::TokenError;
 use crate::oauth::answer::{self, Response, TokenAnswer};
 use crate::oauth::identity::Expected;
-use crate::oauth::redirect::{Outcome, Redirect};
+use crate::oauth::redirect::{Outcome, Redirect, RedirectUri};
 use crate::oauth::request::{self, Authorization};
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -35,7 +35,7 @@ pub struct PendingCode {
     /// What the id_token must repeat, where one was asked for.
     pub nonce: Option<SecretString>,
     /// Where the browser was told to come back to, word for word.
-    pub redirect_uri: Url,
+    pub redirect_uri: RedirectUri,
     /// Who was asked, where the provider's issuer is known.
     pub issuer: Option<String>,
     /// The scopes that were asked for, as far as mail needs them.
@@ -59,7 +59,7 @@ impl OAuthClient {
     pub async fn begin_code(
         &self,
         provider: &Provider,
-        redirect_uri: &Url,
+        redirect_uri: &RedirectUri,
         login_hint: Option<&str>,
         timeout: Duration,
     ) -> Result<CodeRequest, TokenError> {
@@ -87,7 +87,11 @@ impl OAuthClient {
 }
 
 impl Exchange<'_> {
-    async fn begin_code(&self, redirect_uri: &Url, login_hint: Option<&str>) -> Result<CodeRequest, TokenError> {
+    async fn begin_code(
+        &self,
+        redirect_uri: &RedirectUri,
+        login_hint: Option<&str>,
+    ) -> Result<CodeRequest, TokenError> {
         // The issuer's own name is needed when the browser comes back, even if the endpoint is known without it.
         let metadata = self.metadata().await?;
         let metadata = metadata.as_deref();

@@ -12,7 +12,7 @@ export const BEARER = 'bearer-of-an-assertion';
 const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code';
 const AUTH_METHODS = { post: 'client_secret_post', basic: 'client_secret_basic', none: 'none', private_key_jwt: 'private_key_jwt' };
 const LOOPBACK_HOSTS = ['127.0.0.1', 'localhost', '[::1]'];
-/** The first stands for none: the provider compares text, and portreeve leaves a lone slash out, as Microsoft wants it. */
+/** The first stands for none: the provider compares text, and the command line names itself without a slash, as Microsoft wants it. */
 const LOOPBACK_PATHS = ['', '/', '/callback', '/oauth/callback'];
 
 /**

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::config::{OAuthApp, test_support};
+use crate::oauth::RedirectUri;
 use crate::oauth::TokenErrorKind;
 use crate::oauth::client::test_support::{TIMEOUT, client, serve};
 
@@ -62,12 +63,12 @@ async fn token(State(issuer): State<Issuer>, headers: HeaderMap, form: String) -
     .to_string()
 }
 
-fn callback() -> Url {
-    Url::parse("http://localhost:4711/callback").unwrap()
+fn callback() -> RedirectUri {
+    RedirectUri::parse("http://localhost:4711/callback").unwrap()
 }
 
 fn redirect(query: &str) -> Redirect {
-    let mut url = callback();
+    let mut url = callback().url().clone();
     url.set_query(Some(query));
     Redirect::read(&url).unwrap()
 }

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use super::super::*;
 use crate::clock;
 use crate::config::{self, Environment, FileContent, GrantType, Provider};
+use crate::oauth::RedirectUri;
 use crate::oauth::assertion::test_support::{self, certificate, file, rsa_key, verified};
 use crate::oauth::assertion::{self, ServiceAccount};
 
@@ -116,8 +117,8 @@ fn posted(request: Result<TokenRequest, String>, url: &str) -> Parameters {
     parameters(form_urlencoded::parse(http.body()).into_owned())
 }
 
-fn callback() -> Url {
-    Url::parse("http://localhost:4711/callback").unwrap()
+fn callback() -> RedirectUri {
+    RedirectUri::parse("http://localhost:4711/callback").unwrap()
 }
 
 /// The parameters of an authorization request to `url`, but for the three that nobody could guess, which are checked.
