@@ -66,7 +66,7 @@ pub enum StepResult {
 /// at EHLO is promised to clients. A protocol that nobody can log in with is left alone, for a provider grants it no token.
 ///
 /// A protocol that fails does not stop the next. The token and its scopes, which concern all, are steps of the first that gets
-/// so far. A STARTTLS is done before it, as the step `tls`; the login goes on from there on the same connection.
+/// so far. A STARTTLS is done before them, as the step `tls`; the login goes on behind it on the same connection.
 pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
     let protocols = walked(&services.config(), account);
     let mut walk = Walk::new();
