@@ -20,6 +20,7 @@ pub mod limits;
 pub mod metrics;
 pub mod net;
 pub mod oauth;
+pub mod process;
 pub mod proto;
 pub mod recognize;
 pub mod secret;

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("fault", &[]),
     ("telemetry", &[]),
+    ("process", &[]),
     ("proto", &["limits", "secret", "fault"]),
     // A log level is checked by who will use it.
     ("config", &["limits", "secret", "proto", "telemetry"]),
@@ -26,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("usage", &["limits", "clock", "proto", "config", "store", "metrics"]),
     ("net", &["limits", "clock", "proto"]),
     // Token requests trust whom upstream legs trust.
-    ("oauth", &["limits", "secret", "clock", "config", "net"]),
+    ("oauth", &["limits", "secret", "clock", "config", "net", "process"]),
     // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
     ("recognize", &["limits", "proto", "config", "net"]),
     (
@@ -37,7 +38,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "hooks",
-        &["limits", "secret", "clock", "config", "store", "net", "account"],
+        &[
+            "limits", "secret", "clock", "config", "store", "net", "account", "process",
+        ],
     ),
     (
         "connection",

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::event::Event;
 use crate::limits::{HOOK_COMMAND_TIMEOUT, HOOK_OUTPUT_BYTES_MAX};
+use crate::process::ProcessGroup;
 
 /// Runs the program for one event. How that ends is logged.
 pub(super) async fn run(program: &str, arguments: &[String], event: &Event, body: &[u8]) {
@@ -17,6 +18,8 @@ pub(super) async fn run(program: &str, arguments: &[String], event: &Event, body
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Its own group, so that what it starts can be killed with it.
+        .process_group(0)
         // Also where the time is over, or the program stops: the future that holds it is dropped then.
         .kill_on_drop(true)
         .spawn();
@@ -24,7 +27,12 @@ pub(super) async fn run(program: &str, arguments: &[String], event: &Event, body
         Ok(child) => child,
         Err(error) => return tracing::warn!(account, program, %error, "the hook's command cannot be started"),
     };
-    match timeout(HOOK_COMMAND_TIMEOUT, talk(child, body)).await {
+    let group = ProcessGroup::of(&child);
+    let ended = timeout(HOOK_COMMAND_TIMEOUT, talk(child, body)).await;
+    if let Ok(Ok(_)) = ended {
+        group.leave();
+    }
+    match ended {
         Err(_) => tracing::warn!(account, program, "the hook's command did not end in time and is killed"),
         Ok(Err(error)) => tracing::warn!(account, program, %error, "the hook's command cannot be waited for"),
         Ok(Ok((status, output))) if status.success() => {

@@ -6,13 +6,13 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::limits::{TOKEN_COMMAND_DRAIN, TOKEN_COMMAND_STDERR_BYTES_MAX};
+use crate::process::ProcessGroup;
 
 /// Why a program brought no output. The text is for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +72,7 @@ type Heard = (ExitStatus, Zeroizing<Vec<u8>>, Vec<u8>);
 async fn listen(mut child: Child, output_max: usize) -> io::Result<Heard> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     // IMPORTANT: dropped before `child`, which would free the id that names the group.
-    let group = Group::of(&child);
+    let group = ProcessGroup::of(&child);
     let (mut output, mut complaint) = (Zeroizing::new(Vec::new()), Vec::new());
     let status = {
         let reading = async {
@@ -101,30 +101,5 @@ async fn fill(kept: &mut Vec<u8>, from: Option<impl AsyncRead + Unpin>, bytes_ma
     while let Ok(count @ 1..) = from.read(buffer.as_mut_slice()).await {
         let room = bytes_max.saturating_sub(kept.len());
         kept.extend(buffer.iter().take(count.min(room)));
-    }
-}
-
-/// The processes that a program began; killed when this is dropped before the program has ended.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        let id = child.id().and_then(|id| i32::try_from(id).ok());
-        Self(id.and_then(Pid::from_raw))
-    }
-
-    /// The program has ended, and its id may soon be another's.
-    fn leave(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0
-            && let Err(error) = kill_process_group(group, Signal::KILL)
-        {
-            tracing::debug!(%error, "a token command's processes cannot be killed");
-        }
     }
 }
