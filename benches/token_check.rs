@@ -16,20 +16,9 @@ const TOKENS: usize = 10_000;
 
 fn account(number: usize) -> AccountRecord {
     AccountRecord {
-        account: format!("account-{number}"),
         email: Some(format!("user{number}@example.com")),
-        name: None,
-        provider: "example".to_owned(),
-        user: None,
-        imap: None,
-        smtp: None,
-        pop3: None,
-        shares_grant_of: None,
-        authorized: None,
         state: AccountState::Active,
-        last_error: None,
-        created: Timestamp::EPOCH,
-        updated: Timestamp::EPOCH,
+        ..AccountRecord::new(format!("account-{number}"), "example".to_owned(), Timestamp::EPOCH)
     }
 }
 

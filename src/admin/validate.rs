@@ -25,20 +25,13 @@ pub(super) fn new_account(
 ) -> Result<(AccountRecord, AccountSecrets), ApiError> {
     let provider = new.provider.ok_or_else(|| ApiError::field("provider", "is needed"))?;
     let mut record = AccountRecord {
-        account: new.account,
         email: new.email,
         name: new.name,
-        provider,
         user: new.user,
         imap: new.imap,
         smtp: new.smtp,
         pop3: new.pop3,
-        shares_grant_of: None,
-        authorized: None,
-        state: AccountState::New,
-        last_error: None,
-        created: now,
-        updated: now,
+        ..AccountRecord::new(new.account, provider, now)
     };
     check_account_id(&record.account)?;
     check_record(&record)?;

@@ -15,7 +15,7 @@ use crate::clock::{self, Timestamp};
 use crate::config::{Config, GrantType, Provider};
 use crate::limits::RETURN_URL_BYTES_MAX;
 use crate::oauth::{CodeRequest, Explanation, GrantLife, RedirectUri, TokenError, explain, is_url_allowed};
-use crate::store::{AccountRecord, AccountState};
+use crate::store::AccountRecord;
 
 /// Whose mailbox a consent is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,20 +237,8 @@ impl Subject {
 /// The account that a link adds.
 pub(super) fn new_record(payload: &Payload, now: Timestamp) -> AccountRecord {
     AccountRecord {
-        account: payload.account.clone(),
         email: payload.email.clone(),
-        name: None,
-        provider: payload.provider.clone(),
-        user: None,
-        imap: None,
-        smtp: None,
-        pop3: None,
-        shares_grant_of: None,
-        authorized: None,
-        state: AccountState::New,
-        last_error: None,
-        created: now,
-        updated: now,
+        ..AccountRecord::new(payload.account.clone(), payload.provider.clone(), now)
     }
 }
 

@@ -62,6 +62,28 @@ impl AccountRecord {
     }
 }
 
+impl AccountRecord {
+    /// An account that has nothing yet but an id at a provider.
+    pub fn new(account: String, provider: String, now: Timestamp) -> Self {
+        Self {
+            account,
+            email: None,
+            name: None,
+            provider,
+            user: None,
+            imap: None,
+            smtp: None,
+            pop3: None,
+            shares_grant_of: None,
+            authorized: None,
+            state: AccountState::New,
+            last_error: None,
+            created: now,
+            updated: now,
+        }
+    }
+}
+
 /// What an account has of its own for one protocol: an endpoint, a login name, or both, but not neither.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "EndpointFields", into = "EndpointFields")]

@@ -33,11 +33,9 @@ use crate::support::{PATIENCE, open_directory};
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
 
-/// Where the owners of these tests come back to: a program on their own machine.
-const BACK: &str = "http://localhost:54321/";
-
-/// The same as it is sent: Microsoft compares it with a registered `http://localhost`, which has no path.
-const SENT_BACK: &str = "http://localhost:54321";
+/// Where the owners of these tests come back to: a program on their own machine, named as the command line does it, since
+/// Microsoft compares it with a registered `http://localhost`, which has no path.
+const BACK: &str = "http://localhost:54321";
 
 const AUTHORIZED: &str = "OK alice@example.com authenticated";
 const GRANT_GONE: &str = "NO [CONTACTADMIN] Mailbox authorization has expired, authorize the account again";

@@ -29,20 +29,8 @@ use crate::store::{
 /// An account `id` at the provider `example`.
 pub(crate) fn account(id: &str) -> AccountRecord {
     AccountRecord {
-        account: id.to_owned(),
         email: Some(format!("{id}@example.com")),
-        name: None,
-        provider: "example".to_owned(),
-        user: None,
-        imap: None,
-        smtp: None,
-        pop3: None,
-        shares_grant_of: None,
-        authorized: None,
-        state: AccountState::New,
-        last_error: None,
-        created: Timestamp::EPOCH,
-        updated: Timestamp::EPOCH,
+        ..AccountRecord::new(id.to_owned(), "example".to_owned(), Timestamp::EPOCH)
     }
 }
 

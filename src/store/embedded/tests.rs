@@ -70,20 +70,9 @@ fn open(directory: &Path) -> Arc<EmbeddedStore> {
 
 fn account(id: &str, email: Option<&str>, created: u64) -> AccountRecord {
     AccountRecord {
-        account: id.to_owned(),
         email: email.map(str::to_owned),
         name: Some(format!("Mailbox of {id}")),
-        provider: "example".to_owned(),
-        user: None,
-        imap: None,
-        smtp: None,
-        pop3: None,
-        shares_grant_of: None,
-        authorized: None,
-        state: AccountState::New,
-        last_error: None,
-        created: Timestamp::from_millis(created),
-        updated: Timestamp::from_millis(created),
+        ..AccountRecord::new(id.to_owned(), "example".to_owned(), Timestamp::from_millis(created))
     }
 }
 

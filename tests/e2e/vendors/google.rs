@@ -35,7 +35,7 @@ async fn consent_asks_for_mail_offline_and_the_code_comes_back_with_its_verifier
     let [state, nonce, challenge] = ["state", "nonce", "code_challenge"].map(|name| random(&url, name));
     let asked = [
         ("client_id", GOOGLE_CLIENT),
-        ("redirect_uri", super::SENT_BACK),
+        ("redirect_uri", super::BACK),
         ("response_type", "code"),
         ("scope", "https://mail.google.com/ openid email"),
         ("code_challenge", &challenge),
@@ -58,7 +58,7 @@ async fn consent_asks_for_mail_offline_and_the_code_comes_back_with_its_verifier
         ("grant_type", "authorization_code"),
         ("code", code),
         ("code_verifier", verifier),
-        ("redirect_uri", super::SENT_BACK),
+        ("redirect_uri", super::BACK),
         ("client_id", GOOGLE_CLIENT),
         ("client_secret", GOOGLE_SECRET),
     ]);

@@ -47,7 +47,7 @@ async fn consent_asks_for_outlooks_scopes_and_a_public_client_sends_no_secret() 
         &[
             ("client_id", MICROSOFT_CLIENT),
             ("response_type", "code"),
-            ("redirect_uri", super::SENT_BACK),
+            ("redirect_uri", super::BACK),
             ("scope", ASKED),
             ("state", &state),
             ("nonce", &nonce),
@@ -65,7 +65,7 @@ async fn consent_asks_for_outlooks_scopes_and_a_public_client_sends_no_secret() 
         ("client_id", MICROSOFT_CLIENT),
         ("grant_type", "authorization_code"),
         ("code", code),
-        ("redirect_uri", super::SENT_BACK),
+        ("redirect_uri", super::BACK),
         ("code_verifier", verifier),
     ]);
     // `offline_access` is never named in the answer, and not missed: the refresh token is there.
@@ -114,7 +114,7 @@ async fn a_confidential_app_sends_its_secret_to_its_tenant() {
         ("client_secret", MICROSOFT_SECRET),
         ("grant_type", "authorization_code"),
         ("code", code),
-        ("redirect_uri", super::SENT_BACK),
+        ("redirect_uri", super::BACK),
         ("code_verifier", verifier),
     ]);
 }
