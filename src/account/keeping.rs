@@ -1,7 +1,7 @@
 //! Keeping grants that nobody uses: each is renewed before it dies of disuse, and its owner is warned before it ends in spite
 //! of that.
 //!
-//! [`due`] and [`warning`] decide and are pure. [`keep`] walks the store now and then and asks the supervisors of the accounts
+//! `due` and `warning` decide and are pure. [`keep`] walks the store now and then and asks the supervisors of the accounts
 //! whose time has come; they renew by the same single request as for a login, and keep what it brought in the same way.
 //!
 //! How it fails: a renewal that fails for now is due again at the next walk, and the account's own back-off decides whether it

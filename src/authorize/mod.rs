@@ -9,7 +9,7 @@
 //!           │            │                    │                  │
 //!           └────────────┴──── AuthorizeError ┴──────────────────┘         nothing is stored; what the account had stays
 //! ```
-//! [`flows`], [`device`], [`progress`], [`links`] and [`judgement`] decide and are pure; [`Authorizer`] does what they say.
+//! `flows`, `device`, `progress`, `links` and `judgement` decide and are pure; [`Authorizer`] does what they say.
 //! Success is what a login at the mailbox has shown, and nothing less. Where the mailbox cannot be reached just then, a grant
 //! that can be told to be the mailbox's own is kept untried, and the outcome says so.
 //!

@@ -75,7 +75,7 @@ pub(super) async fn secure(
     })
 }
 
-/// What the session machine needs to know of a leg as [`open`] leaves it.
+/// What the session machine needs to know of a leg as [`open()`] leaves it.
 pub(super) fn ready(target: &UpstreamTarget) -> UpstreamReady {
     UpstreamReady {
         credential: target.credential.clone(),

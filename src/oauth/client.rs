@@ -1,8 +1,8 @@
 //! Sends what [`super::request`] builds, and hands the answers to those who read them.
 //!
 //! An answer is read up to [`TOKEN_ANSWER_BYTES_MAX`]. Nothing is sent twice, but for a refresh that named a scope without
-//! consent: it is asked again for the grant's own scopes. [`code`] and [`device`] are the two ways to a consent, [`obtain`]
-//! the ways to an access token from then on, of which [`external`] leaves it to others.
+//! consent: it is asked again for the grant's own scopes. `code` and `device` are the two ways to a consent, `obtain`
+//! the ways to an access token from then on, of which `external` leaves it to others.
 
 mod code;
 mod command;

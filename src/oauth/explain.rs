@@ -1,6 +1,6 @@
 //! What a token endpoint's error means in words: its cause, and what to do about it. Pure.
 //!
-//! Whose trouble a code is, and so what becomes of the account, is [`super::classify`]'s; the two know the same numbers. Of
+//! Whose trouble a code is, and so what becomes of the account, is `super::classify`'s; the two know the same numbers. Of
 //! Microsoft's numbers only those stand here whose meaning its reference gives
 //! (learn.microsoft.com/entra/identity-platform/reference-error-codes) or its own error pages; of Google's codes those of its
 //! OAuth 2.0 guides and account help. What is not known is left to the provider's own words.
