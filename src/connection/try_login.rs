@@ -62,9 +62,7 @@ pub(super) async fn upgrade(
     place: &Place,
     within: Duration,
 ) -> Result<Leg, Fault> {
-    let conversation = Box::pin(secure_by_starttls(services, protocol, leg, place));
-    let answered = timeout(within, conversation).await;
-    answered.unwrap_or_else(|_| Err(Fault::unavailable("the upstream did not answer in time")))
+    answered_in(within, Box::pin(secure_by_starttls(services, protocol, leg, place))).await
 }
 
 /// Logs in on an open leg, with STARTTLS where the endpoint wants it and [`upgrade`] has not done it.
@@ -80,7 +78,10 @@ pub(super) async fn log_in(
     within: Duration,
 ) -> Result<LoggedIn, Fault> {
     // Boxed: the handshake of a STARTTLS is a part of it, and this future becomes part of others.
-    let conversation = Box::pin(converse(services, protocol, leg, target));
+    answered_in(within, Box::pin(converse(services, protocol, leg, target))).await
+}
+
+async fn answered_in<T>(within: Duration, conversation: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let answered = timeout(within, conversation).await;
     answered.unwrap_or_else(|_| Err(Fault::unavailable("the upstream did not answer in time")))
 }
