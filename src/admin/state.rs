@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::metrics::render::Exposition;
 use crate::oauth::RedirectUri;
 use crate::recognize::Reach;
-use crate::store::{AccountRecord, AccountSecrets, Listing, Page, SharedStore, StoreError, TokenId};
+use crate::store::{AccountRecord, AccountSecrets, Failures, Listing, Page, SharedStore, StoreError, TokenId};
 
 /// Everything that the routes work with.
 pub struct AdminState {
@@ -74,6 +74,9 @@ pub trait AccountControl: Send + Sync + 'static {
 
     /// The accounts whose grants end soon, in the order of their ids, and when.
     fn ending(&self) -> Vec<(String, Timestamp)>;
+
+    /// The accounts with logins that have failed since one succeeded, in the order of their ids.
+    fn failing(&self) -> Vec<(String, Failures)>;
 
     /// Walks through everything that a login needs and tells of each step how it went.
     async fn verify(&self, account: &str) -> Vec<VerifyStep>;

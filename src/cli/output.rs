@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use tokio::time::timeout;
 
 use super::{Exit, Failure};
-use crate::store::AccountState;
+use crate::store::{AccountState, Failures};
 
 /// Prints `text` and a newline.
 ///
@@ -25,6 +25,14 @@ pub fn print(text: &str) -> Result<(), Failure> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::told(Exit::Failed)),
         Err(error) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// A run of failed logins.
+pub(super) fn failures_in_words(failures: Failures) -> String {
+    match failures.count {
+        1 => format!("1 failed login, at {}", failures.since),
+        count => format!("{count} failed logins since {}", failures.since),
     }
 }
 
