@@ -223,6 +223,9 @@ pub const UPSTREAM_LINE_BYTES_MAX: usize = 8192;
 /// Bytes, in all, that an upstream may send around its login and that are passed on to the client.
 pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
 
+/// Alerts and warnings of an upstream that a client hears before the refusal of its login. Gmail sends one.
+pub const UPSTREAM_ALERTS_MAX: usize = 8;
+
 /// Lines of one SMTP reply of an upstream. The EHLO replies of large providers have about a dozen.
 pub const UPSTREAM_REPLY_LINES_MAX: usize = 64;
 
