@@ -36,6 +36,9 @@ pub const ACCOUNT_WRITE_RETRY_MIN: Duration = Duration::from_secs(1);
 /// See [`ACCOUNT_WRITE_RETRY_MIN`].
 pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How many refresh tokens of one grant are remembered while the disk refuses them: rotations of more than half a day.
+pub const GRANT_NAMES_MAX: usize = 16;
+
 /// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
 pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);
 
