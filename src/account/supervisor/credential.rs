@@ -2,7 +2,7 @@
 
 use ractor::RpcReplyPort;
 
-use super::failures::Whose;
+use super::failures::{self, Whose};
 use super::held::Way;
 use super::{Purpose, Refreshed, Supervised, Waiter, tasks};
 use crate::account::UpstreamTarget;
@@ -278,14 +278,10 @@ impl Supervised {
             FaultKind::AuthorizationGone => (AccountState::NeedsAuthorization, "no_credentials"),
             _ => (AccountState::Failing, "unavailable"),
         };
-        let message = match fault.detail.as_str() {
-            "" => fault.kind.to_string(),
-            detail => detail.to_owned(),
-        };
         let error = AccountError {
             code: code.to_owned(),
-            message,
-            remedy: None,
+            message: failures::detail(fault),
+            remedy: fault.remedy.as_deref().map(str::to_owned),
             time: now,
         };
         self.note(state, Some(error));

@@ -4,9 +4,9 @@
 //! account's state alone: it is that protocol which is closed.
 
 use super::held::{UPSTREAM_REFUSED, UPSTREAM_UNAVAILABLE, is_upstreams, setting_code};
-use crate::account::meaning::{self, Meaning, Trouble};
+use crate::account::meaning::{self, Trouble};
 use crate::clock::Timestamp;
-use crate::fault::{Blame, Fault, FaultKind, UpstreamRefusal};
+use crate::fault::{Blame, Fault, FaultKind, LoginStep};
 use crate::proto::Protocol;
 use crate::store::{AccountError, AccountRecord, Failures};
 
@@ -64,21 +64,25 @@ impl Whose {
             Self::Setting => setting_code(protocol),
             Self::Moment | Self::Grant => UPSTREAM_UNAVAILABLE,
         };
-        let message = match &fault.kind {
-            FaultKind::UpstreamRefused(refusal) => told(self, protocol, refusal, meaning),
-            kind => {
-                let what = match fault.detail.as_str() {
-                    "" => kind.to_string(),
-                    detail => detail.to_owned(),
-                };
-                with_cause(format!("a login{} failed: {what}", over(protocol)), meaning)
-            }
+        let told = match words(fault) {
+            Some(words) => format!("the upstream refuses the {}{}: {words}", self.what(), over(protocol)),
+            None => format!("a login{} failed: {}", over(protocol), detail(fault)),
         };
+        let cause = meaning.map(|meaning| meaning.explanation.cause);
+        let told = [told].into_iter().chain(said_before(fault));
+        let remedy = meaning.map(|meaning| meaning.explanation.remedy.to_owned());
         AccountError {
             code: code.to_owned(),
-            message,
-            remedy: meaning.map(|meaning| meaning.explanation.remedy.to_owned()),
+            message: told.chain(cause.map(str::to_owned)).collect::<Vec<_>>().join("; "),
+            remedy: remedy.or_else(|| fault.remedy.as_deref().map(str::to_owned)),
             time: now,
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Credential => "credential",
+            Self::Setting | Self::Moment | Self::Grant => "login",
         }
     }
 }
@@ -155,25 +159,32 @@ impl Runs {
     }
 }
 
-/// A refusal for the account's last error: the upstream's own words first, then what they mean.
-fn told(whose: Whose, protocol: Protocol, refusal: &UpstreamRefusal, meaning: Option<&Meaning>) -> String {
-    let code = refusal.code.as_ref().map_or(String::new(), |code| format!("[{code}] "));
-    let what = match whose {
-        Whose::Credential => "credential",
-        Whose::Setting | Whose::Moment | Whose::Grant => "login",
+/// The upstream's own words, if a login failed for them: its answer, not what was found wanting in it.
+fn words(fault: &Fault) -> Option<String> {
+    let (code, text) = match (&fault.kind, &fault.said) {
+        (FaultKind::UpstreamRefused(refusal), _) => (&refusal.code, &refusal.text),
+        (_, Some(said)) if !matches!(said.step, LoginStep::Mechanism(_)) => (&said.code, &said.text),
+        _ => return None,
     };
-    let told = format!(
-        "the upstream refuses the {what}{}: {code}{}",
-        over(protocol),
-        refusal.text
-    );
-    with_cause(told, meaning)
+    let code = code.as_ref().map(|code| format!("[{code}]"));
+    let words: Vec<String> = code
+        .into_iter()
+        .chain([text.clone()].into_iter().filter(|text| !text.is_empty()))
+        .collect();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
-fn with_cause(told: String, meaning: Option<&Meaning>) -> String {
-    match meaning {
-        Some(meaning) => format!("{told}; {}", meaning.explanation.cause),
-        None => told,
+/// What the upstream said for the mailbox's owner before it refused.
+fn said_before(fault: &Fault) -> Option<String> {
+    let alerts = fault.alerts();
+    (!alerts.is_empty()).then(|| format!("before that it said: {}", alerts.join("; ")))
+}
+
+/// What went wrong, for an operator.
+pub(super) fn detail(fault: &Fault) -> String {
+    match fault.detail.as_str() {
+        "" => fault.kind.to_string(),
+        detail => detail.to_owned(),
     }
 }
 
@@ -188,6 +199,13 @@ fn over(protocol: Protocol) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{CredentialForm, UpstreamRefusal, UpstreamWords};
+
+    /// What is answered at this step, with neither the credential nor anything else blamed.
+    fn said(step: LoginStep, code: &str, text: &str) -> Fault {
+        let code = Some(code.to_owned()).filter(|code| !code.is_empty());
+        Fault::unavailable("upstream answers something").for_words(UpstreamWords::new(step, code, text.to_owned()))
+    }
 
     fn refused(code: &str, text: &str, blames_credential: bool) -> Fault {
         Fault::new(FaultKind::UpstreamRefused(UpstreamRefusal {
@@ -227,7 +245,19 @@ mod tests {
             ),
             (
                 imap,
-                Fault::unavailable("BAD User is authenticated but not connected."),
+                said(LoginStep::Login, "", "User is authenticated but not connected."),
+                Some(Whose::Setting),
+            ),
+            (
+                smtp,
+                said(LoginStep::Greeting, "421 4.3.2", "busy"),
+                Some(Whose::Moment),
+            ),
+            (smtp, said(LoginStep::Greeting, "554 5.7.1", "no"), Some(Whose::Moment)),
+            (imap, said(LoginStep::Login, "INUSE", "later"), Some(Whose::Moment)),
+            (
+                imap,
+                said(LoginStep::Mechanism(CredentialForm::Token), "", "AUTH=PLAIN"),
                 Some(Whose::Setting),
             ),
             (
@@ -251,10 +281,10 @@ mod tests {
     #[test]
     fn an_error_says_what_was_said_and_beside_it_what_to_do() {
         let now = Timestamp::from_millis(5);
-        let fault = Fault::unavailable("BAD User is authenticated but not connected.");
+        let fault = said(LoginStep::Login, "", "User is authenticated but not connected.");
         let error = Whose::Setting.error(Protocol::Imap, &fault, now);
         assert_eq!((error.code.as_str(), error.time), ("imap_refused", now));
-        let words = "a login failed: BAD User is authenticated but not connected.; the token is good, but";
+        let words = "the upstream refuses the login: User is authenticated but not connected.; the token is good, but";
         assert!(error.message.starts_with(words), "{}", error.message);
         assert!(error.remedy.unwrap().contains("Set-CASMailbox"));
         let fault = refused("", "Server Unavailable. 15", false);
@@ -265,6 +295,16 @@ mod tests {
             "the upstream refuses the login over smtp: Server Unavailable. 15"
         );
         assert_eq!(error.remedy, None);
+        let alert = "OK [ALERT] Your mailbox moves tonight".to_owned();
+        let fault = Fault::unavailable("connection reset")
+            .after_alerts(vec![alert])
+            .with_remedy("Wait");
+        let error = Whose::Moment.error(Protocol::Pop3, &fault, now);
+        assert_eq!(
+            error.message,
+            "a login over pop3 failed: connection reset; before that it said: OK [ALERT] Your mailbox moves tonight"
+        );
+        assert_eq!(error.remedy.as_deref(), Some("Wait"));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Supervised {
         }
         let account = &self.held.record.account;
         Some(match self.held.way {
-            Way::Grant if self.held.uses_oauth() => format!(
+            Way::Grant if self.held.uses_oauth() || self.held.password().is_none() => format!(
                 "Its owner must authorize the account again: portreeve account authorize '{account}', or give it another \
                  refresh token: portreeve account update '{account}' --refresh-token-file FILE"
             ),

@@ -8,7 +8,7 @@ use super::support::{World, account, password, refresh_token};
 use super::{PASSING, refusal, refused, token_of, trouble};
 use crate::account::AccountStatus;
 use crate::clock;
-use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::fault::{Fault, FaultKind, LoginStep, UpstreamRefusal, UpstreamWords};
 use crate::proto::Protocol;
 use crate::store::{AccountSecrets, AccountState, Store};
 
@@ -170,8 +170,9 @@ async fn a_protocol_that_fails_leaves_the_state_to_one_that_is_good_and_still_sh
 #[tokio::test(start_paused = true)]
 async fn what_a_new_mailbox_is_refused_for_shows_though_the_credential_is_good() {
     let (world, grant) = world().await;
-    let not_connected =
-        Fault::unavailable("upstream answers AUTHENTICATE with BAD User is authenticated but not connected.");
+    let words = "User is authenticated but not connected.".to_owned();
+    let said = UpstreamWords::new(LoginStep::Login, None, words);
+    let not_connected = Fault::unavailable("upstream answers AUTHENTICATE with BAD").for_words(said);
     world
         .accounts
         .report_failed("ada", Some(grant), Protocol::Imap, &not_connected);
@@ -268,6 +269,7 @@ async fn a_run_goes_on_after_a_restart_and_ends_with_the_account() {
     world
         .accounts
         .report_failed("ada", Some(grant), Protocol::Imap, &unavailable());
+    assert_eq!(status(&world).await.failures.unwrap().count, 1);
     assert_eq!(world.accounts.failing().len(), 1);
     world.accounts.remove("ada").await.unwrap();
     tokio::task::yield_now().await;
