@@ -30,6 +30,7 @@ use crate::config::{Provider, is_loopback_host};
 use crate::secret::SecretString;
 
 pub use answer::{TokenAnswer, missing_scopes};
+pub use assertion::{examine_app_key, examine_service_account};
 pub use client::{CodeRequest, OAuthClient, PendingCode};
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, TokenErrorKind};
