@@ -22,6 +22,7 @@ mod shared;
 mod tables;
 #[cfg(test)]
 pub(super) mod tests;
+mod usage;
 mod writer;
 
 use std::path::Path;
@@ -37,7 +38,7 @@ use self::changes::Bearers;
 use self::draft::Draft;
 use self::shared::Shared;
 use self::tables::{Table, Tables};
-use self::writer::{Order, Writer};
+use self::writer::{Change, Order, Writer};
 use super::master_key::MasterKeySource;
 use super::seal::Sealer;
 use super::{
@@ -73,6 +74,7 @@ impl EmbeddedStore {
         state_dir::sync_directory(state_dir).map_err(|error| StoreError::Unwritable(error.to_string()))?;
         meta::check_format(&tables)?;
         let sealer = Arc::new(meta::sealer(&tables, state_dir, master_key)?);
+        usage::migrate(&tables)?;
 
         let shared = Arc::new(Shared::new(tables));
         let (orders, receiver) = mpsc::channel(STORE_QUEUE);
@@ -96,13 +98,19 @@ impl EmbeddedStore {
         operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let change = Order::Change(Box::new(move |draft| {
-            let staged = draft.and_then(operation);
-            Box::new(move |committed| {
-                let _ = reply.send(staged.and_then(|outcome| committed.map(|()| outcome)));
-            })
-        }));
+        let change = Order::Change(answering(operation, reply));
         self.orders.send(change).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Like [`Self::change`], but what is done survives a killed process only, and costs no sync.
+    async fn chore<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let chore = Order::Chore(answering(operation, reply));
+        self.orders.send(chore).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -136,6 +144,19 @@ impl EmbeddedStore {
         let value = self.shared.tables()?.value(table, key)?;
         value.map(|bytes| codec::decode(what, &bytes)).transpose()
     }
+}
+
+/// An operation that tells `reply` its outcome once it is committed.
+fn answering<T: Send + 'static>(
+    operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+) -> Change {
+    Box::new(move |draft| {
+        let staged = draft.and_then(operation);
+        Box::new(move |committed| {
+            let _ = reply.send(staged.and_then(|outcome| committed.map(|()| outcome)));
+        })
+    })
 }
 
 #[async_trait]
@@ -275,7 +296,8 @@ impl Store for EmbeddedStore {
     async fn usage(&self, filter: &UsageFilter, page: Page) -> Result<Listing<UsageEvent>, StoreError> {
         self.barrier().await?;
         let filter = filter.clone();
-        self.scan(move |tables| queries::usage(tables, &filter, page)).await
+        self.scan(move |tables| usage::listing::usage(tables, &filter, page))
+            .await
     }
 
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError> {
@@ -284,9 +306,7 @@ impl Store for EmbeddedStore {
         let mut swept = 0;
         // In steps, so that logins and refreshes that are to be written meanwhile are not kept waiting.
         loop {
-            let step = self
-                .change(move |draft| changes::sweep(draft, cutoff, events_max))
-                .await?;
+            let step = self.chore(move |draft| usage::sweep(draft, cutoff, events_max)).await?;
             if step == 0 {
                 return Ok(swept);
             }
