@@ -390,7 +390,8 @@ async fn what_microsoft_and_google_say_is_explained() {
         ),
         (
             google("invalid_grant", "Token has been expired or revoked."),
-            "an app's whose publishing status is Testing",
+            // What Google means by it is Google's alone.
+            "the grant is gone",
             "publish the app",
             "needs-authorization",
         ),
