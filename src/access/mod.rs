@@ -3,10 +3,14 @@
 //! Pure over the store: [`authenticate`] admits a login to mail, [`recognize`] tells who calls the admin API. Neither records
 //! anything; that is for `usage`.
 
+mod addresses;
 mod check;
+mod lineage;
 mod scope;
+mod short;
 mod token;
 
 pub use check::{Authenticated, Bearer, Denied, authenticate, recognize};
+pub use lineage::{BeyondMaker, Line};
 pub use scope::{Scope, ScopeError};
 pub use token::AccessToken;

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::ACCOUNT_ID_CHARS_MAX;
 use crate::store::StoreError;
 
 /// A refusal: `{"statusCode","error","message","code"}`.
@@ -52,7 +53,18 @@ impl ApiError {
         )
     }
 
-    /// 404: there is no such `what` (`account`, `token`, `session`).
+    /// 404: there is no such `what` (`account`, `token`, `session`) as was asked for by `name`.
+    pub fn no_such(what: &str, name: &str) -> Self {
+        let mut shown: String = name.chars().take(ACCOUNT_ID_CHARS_MAX).collect();
+        if shown.len() < name.len() {
+            shown.push('…');
+        }
+        let mut error = Self::not_found(what);
+        error.message = format!("no such {what}: '{}'", shown.escape_debug());
+        error
+    }
+
+    /// 404: the `what` that is asked for has gone meanwhile, or is the only one that there could be.
     pub fn not_found(what: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -107,6 +119,7 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound(what) => Self::not_found(what),
             StoreError::GrantShared(_) => Self::new(StatusCode::CONFLICT, "grant_shared", message),
             StoreError::NotShareable => Self::field("oauth2.sharesGrantOf", message),
+            StoreError::TooManyTokens => Self::new(StatusCode::CONFLICT, "too_many_tokens", message),
             StoreError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", message),
             StoreError::Unwritable(_) | StoreError::Closed => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)

@@ -267,10 +267,19 @@ impl Store for World {
         Ok(())
     }
 
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError> {
         let mut tokens = self.tokens.lock().unwrap();
-        let place = tokens.iter().position(|token| token.id == *id);
-        Ok(place.map(|place| tokens.remove(place)))
+        let mut gone = Vec::new();
+        // What a token made comes after it.
+        tokens.retain(|token| {
+            let parent = token
+                .parent
+                .filter(|parent| gone.iter().any(|token: &TokenRecord| token.id == *parent));
+            let is_gone = token.id == *id || parent.is_some();
+            gone.extend(is_gone.then(|| token.clone()));
+            !is_gone
+        });
+        Ok(gone)
     }
 
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {

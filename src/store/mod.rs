@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
+use crate::limits::TOKENS_PER_ACCOUNT_MAX;
 
 pub use records::*;
 
@@ -73,11 +74,13 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a new access token, durably.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if its account does not exist (any more).
+    /// [`StoreError::NotFound`] if its account or the token that makes it does not exist (any more);
+    /// [`StoreError::TooManyTokens`].
     async fn create_token(&self, token: TokenRecord) -> Result<(), StoreError>;
 
-    /// Deletes an access token, durably, and returns what it was.
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError>;
+    /// Deletes an access token, and with it all that it made and that those made, in one durable commit. Returns what was
+    /// deleted, the token itself first; nothing where it does not exist.
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError>;
 
     /// The access token with this id. On the path of every login: microseconds.
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError>;
@@ -135,6 +138,9 @@ pub enum StoreError {
     /// The account whose grant is to be shared is gone, has another provider, or shares a grant itself.
     #[error("the account whose grant is to be shared does not exist, has another provider, or shares a grant itself")]
     NotShareable,
+    /// The account has as many access tokens as it may.
+    #[error("the account has {TOKENS_PER_ACCOUNT_MAX} access tokens, as many as it may; delete some first")]
+    TooManyTokens,
     /// Another process has the directory open.
     #[error("{0} is in use by another portreeve; stop that one first, or give this one another server.state_dir")]
     Locked(String),

@@ -253,7 +253,7 @@ async fn a_command_that_nobody_answers_ends_with_the_reason() {
     let printed = shell.run(&["account", "authorize", "nobody@example.com", "--no-browser"]);
     assert_eq!(
         (printed.code, printed.stderr.as_str()),
-        (1, "portreeve: no such account\n")
+        (1, "portreeve: no such account: 'nobody@example.com'\n")
     );
 }
 

@@ -44,6 +44,7 @@ mod testbed_consent;
 mod testbed_mail;
 mod testbed_recorded;
 mod thunderbird;
+mod tokens;
 mod transcripts;
 mod vendors;
 mod verify;

@@ -221,7 +221,7 @@ impl Store for EmbeddedStore {
         self.change(move |draft| changes::create_token(draft, &token)).await
     }
 
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError> {
         let id = *id;
         self.change(move |draft| changes::remove_token(draft, &id)).await
     }
