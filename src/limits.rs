@@ -52,6 +52,9 @@ pub const ACCOUNT_WRITE_RETRY_MIN: Duration = Duration::from_secs(1);
 /// See [`ACCOUNT_WRITE_RETRY_MIN`].
 pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How many refresh tokens of one grant are remembered while the disk refuses them: rotations of more than half a day.
+pub const GRANT_NAMES_MAX: usize = 16;
+
 /// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
 pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);
 
@@ -238,6 +241,9 @@ pub const UPSTREAM_LINE_BYTES_MAX: usize = 8192;
 
 /// Bytes, in all, that an upstream may send around its login and that are passed on to the client.
 pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
+
+/// Alerts and warnings of an upstream that a client hears before the refusal of its login. Gmail sends one.
+pub const UPSTREAM_ALERTS_MAX: usize = 8;
 
 /// Lines of one SMTP reply of an upstream. The EHLO replies of large providers have about a dozen.
 pub const UPSTREAM_REPLY_LINES_MAX: usize = 64;
@@ -428,6 +434,24 @@ pub const MASTER_KEY_BYTES: usize = 32;
 
 /// Orders that may wait for the store's writer thread before senders wait too.
 pub const STORE_QUEUE: usize = 4096;
+
+/// Usage events of kind `denied` that may be kept: one for as many of `store.usage_events_max`, beside those of other kinds.
+pub const DENIED_SHARE: u64 = 4;
+
+/// How long refused logins of one address, account and reason are counted in one usage event and told in one log line.
+pub const DENIED_WINDOW: Duration = Duration::from_secs(60);
+
+/// Addresses, accounts and reasons that are told apart in one [`DENIED_WINDOW`]; of those above, events no longer say the
+/// address. About 300 bytes each.
+pub const DENIED_WINDOWS_MAX: usize = 4096;
+
+/// Times of usage events that may come out of order by this much, for several sessions report at once; the later of two
+/// counts for both.
+pub const USAGE_DISORDER_MAX: Duration = Duration::from_secs(1);
+
+/// How often a clock may be set back by more than [`USAGE_DISORDER_MAX`] within what is kept of the usage log before the
+/// oldest of these times is forgotten, and events around it are found by the times around it.
+pub const USAGE_RUNS_MAX: usize = 64;
 
 /// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

@@ -201,6 +201,14 @@ impl Store for World {
         Ok(())
     }
 
+    async fn amend_account(&self, _: AccountRecord, _: Option<Amendment>) -> Result<(), StoreError> {
+        unreachable!("only supervisors of accounts amend them")
+    }
+
+    async fn amend_secrets(&self, _: &str, _: Amendment) -> Result<bool, StoreError> {
+        unreachable!("only supervisors of accounts amend them")
+    }
+
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
         self.accounts
             .lock()
@@ -527,6 +535,7 @@ pub(crate) fn login(account: &str, time: Timestamp) -> UsageEvent {
         remote_address: Some(Ipv4Addr::LOCALHOST.into()),
         client: None,
         reason: None,
+        count: None,
         bytes_up: None,
         bytes_down: None,
         duration_ms: None,
