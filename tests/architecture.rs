@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("secret", &[]),
     ("fault", &[]),
+    ("shell", &[]),
     ("telemetry", &[]),
     ("process", &[]),
     ("proto", &["limits", "secret", "fault"]),
@@ -33,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "account",
         &[
-            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics",
+            "limits", "secret", "clock", "fault", "shell", "proto", "config", "store", "oauth", "metrics",
         ],
     ),
     (
@@ -45,8 +46,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "connection",
         &[
-            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net", "access",
-            "usage", "account",
+            "limits", "secret", "clock", "fault", "shell", "proto", "config", "store", "oauth", "metrics", "net",
+            "access", "usage", "account",
         ],
     ),
     (
@@ -107,6 +108,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
+    ("shlex", &["src/shell.rs"]),
     ("hmac", &["src/hooks/webhook.rs", "src/store/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),

@@ -11,6 +11,7 @@ use crate::limits::{
     TOKEN_METADATA_BYTES_MAX, TOKEN_SCOPES_MAX,
 };
 use crate::secret::{ExposeSecret, SecretString};
+use crate::shell;
 use crate::store::{
     AccountRecord, AccountSecrets, AccountState, EndpointOverride, Grant, Restrictions, TokenId, TokenRecord,
 };
@@ -242,7 +243,8 @@ fn check_served(scopes: &[String], account: &AccountRecord, config: &Config) -> 
                 format!(
                     "the provider '{}' has no {upper} for this mailbox; leave '{scope}' out, or give the account a server \
                      of its own: portreeve account update {} --{lower} HOST:PORT",
-                    provider.name, account.account
+                    provider.name,
+                    shell::word(&account.account)
                 ),
             ));
         }

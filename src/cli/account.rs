@@ -19,6 +19,7 @@ use crate::admin::types::{
 };
 use crate::metrics::names::state_label;
 use crate::proto::Protocol;
+use crate::shell;
 use crate::store::EndpointOverride;
 
 /// `account`
@@ -199,12 +200,18 @@ async fn add(client: &Client, arguments: AddArgs, globals: &Globals) -> Result<(
     }
     let account = clean(&created.value.account);
     let credential = credential_steps(&account, &fields, finding.as_ref(), &status.providers);
-    print(&format!(
+    print(&added(&account, credential, &scopes))
+}
+
+/// What is to be done after an account was added.
+fn added(account: &str, credential: Option<String>, scopes: &str) -> String {
+    let word = shell::word(account);
+    format!(
         "Added {account}.\n\n{}\
-         Check it:             portreeve account verify {account}\n\
-         Let a program log in: portreeve token create --account {account} --scope {scopes}",
+         Check it:             portreeve account verify {word}\n\
+         Let a program log in: portreeve token create --account {word} --scope {scopes}",
         credential.map(|steps| format!("{steps}\n")).unwrap_or_default()
-    ))
+    )
 }
 
 async fn update(client: &Client, arguments: UpdateArgs, globals: &Globals) -> Result<(), Failure> {
@@ -505,6 +512,7 @@ fn credential_steps(
         Some(_) => finding.is_some_and(|finding| finding.passwords),
         None => finding.is_none_or(|finding| finding.passwords),
     };
+    let account = shell::word(account);
     let consents = grant.is_some_and(|grant| grant != "password");
     let advice = finding
         .and_then(|finding| finding.advice.as_deref())
@@ -742,6 +750,17 @@ mod tests {
             "Make an app password.\n\nGive it its password: portreeve account update ada --password-file -"
         );
         assert_eq!(steps(&of("icloud", true), Some(&both)), "");
+        // What is printed can be pasted, whatever the account is called.
+        let named = credential_steps("Ada's $HOME", &of("google", false), None, &providers);
+        let told = added("Ada's $HOME", named, "imap-proxy");
+        for command in [
+            r#"portreeve account authorize "Ada's "'$HOME'"#,
+            r#"portreeve account verify "Ada's "'$HOME'"#,
+            r#"portreeve token create --account "Ada's "'$HOME' --scope imap-proxy"#,
+        ] {
+            assert!(told.contains(command), "{told}");
+        }
+        assert!(told.starts_with("Added Ada's $HOME.\n"), "{told}");
         for (grant, expected) in [
             ("client_credentials", ""),
             ("external", ""),

@@ -24,6 +24,7 @@ use crate::app::{App, Signals};
 use crate::cli::Failure;
 use crate::clock;
 use crate::config::{self, ProcessEnvironment};
+use crate::shell;
 use crate::telemetry;
 use provider::Provider;
 
@@ -172,7 +173,7 @@ async fn set_up(admin: &Client, provider: &Provider) -> Result<String, Failure> 
 
 fn instructions(plain: SocketAddr, tls: SocketAddr, authority: &str, socket: &Path, token: &str) -> String {
     let mut text = String::new();
-    let socket = socket.display();
+    let (authority, socket) = (shell::word(authority), shell::word(&socket.to_string_lossy()));
     // Writing to a String cannot fail.
     write!(
         text,

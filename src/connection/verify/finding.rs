@@ -6,6 +6,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::net::tls;
 use crate::oauth::explain;
 use crate::proto::Protocol;
+use crate::shell;
 
 /// What a failed step found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +80,16 @@ impl Finding {
         }
         let remedy = match kind {
             FaultKind::AuthorizationGone => {
-                format!("Authorize the account (portreeve account authorize {account}), or give it new credentials")
+                format!(
+                    "Authorize the account (portreeve account authorize {}), or give it new credentials",
+                    shell::word(account)
+                )
             }
             FaultKind::AppRefused => "Check the provider's OAuth app: client_id, client_secret, client_auth".to_owned(),
-            FaultKind::AccountDisabled => format!("Enable the account: portreeve account update {account} --enable"),
+            FaultKind::AccountDisabled => {
+                let account = shell::word(account);
+                format!("Enable the account: portreeve account update {account} --enable")
+            }
             _ => "Wait: it is tried again by itself".to_owned(),
         };
         Self::new(message, remedy)
