@@ -829,7 +829,12 @@ async fn live_sessions_are_listed_and_ended() {
     for id in ["5", "x"] {
         assert_eq!(
             daemon.ask(Method::DELETE, &format!("/v1/session/{id}"), None).await,
-            error(404, "Not Found", "session_not_found", "no such session")
+            error(
+                404,
+                "Not Found",
+                "session_not_found",
+                &format!("no such session: '{id}'")
+            )
         );
     }
 }

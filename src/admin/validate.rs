@@ -111,7 +111,10 @@ pub(super) fn link_subject(new: &NewLink, stored: Option<AccountRecord>, config:
         check_email(email)?;
     }
     let provider = new.provider.as_ref();
-    let provider = provider.ok_or_else(|| ApiError::field("provider", "is missing, and there is no such account"))?;
+    let provider = provider.ok_or_else(|| {
+        let name = new.account.escape_debug();
+        ApiError::field("provider", format!("is missing, and there is no account '{name}'"))
+    })?;
     known_provider(provider, config)?;
     Ok(Subject {
         account: new.account.clone(),

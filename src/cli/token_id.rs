@@ -32,13 +32,15 @@ pub(super) async fn resolve(client: &Client, typed: &str) -> Result<String, Fail
 
 /// The id of the token that is meant, for a filter: of a whole id it does not matter whether its token still exists.
 ///
+/// A token itself has the form of an id, so that the daemon is asked in any case.
+///
 /// # Errors
 /// As [`resolve`].
 pub(super) async fn resolve_id(client: &Client, typed: &str) -> Result<TokenId, Failure> {
     let resolved = resolve(client, typed).await?;
-    match resolved.parse() {
-        Ok(id) => Ok(id),
-        Err(_) => Ok(view(client, &resolved).await?.id),
+    match view(client, &resolved).await {
+        Ok(token) => Ok(token.id),
+        Err(failure) => resolved.parse().map_err(|_| failure),
     }
 }
 
@@ -92,6 +94,7 @@ mod tests {
     use super::*;
     use crate::admin::client::Target;
     use crate::admin::test_support::Daemon;
+    use crate::admin::types::TokenCreated;
     use crate::clock::Timestamp;
     use crate::store::TokenRecord;
 
@@ -144,13 +147,11 @@ mod tests {
         // The id of a token that was deleted, for the events that are left of it.
         let gone = "0".repeat(64);
         assert_eq!(resolve_id(&client, &gone).await.unwrap().to_string(), gone);
-        let short = json!({"form": "short"});
-        let made = client
-            .create::<crate::admin::types::TokenCreated>("/v1/token", &short)
-            .await
-            .unwrap();
-        let typed = made.value.token.to_lowercase();
-        assert_eq!(resolve_id(&client, &typed).await.unwrap(), made.value.id);
+        for form in ["short", "hex"] {
+            let body = json!({"form": form});
+            let made = client.create::<TokenCreated>("/v1/token", &body).await.unwrap().value;
+            assert_eq!(resolve_id(&client, &made.token).await.unwrap(), made.id, "{form}");
+        }
         drop(daemon);
     }
 }

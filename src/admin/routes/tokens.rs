@@ -13,7 +13,7 @@ use crate::admin::types::{Deleted, EventsPage, NewToken, PageHead, TokenCreated,
 use crate::admin::validate;
 use crate::clock;
 use crate::limits::TOKEN_ID_SHORT_DIGITS;
-use crate::store::{TokenId, TokenRecord, UsageFilter};
+use crate::store::{StoreError, TokenId, TokenRecord, UsageFilter};
 
 pub(super) async fn create(
     State(state): Shared,
@@ -34,7 +34,12 @@ pub(super) async fn create(
         let bound = maker.bind(&mut record);
         bound.map_err(|beyond| ApiError::forbidden(beyond.to_string()))?;
     }
-    state.store.create_token(record).await?;
+    let created = state.store.create_token(record).await;
+    created.map_err(|error| match error {
+        // The caller's own, which has been deleted meanwhile.
+        StoreError::NotFound("token") => ApiError::unauthorized("invalid_token", "unknown token"),
+        error => error.into(),
+    })?;
     Ok(Json(TokenCreated {
         token: token.reveal().to_owned(),
         id,
