@@ -313,7 +313,7 @@ impl Store for World {
             .iter()
             .rev()
             .filter(|token| account.is_none() || token.account.as_deref() == account)
-            .filter(|token| token.description.contains(query))
+            .filter(|token| token.description.contains(query) || token.id.to_string().contains(query))
             .map(|token| (token.clone(), uses.get(&token.id).copied()));
         Ok(page_of(matching, page))
     }
