@@ -67,6 +67,12 @@ pub enum HttpError {
     /// There is no connection.
     #[error("{0}")]
     Connect(String),
+    /// The proxy on the way wants a login first (RFC 9110 §15.5.8).
+    #[error("{0}")]
+    ProxyLogin(String),
+    /// The proxy on the way makes no tunnel to there.
+    #[error("{0}")]
+    ProxyRefused(String),
     /// The connection broke, or what was said on it is not HTTP.
     #[error("{0}")]
     Broken(String),
@@ -175,8 +181,18 @@ fn failed(error: reqwest::Error, timeout: Duration) -> HttpError {
     let error = error.without_url();
     match () {
         () if error.is_timeout() => HttpError::TimedOut(timeout),
-        () if error.is_connect() => HttpError::Connect(causes(&error)),
+        () if error.is_connect() => not_connected(causes(&error)),
         () => HttpError::Broken(causes(&error)),
+    }
+}
+
+/// Why there is no connection. What a proxy answered to CONNECT is told in no other way than in the words of `hyper-util`,
+/// whose type for it is its own.
+fn not_connected(causes: String) -> HttpError {
+    match () {
+        () if causes.contains("proxy authorization required") => HttpError::ProxyLogin(causes),
+        () if causes.contains("tunnel error: unsuccessful") => HttpError::ProxyRefused(causes),
+        () => HttpError::Connect(causes),
     }
 }
 

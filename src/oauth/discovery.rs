@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::answer::Response;
+use super::answer::{Response, answered_by};
 use super::error::TokenError;
 use super::is_url_allowed;
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
@@ -46,15 +46,12 @@ pub struct Metadata {
 /// identical, or one provider could direct secrets meant for another), or names an endpoint that secrets may not go to.
 pub fn read(issuer: &Url, allow_insecure: bool, response: &Response<'_>) -> Result<Metadata, TokenError> {
     if response.status != 200 || response.body.len() > TOKEN_ANSWER_BYTES_MAX {
-        return Err(failed(&format!(
-            "the issuer's metadata cannot be read (HTTP {})",
-            response.status
-        )));
+        let message = format!("the issuer's metadata cannot be read (HTTP {})", response.status);
+        return Err(unreadable(response, &message));
     }
     let Ok(document) = serde_json::from_slice::<Document>(response.body) else {
-        return Err(failed(
-            "the issuer's metadata is not what OpenID Connect Discovery describes",
-        ));
+        let message = "the issuer's metadata is not what OpenID Connect Discovery describes";
+        return Err(unreadable(response, message));
     };
     // A trailing slash is the one difference forgiven: URL parsing adds it to a bare host.
     if document.issuer.trim_end_matches('/') != issuer.as_str().trim_end_matches('/') {
@@ -89,6 +86,13 @@ struct Document {
     revocation_endpoint: Option<String>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
+}
+
+fn unreadable(response: &Response<'_>, message: &str) -> TokenError {
+    let mut error = failed(message);
+    error.facts.status = Some(response.status);
+    error.facts.answered_by = answered_by(response);
+    error
 }
 
 fn failed(message: &str) -> TokenError {

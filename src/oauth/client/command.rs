@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::limits::{TOKEN_COMMAND_DRAIN, TOKEN_COMMAND_STDERR_BYTES_MAX};
 use crate::process::ProcessGroup;
+use crate::secret::SecretString;
 
 /// Why a program brought no output. The text is for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,8 @@ pub(super) enum CommandError {
     Failed {
         /// How it ended.
         status: ExitStatus,
+        /// What it printed before.
+        output: SecretString,
         /// What it wrote to its standard error, as it is.
         complaint: Vec<u8>,
     },
@@ -62,7 +65,11 @@ pub(super) async fn run(
         Err(_) => Err(CommandError::TimedOut(limit)),
         Ok(Err(error)) => Err(CommandError::System(error)),
         Ok(Ok((status, output, _))) if status.success() => Ok(output),
-        Ok(Ok((status, _, complaint))) => Err(CommandError::Failed { status, complaint }),
+        Ok(Ok((status, output, complaint))) => Err(CommandError::Failed {
+            status,
+            output: String::from_utf8_lossy(&output).into_owned().into(),
+            complaint,
+        }),
     }
 }
 

@@ -35,6 +35,9 @@ fn basis(account: &str) -> Basis {
         user: "ada@example.com".to_owned(),
         refresh_token: None,
         password: None,
+        access_token: None,
+        granted: None,
+        names_no_scopes: false,
     }
 }
 
