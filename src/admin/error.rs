@@ -5,7 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::ACCOUNT_ID_CHARS_MAX;
+use crate::access::AccessToken;
+use crate::limits::{ACCOUNT_ID_CHARS_MAX, TOKEN_ID_SHORT_DIGITS};
 use crate::store::StoreError;
 
 /// A refusal: `{"statusCode","error","message","code"}`.
@@ -55,12 +56,8 @@ impl ApiError {
 
     /// 404: there is no such `what` (`account`, `token`, `session`) as was asked for by `name`.
     pub fn no_such(what: &str, name: &str) -> Self {
-        let mut shown: String = name.chars().take(ACCOUNT_ID_CHARS_MAX).collect();
-        if shown.len() < name.len() {
-            shown.push('…');
-        }
         let mut error = Self::not_found(what);
-        error.message = format!("no such {what}: '{}'", shown.escape_debug());
+        error.message = format!("no such {what}: '{}'", shown(name));
         error
     }
 
@@ -92,6 +89,19 @@ impl ApiError {
             code: self.code.clone(),
         }
     }
+}
+
+/// A name as it came from a caller, for people: clean, bounded, and without a token that was put in a name's place.
+pub(super) fn shown(name: &str) -> String {
+    let chars_max = match AccessToken::parse(name) {
+        Some(_) => TOKEN_ID_SHORT_DIGITS,
+        None => ACCOUNT_ID_CHARS_MAX,
+    };
+    let mut shown: String = name.chars().take(chars_max).collect();
+    if shown.len() < name.len() {
+        shown.push('…');
+    }
+    shown.escape_debug().to_string()
 }
 
 impl IntoResponse for ApiError {

@@ -707,6 +707,10 @@ async fn a_refused_token_names_the_field() {
             ),
         ),
         (
+            json!({"account": "ab".repeat(32), "scopes": ["api"]}),
+            error(404, "Not Found", "account_not_found", "no such account: 'abababab…'"),
+        ),
+        (
             json!({"account": "a", "scopes": ["api"], "expires": "2020-01-01T00:00:00Z"}),
             refused(
                 "expires: 2020-01-01T00:00:00.000Z is past; give a time to come, or none for a token without an end",

@@ -1,6 +1,6 @@
 //! From what a caller sends to the records that are kept: everything is checked here, and a refusal names the field.
 
-use super::error::ApiError;
+use super::error::{ApiError, shown};
 use super::types::{AccountChange, NewAccount, NewGrant, NewLink, NewRestrictions, NewToken};
 use crate::access::{Scope, ScopeError};
 use crate::authorize::Subject;
@@ -112,7 +112,7 @@ pub(super) fn link_subject(new: &NewLink, stored: Option<AccountRecord>, config:
     }
     let provider = new.provider.as_ref();
     let provider = provider.ok_or_else(|| {
-        let name = new.account.escape_debug();
+        let name = shown(&new.account);
         ApiError::field("provider", format!("is missing, and there is no account '{name}'"))
     })?;
     known_provider(provider, config)?;

@@ -8,7 +8,7 @@
 //! account NAME password=P|grant=refresh|grant=fresh [email=E] [provider=P] [smtp.user=U]
 //! token ACCOUNT [as=NAME] [scopes=A,B] [addresses=A,B] [expires=TIME|past]
 //! client [from=ADDRESS] [to=PORT] [starttls|tls] [bytewise]    the scene's clients, before they connect
-//! delete token NAME · delete account NAME · disable account NAME · close sessions · stop
+//! delete token NAME · delete account NAME · disable account NAME · move account NAME PROVIDER · close sessions · stop
 //! fault KIND · refuse                     what the provider does from here on
 //! state ACCOUNT STATE · refreshes NUMBER · log TEXT   what must be so, soon
 //! upstream lets in                        the upstream's side of a login that succeeds
@@ -176,6 +176,11 @@ impl Bed {
                     .proxy()
                     .ask(Method::PUT, &path, Some(&json!({"disabled": true})))
                     .await;
+                assert_eq!(status, 200, "{answer}");
+            }
+            ["move", "account", account, provider] => {
+                let (path, change) = (format!("/v1/account/{account}"), json!({ "provider": provider }));
+                let (status, answer) = self.proxy().ask(Method::PUT, &path, Some(&change)).await;
                 assert_eq!(status, 200, "{answer}");
             }
             ["close", "sessions"] => {
