@@ -16,6 +16,7 @@ pub mod connection;
 pub mod demo;
 pub mod fault;
 pub mod hooks;
+pub mod host;
 pub mod limits;
 pub mod metrics;
 pub mod net;

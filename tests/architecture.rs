@@ -15,26 +15,30 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("clock", &[]),
     ("secret", &[]),
-    ("fault", &[]),
+    ("host", &[]),
     ("shell", &[]),
+    ("fault", &[]),
     ("telemetry", &[]),
     ("process", &[]),
     ("proto", &["limits", "secret", "fault"]),
     // A log level is checked by who will use it.
-    ("config", &["limits", "secret", "proto", "telemetry"]),
+    ("config", &["limits", "secret", "host", "proto", "telemetry"]),
     ("metrics", &["proto", "store"]),
     ("store", &["limits", "secret", "clock", "proto", "config", "metrics"]),
     ("access", &["limits", "secret", "clock", "fault", "proto", "store"]),
     ("usage", &["limits", "clock", "proto", "config", "store", "metrics"]),
-    ("net", &["limits", "clock", "proto"]),
+    ("net", &["limits", "clock", "host", "proto"]),
     // Token requests trust whom upstream legs trust.
-    ("oauth", &["limits", "secret", "clock", "config", "net", "process"]),
+    (
+        "oauth",
+        &["limits", "secret", "clock", "host", "config", "net", "process"],
+    ),
     // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
     ("recognize", &["limits", "proto", "config", "net"]),
     (
         "account",
         &[
-            "limits", "secret", "clock", "fault", "shell", "proto", "config", "store", "oauth", "metrics",
+            "limits", "secret", "clock", "shell", "fault", "proto", "config", "store", "oauth", "metrics",
         ],
     ),
     (
@@ -46,7 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "connection",
         &[
-            "limits", "secret", "clock", "fault", "shell", "proto", "config", "store", "oauth", "metrics", "net",
+            "limits", "secret", "clock", "shell", "fault", "proto", "config", "store", "oauth", "metrics", "net",
             "access", "usage", "account",
         ],
     ),
@@ -108,7 +112,6 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("chacha20poly1305", &["src/store/seal.rs"]),
     ("ppp", &["src/net/proxy_protocol.rs"]),
     ("secrecy", &["src/secret.rs"]),
-    ("shlex", &["src/shell.rs"]),
     ("hmac", &["src/hooks/webhook.rs", "src/store/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),

@@ -19,6 +19,7 @@ use crate::admin::types::{
 };
 use crate::metrics::names::state_label;
 use crate::proto::Protocol;
+use crate::secret::Maker;
 use crate::shell;
 use crate::store::EndpointOverride;
 
@@ -312,14 +313,14 @@ impl Fields {
             }
         }
         if let Some(path) = &self.refresh_token_file {
-            let token = secret(path, "refresh token")?;
+            let token = secret(path, "refresh token", Maker::Machine)?;
             body.insert("oauth2".to_owned(), json!({"refreshToken": token}));
         }
         if let Some(owner) = &self.shares_grant_of {
             body.insert("oauth2".to_owned(), json!({"sharesGrantOf": owner}));
         }
         if let Some(path) = &self.password_file {
-            body.insert("password".to_owned(), secret(path, "password")?.into());
+            body.insert("password".to_owned(), secret(path, "password", Maker::Person)?.into());
         }
         for (protocol, endpoint, user) in self.overrides() {
             let mut own = match endpoint {
@@ -754,9 +755,9 @@ mod tests {
         let named = credential_steps("Ada's $HOME", &of("google", false), None, &providers);
         let told = added("Ada's $HOME", named, "imap-proxy");
         for command in [
-            r#"portreeve account authorize "Ada's "'$HOME'"#,
-            r#"portreeve account verify "Ada's "'$HOME'"#,
-            r#"portreeve token create --account "Ada's "'$HOME' --scope imap-proxy"#,
+            r"portreeve account authorize 'Ada'\''s $HOME'",
+            r"portreeve account verify 'Ada'\''s $HOME'",
+            r"portreeve token create --account 'Ada'\''s $HOME' --scope imap-proxy",
         ] {
             assert!(told.contains(command), "{told}");
         }

@@ -173,7 +173,8 @@ async fn set_up(admin: &Client, provider: &Provider) -> Result<String, Failure> 
 
 fn instructions(plain: SocketAddr, tls: SocketAddr, authority: &str, socket: &Path, token: &str) -> String {
     let mut text = String::new();
-    let (authority, socket) = (shell::word(authority), shell::word(&socket.to_string_lossy()));
+    let socket = socket.to_string_lossy();
+    let (authority, socket) = (shell::word(authority), shell::word(&socket));
     // Writing to a String cannot fail.
     write!(
         text,
