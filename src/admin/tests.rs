@@ -145,7 +145,7 @@ async fn an_account_is_added_read_changed_and_deleted() {
     for method in [Method::GET, Method::DELETE] {
         assert_eq!(
             daemon.ask(method, "/v1/account/example", None).await,
-            error(404, "Not Found", "account_not_found", "no such account")
+            error(404, "Not Found", "account_not_found", "no such account 'example'")
         );
     }
 }
