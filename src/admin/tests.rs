@@ -540,7 +540,7 @@ async fn a_refused_token_names_the_field() {
     for (body, expected) in [
         (
             json!({"account": "b", "scopes": ["api"]}),
-            error(404, "Not Found", "account_not_found", "no such account"),
+            error(404, "Not Found", "account_not_found", "no such account 'b'"),
         ),
         (
             json!({"account": "a"}),

@@ -606,7 +606,7 @@ pub struct ProviderView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
     /// Whether it is known to give codes for other devices (RFC 8628).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub device: bool,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,

@@ -271,6 +271,7 @@ mod tests {
             Vec::<String>::new(),
             "a key that is not used may be as it likes"
         );
+        fs::remove_file(directory.path().join("master.key")).unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         let state = problems(directory.path(), "[server]\nstate_dir = \".\"\n");
         assert!(

@@ -367,7 +367,7 @@ fn pop3_has_no_word_for_a_goodbye_or_a_time_out() {
          S: +OK Now the password
          > check joe tok command
          < shutting down
-         > refused joe unavailable: the session was ended during its login: ShuttingDown
+         > refused joe unavailable: the session was ended during its login: shutting down
          > Close",
     );
     play_clear(
