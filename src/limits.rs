@@ -217,6 +217,12 @@ pub const ID_FIELD_BYTES_MAX: usize = 30;
 /// Octets of a value in a client's `ID` command (RFC 2971 §3.3).
 pub const ID_VALUE_BYTES_MAX: usize = 1024;
 
+/// Bytes of a client's `ID` command, literals included: [`ID_PAIRS_MAX`] pairs of the full size fit, in either form.
+pub const ID_COMMAND_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of the `ID` command that an upstream is sent; what does not fit is left out. Dovecot closes above 8,192.
+pub const ID_UPSTREAM_BYTES_MAX: usize = 8000;
+
 /// Bytes that a client may pipeline behind its login; beyond that its leg is not read until the relay begins.
 pub const PIPELINED_BYTES_MAX: usize = 64 * 1024;
 
@@ -412,6 +418,12 @@ pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Bytes of a file that holds one secret.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Environment variables that a hook or a token command may be given by its table.
+pub const ENV_VARIABLES_MAX: usize = 100;
+
+/// Bytes of the value of one. Linux takes 128 KiB for each (execve(2), `MAX_ARG_STRLEN`).
+pub const ENV_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes of the master key (INTERFACE §3).
 pub const MASTER_KEY_BYTES: usize = 32;

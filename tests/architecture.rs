@@ -15,25 +15,30 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("clock", &[]),
     ("secret", &[]),
+    ("host", &[]),
+    ("shell", &[]),
     ("fault", &[]),
     ("telemetry", &[]),
     ("process", &[]),
     ("proto", &["limits", "secret", "fault"]),
     // A log level is checked by who will use it.
-    ("config", &["limits", "secret", "proto", "telemetry"]),
+    ("config", &["limits", "secret", "host", "proto", "telemetry"]),
     ("metrics", &["proto", "store"]),
     ("store", &["limits", "secret", "clock", "proto", "config", "metrics"]),
     ("access", &["limits", "secret", "clock", "fault", "proto", "store"]),
     ("usage", &["limits", "clock", "proto", "config", "store", "metrics"]),
-    ("net", &["limits", "clock", "proto"]),
+    ("net", &["limits", "clock", "host", "proto"]),
     // Token requests trust whom upstream legs trust.
-    ("oauth", &["limits", "secret", "clock", "config", "net", "process"]),
+    (
+        "oauth",
+        &["limits", "secret", "clock", "host", "config", "net", "process"],
+    ),
     // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
     ("recognize", &["limits", "proto", "config", "net"]),
     (
         "account",
         &[
-            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics",
+            "limits", "secret", "clock", "shell", "fault", "proto", "config", "store", "oauth", "metrics",
         ],
     ),
     (
@@ -45,8 +50,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "connection",
         &[
-            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net", "access",
-            "usage", "account",
+            "limits", "secret", "clock", "shell", "fault", "proto", "config", "store", "oauth", "metrics", "net",
+            "access", "usage", "account",
         ],
     ),
     (
