@@ -263,7 +263,7 @@ pub(super) fn log(check: &mut Check<'_>, raw: &raw::Log) -> Log {
 pub(super) fn limits(check: &mut Check<'_>, raw: &raw::Limits) -> Limits {
     let report = &mut check.report;
     let wait = TIMEOUT_MIN..=seconds(3600);
-    let limits = Limits {
+    Limits {
         sessions_max: report.count("limits.sessions_max", &raw.sessions_max, 20_000, SESSIONS),
         sessions_per_ip_max: report.count("limits.sessions_per_ip_max", &raw.sessions_per_ip_max, 200, SESSIONS),
         sessions_per_account_max: report.count(
@@ -305,18 +305,20 @@ pub(super) fn limits(check: &mut Check<'_>, raw: &raw::Limits) -> Limits {
         ),
         literal_bytes_max: report.count("limits.literal_bytes_max", &raw.literal_bytes_max, 4096, LITERAL_BYTES),
         bad_commands_max: report.number("limits.bad_commands_max", &raw.bad_commands_max, 10, 1..=1000),
+        pre_auth_commands_max: report.number(
+            "limits.pre_auth_commands_max",
+            &raw.pre_auth_commands_max,
+            100,
+            1..=100_000,
+        ),
         auth_failures_max: report.number("limits.auth_failures_max", &raw.auth_failures_max, 3, 1..=1000),
         auth_failure_delay: report.duration(
             "limits.auth_failure_delay",
             &raw.auth_failure_delay,
-            Duration::ZERO,
+            seconds(15),
             Duration::ZERO..=seconds(60),
         ),
-    };
-    if !limits.auth_failure_delay.is_zero() {
-        report.warn("limits.auth_failure_delay has no effect in this version".to_owned());
     }
-    limits
 }
 
 const fn seconds(seconds: u64) -> Duration {
