@@ -57,7 +57,7 @@ impl ApiError {
     /// 404: there is no such `what` (`account`, `token`, `session`) as was asked for by `name`.
     pub fn no_such(what: &str, name: &str) -> Self {
         let mut error = Self::not_found(what);
-        error.message = format!("no such {what}: '{}'", shown(name));
+        error.message = format!("no such {what} '{}'", shown(name));
         error
     }
 

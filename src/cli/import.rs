@@ -29,7 +29,6 @@ use crate::admin::client::{Client, ClientError, segment};
 use crate::admin::types::{AccountCreated, AccountView, ProviderView, StatusView};
 use crate::limits::IMPORT_FILE_BYTES_MAX;
 use crate::secret::{ExposeSecret as _, Maker, SecretString, duplicate};
-use crate::shell;
 use format::{Foreign, ForeignAccount, SealedGrant, Settings};
 use report::{Outcome, Row};
 
@@ -265,7 +264,7 @@ impl Import<'_> {
             Some(_) => "with its grant".to_owned(),
             None if provider.needs_consent() => {
                 let name = clean(name);
-                let name = shell::word(&name);
+                let name = crate::shell::word(&name);
                 format!("{}: portreeve account authorize {name}", without_grant(settings))
             }
             None => "its provider needs no consent".to_owned(),

@@ -142,7 +142,7 @@ mod tests {
         for typed in ["ababab", "no token", "CDCDCD"] {
             assert_eq!(resolve(&client, typed).await.unwrap(), typed);
             let failure = resolve_id(&client, typed).await.unwrap_err();
-            assert_eq!(failure.message, format!("no such token: '{typed}'"));
+            assert_eq!(failure.message, format!("no such token '{typed}'"));
         }
         // The id of a token that was deleted, for the events that are left of it.
         let gone = "0".repeat(64);

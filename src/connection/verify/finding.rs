@@ -6,6 +6,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::net::tls;
 use crate::oauth::explain;
 use crate::proto::Protocol;
+use crate::sentence::explained;
 use crate::shell;
 
 /// What a failed step found.
@@ -87,8 +88,10 @@ impl Finding {
             }
             FaultKind::AppRefused => "Check the provider's OAuth app: client_id, client_secret, client_auth".to_owned(),
             FaultKind::AccountDisabled => {
-                let account = shell::word(account);
-                format!("Enable the account: portreeve account update {account} --enable")
+                format!(
+                    "Enable the account: portreeve account update {} --enable",
+                    shell::word(account)
+                )
             }
             _ => "Wait: it is tried again by itself".to_owned(),
         };
@@ -99,7 +102,7 @@ impl Finding {
     pub(super) fn of_login(protocol: Protocol, fault: &Fault) -> Self {
         if let Some(known) = meaning::of_fault(protocol, fault) {
             let known = known.explanation;
-            return Self::new(format!("{fault}; {}", known.cause), known.remedy);
+            return Self::new(explained(fault, known.cause), known.remedy);
         }
         let text = fault.to_string();
         if let Some((problem, remedy)) = tls::remedy_at_end_of(&text) {
@@ -122,7 +125,7 @@ impl Finding {
         match meaning::of_words(protocol, &words) {
             Some(known) => {
                 let known = known.explanation;
-                Self::new(format!("{words}; {}", known.cause), known.remedy)
+                Self::new(explained(words, known.cause), known.remedy)
             }
             None => Self::new(
                 words,
