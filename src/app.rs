@@ -45,7 +45,7 @@ use crate::oauth::client::OAuthClient;
 use crate::recognize::{Places, Recognizer};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::master_key::MasterKeySource;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Deletions, Loss, SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
 use crate::web;
 use certificates::ListenerCertificates;
@@ -72,14 +72,15 @@ pub struct App {
 }
 
 impl App {
-    /// Starts everything that `config` asks for. When this returns the listeners accept.
+    /// Starts everything that `config` asks for. When this returns the listeners accept. `loss` says what becomes of a store
+    /// from which records are missing.
     ///
     /// # Errors
     /// What could not be started and what to do about it; everything that had been started ends.
-    pub async fn start(config: Config) -> Result<Self, Failure> {
+    pub async fn start(config: Config, loss: Loss) -> Result<Self, Failure> {
         let config = fit_descriptors(config);
         let metrics = Exposition::install().map_err(Failure::failed)?;
-        let store = open_store(&config).await?;
+        let store = open_store(&config, loss).await?;
         let (config_sender, config) = watch::channel(Arc::new(config));
         let effective = config.borrow().clone();
         let system = SystemRoots::load();
@@ -212,8 +213,10 @@ impl App {
         self.services.accounts.drain().await;
         drop(self.drain);
         while self.sweeping.join_next().await.is_some() {}
-        if let Err(error) = self.services.store.close().await {
-            error!(%error, "the store could not be closed in order");
+        match timeout(drain_timeout, self.services.store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => error!(%error, "the store could not be closed in order"),
+            Err(_elapsed) => error!("the disk does not answer; the store is left as it is"),
         }
         self.stop_admin.send_replace(true);
         while self.admin.join_next().await.is_some() {}
@@ -357,16 +360,16 @@ fn admission_limits(config: &Config) -> AdmissionLimits {
     }
 }
 
-async fn open_store(config: &Config) -> Result<SharedStore, Failure> {
+async fn open_store(config: &Config, loss: Loss) -> Result<SharedStore, Failure> {
     let state_dir = config.server.state_dir.clone();
     let key = match (&config.secrets.master_key, &config.secrets.master_key_file) {
         (Some(key), _) => MasterKeySource::Given(crate::secret::duplicate(key)),
         (None, Some(file)) => MasterKeySource::File(file.clone()),
         (None, None) => MasterKeySource::Generated,
     };
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&state_dir, &key)).await;
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open_with(&state_dir, &key, loss)).await;
     match opened {
-        Ok(Ok(store)) => Ok(store),
+        Ok(Ok(store)) => Ok(Deletions::over(store)),
         Ok(Err(error @ (StoreError::MasterKey(_) | StoreError::Exposed(_)))) => {
             Err(Failure::configuration(error.to_string()))
         }

@@ -413,6 +413,14 @@ pub const MASTER_KEY_BYTES: usize = 32;
 /// Orders that may wait for the store's writer thread before senders wait too.
 pub const STORE_QUEUE: usize = 4096;
 
+/// A commit that takes longer makes the daemon unready. A healthy disk takes milliseconds; an administrator hears of a sick
+/// one before clients time out.
+pub const STORE_COMMIT_SLOW: Duration = Duration::from_secs(5);
+
+/// How long a deletion is waited for before it is answered as in force and not yet durable. With the time that sessions
+/// take to end, within the second of INTERFACE §4.
+pub const DELETION_WAIT: Duration = Duration::from_millis(500);
+
 /// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 

@@ -254,6 +254,10 @@ impl Store for World {
         unreachable!("only the keeper of grants walks the accounts")
     }
 
+    async fn sharers(&self, _: &str) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         let mut counts = BTreeMap::new();
         for (record, _) in self.accounts.lock().unwrap().iter() {

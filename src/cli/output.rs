@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use tokio::time::timeout;
 
 use super::{Exit, Failure};
+use crate::admin::types::Deleted;
 use crate::store::AccountState;
 
 /// Prints `text` and a newline.
@@ -25,6 +26,17 @@ pub fn print(text: &str) -> Result<(), Failure> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::told(Exit::Failed)),
         Err(error) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// What is said of a deletion: `done`, and whether that will last.
+pub(super) fn deletion(done: &str, deleted: Deleted) -> String {
+    match deleted.durable {
+        Some(false) => format!(
+            "{done}. This is in force, but not on the disk yet, which is full or does not answer: it is written as soon as it \
+             can be. If the daemon were restarted before, what was deleted would be there again."
+        ),
+        Some(true) | None => format!("{done}."),
     }
 }
 
@@ -156,6 +168,17 @@ mod tests {
             "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}c"
         );
         assert_eq!(clean("Größe"), "Größe");
+    }
+
+    #[test]
+    fn a_deletion_that_is_not_durable_says_so() {
+        let with = |durable| Deleted { deleted: true, durable };
+        assert_eq!(deletion("Deleted", with(None)), "Deleted.");
+        let text = deletion("Deleted alice", with(Some(false)));
+        assert!(
+            text.starts_with("Deleted alice. This is in force, but not on the disk yet"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::app::{App, Signals};
 use crate::cli::Failure;
 use crate::clock;
 use crate::config::{self, ProcessEnvironment};
+use crate::store::Loss;
 use crate::telemetry;
 use provider::Provider;
 
@@ -44,7 +45,7 @@ pub async fn run(once: bool) -> Result<(), Failure> {
     let config = config::parse(None, &config, &ProcessEnvironment).map_err(refused)?;
     let socket = config.admin.socket.clone();
     telemetry::init(&config.log.level, config.log.format).map_err(refused)?;
-    let app = Box::pin(App::start(config)).await?;
+    let app = Box::pin(App::start(config, Loss::Refused)).await?;
 
     let token = set_up(&Client::new(Target::Socket(socket.clone()), None), &provider).await?;
     let [plain, tls] = *app.listener_addresses() else {

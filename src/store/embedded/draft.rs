@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::codec;
-use super::meta::{Counts, USAGE_METER, UsageMeter};
+use super::meta::{Counts, GENERATION, USAGE_METER, UsageMeter};
 use super::tables::{Table, Tables, View, Writes};
 use crate::store::StoreError;
 
@@ -78,8 +78,12 @@ impl<'a> Draft<'a> {
         self.writes.insert((table, key.into()), None);
     }
 
-    /// What is to be written, with the meter of usage events if it moved.
-    pub(super) fn into_writes(mut self) -> Result<Writes, StoreError> {
+    /// What is to be written, with the meter of usage events if it moved, and `generation` if it is to be counted.
+    pub(super) fn into_writes(mut self, generation: Option<u64>) -> Result<Writes, StoreError> {
+        if let Some(generation) = generation.filter(|_| !self.writes.is_empty()) {
+            let generation = codec::encode(&generation)?;
+            self.put(Table::Meta, GENERATION, generation);
+        }
         if self.usage != self.usage_before {
             let meter = codec::encode(&self.usage)?;
             self.put(Table::Meta, USAGE_METER, meter);

@@ -9,6 +9,7 @@ use super::tables::{Durability, Table, Tables, Writes};
 use crate::secret::ExposeSecret;
 use crate::store::master_key::{MasterKey, MasterKeySource};
 use crate::store::seal::Sealer;
+use crate::store::witness::Holdings;
 use crate::store::{AccountRecord, AccountState, StoreError, keys};
 
 /// How many there are of what is asked for often. Kept in memory, counted anew whenever the store is opened.
@@ -45,6 +46,11 @@ impl Counts {
         *count = count.saturating_sub(1);
     }
 
+    /// Accounts in any state.
+    pub(super) fn accounts(&self) -> u64 {
+        self.states.iter().sum()
+    }
+
     /// Accounts in each state.
     pub(super) fn states(&self) -> Vec<(AccountState, u64)> {
         STATES.into_iter().zip(self.states).collect()
@@ -79,6 +85,22 @@ impl UsageMeter {
             codec::decode("the usage meter", bytes)
         })
     }
+}
+
+/// What `tables` hold, to be compared with the witness.
+pub(super) fn holdings(tables: &Tables) -> Result<Holdings, StoreError> {
+    let counts = Counts::of(tables)?;
+    Ok(Holdings {
+        generation: generation(tables)?,
+        accounts: counts.accounts(),
+        tokens: counts.tokens,
+    })
+}
+
+/// How many durable commits there were, as far as they were counted: not before there were witnesses.
+pub(super) fn generation(tables: &Tables) -> Result<u64, StoreError> {
+    let value = tables.value(Table::Meta, GENERATION)?;
+    value.map_or(Ok(0), |bytes| codec::decode("the generation", &bytes))
 }
 
 /// Refuses a store of a newer format; marks a new one.
@@ -157,6 +179,9 @@ pub(super) fn is_keyable(name: &str) -> bool {
 /// The key of the [`UsageMeter`].
 pub(super) const USAGE_METER: &[u8] = b"usage-meter";
 
+/// The key of the [`generation`].
+pub(super) const GENERATION: &[u8] = b"generation";
+
 fn put(tables: &Tables, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
     let writes = Writes::from([((Table::Meta, key.to_vec()), Some(value))]);
     tables.commit(writes, Durability::Synced)
@@ -170,7 +195,8 @@ const STATES: [AccountState; 5] = [
     AccountState::Disabled,
 ];
 
-const DEFAULT_KEY_FILE: &str = "master.key";
+/// The generated key's file under the state directory.
+pub(super) const DEFAULT_KEY_FILE: &str = "master.key";
 
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT: &[u8] = b"1";

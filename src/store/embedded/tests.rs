@@ -14,8 +14,10 @@ use super::*;
 use crate::clock;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString};
-use crate::store::{Grant, Restrictions, UsageKind};
+use crate::store::{Grant, Loss, Restrictions, UsageKind};
 
+mod damage;
+mod deletion;
 mod model;
 
 const ALL: Page = Page { page: 0, size: 1000 };
