@@ -29,6 +29,9 @@ pub(super) fn open(state_dir: &Path, directory: &Path, loss: Loss) -> Result<(Ta
         }
     };
     check_presence(state_dir, directory, expected, loss)?;
+    if loss == Loss::Refused {
+        check_trees(directory)?;
+    }
     let (tables, found) = match open_whole(directory, expected, loss) {
         Err(StoreError::Locked(_)) => return Err(StoreError::Locked(state_dir.display().to_string())),
         Err(error @ (StoreError::Incomplete(_) | StoreError::Unreadable(_))) if loss == Loss::Accepted => {
@@ -70,6 +73,25 @@ fn check_presence(
             Ok(())
         }
     }
+}
+
+/// Refuses a database of which a keyspace has tables and no list of them: fjall would take it for a new one and drop them.
+fn check_trees(directory: &Path) -> Result<(), StoreError> {
+    let Ok(keyspaces) = fs::read_dir(directory.join(KEYSPACES)) else {
+        return Ok(());
+    };
+    for keyspace in keyspaces.flatten() {
+        let path = keyspace.path();
+        let has_tables = fs::read_dir(path.join(TABLES)).is_ok_and(|mut tables| tables.next().is_some());
+        let list = path.join(CURRENT);
+        if has_tables && !list.exists() {
+            return Err(StoreError::Unreadable(format!(
+                "{} is missing; {WHAT_TO_DO}",
+                list.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Opens the database if it holds what is `expected` of it, or if that is not asked. Where it is refused, its journals are as
@@ -128,6 +150,11 @@ fn set_aside(directory: &Path) -> Result<PathBuf, StoreError> {
         }
     }
 }
+
+/// fjall's names.
+const KEYSPACES: &str = "keyspaces";
+const TABLES: &str = "tables";
+const CURRENT: &str = "current";
 
 const WHAT_TO_DO: &str = "restore the state directory from a backup, or start once with 'portreeve serve --accept-loss' to go on \
                           with what is left";
