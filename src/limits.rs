@@ -36,6 +36,9 @@ pub const ACCOUNT_WRITE_RETRY_MIN: Duration = Duration::from_secs(1);
 /// See [`ACCOUNT_WRITE_RETRY_MIN`].
 pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How many refresh tokens of one grant are remembered while the disk refuses them: rotations of more than half a day.
+pub const GRANT_NAMES_MAX: usize = 16;
+
 /// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
 pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);
 
@@ -222,6 +225,9 @@ pub const UPSTREAM_LINE_BYTES_MAX: usize = 8192;
 
 /// Bytes, in all, that an upstream may send around its login and that are passed on to the client.
 pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
+
+/// Alerts and warnings of an upstream that a client hears before the refusal of its login. Gmail sends one.
+pub const UPSTREAM_ALERTS_MAX: usize = 8;
 
 /// Lines of one SMTP reply of an upstream. The EHLO replies of large providers have about a dozen.
 pub const UPSTREAM_REPLY_LINES_MAX: usize = 64;

@@ -201,6 +201,14 @@ impl Store for World {
         Ok(())
     }
 
+    async fn amend_account(&self, _: AccountRecord, _: Option<Amendment>) -> Result<(), StoreError> {
+        unreachable!("only supervisors of accounts amend them")
+    }
+
+    async fn amend_secrets(&self, _: &str, _: Amendment) -> Result<bool, StoreError> {
+        unreachable!("only supervisors of accounts amend them")
+    }
+
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
         self.accounts
             .lock()

@@ -617,11 +617,12 @@ impl Login {
         let (session, remote) = (self.session_id, self.remote);
         let user = account.or_else(|| user.and_then(|user| loggable(&user)));
         let meaning = meaning::of_fault(self.facts.protocol, fault).map(|meaning| meaning.explanation.to_string());
+        let alerts = (!fault.alerts().is_empty()).then(|| fault.alerts().join("; "));
         match fault.kind.log_level() {
-            Level::ERROR => error!(%session, user, %remote, %fault, meaning, "login refused"),
-            Level::WARN => warn!(%session, user, %remote, %fault, meaning, "login refused"),
-            Level::INFO => info!(%session, user, %remote, %fault, meaning, "login refused"),
-            _ => debug!(%session, user, %remote, %fault, meaning, "login refused"),
+            Level::ERROR => error!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
+            Level::WARN => warn!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
+            Level::INFO => info!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
+            _ => debug!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
         }
     }
 

@@ -70,7 +70,7 @@ impl ClientLeg {
     pub(super) fn refuse_unfit(&mut self, unfit: UnfitCredentials) -> FaultKind {
         let UnfitCredentials { user, fault } = unfit;
         let kind = fault.kind.clone();
-        self.step(ClientStep::LoginRefused { user, fault });
+        self.step(ClientStep::LoginRefused { user, fault: *fault });
         kind
     }
 
@@ -78,7 +78,7 @@ impl ClientLeg {
     pub(super) fn refuse_in_clear(&mut self) -> FaultKind {
         self.refuse_unfit(UnfitCredentials {
             user: None,
-            fault: Fault::new(FaultKind::PlaintextRefused),
+            fault: Box::new(Fault::new(FaultKind::PlaintextRefused)),
         })
     }
 

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::{
-    AccountRecord, AccountSecrets, AccountState, Deletion, Listing, Page, SharedStore, Store, StoreError, TokenId,
-    TokenRecord, TokenUse, UsageEvent, UsageFilter,
+    AccountRecord, AccountSecrets, AccountState, Amendment, Deletion, Listing, Page, SharedStore, Store, StoreError,
+    TokenId, TokenRecord, TokenUse, UsageEvent, UsageFilter,
 };
 use crate::clock::Timestamp;
 use crate::limits::DELETION_WAIT;
@@ -228,6 +228,20 @@ impl Store for Deletions {
             return Err(StoreError::NotFound("account"));
         }
         self.settled().await?.replace_account(account, secrets).await
+    }
+
+    async fn amend_account(&self, account: AccountRecord, secrets: Option<Amendment>) -> Result<(), StoreError> {
+        if self.denied().has_account(&account.account) {
+            return Err(StoreError::NotFound("account"));
+        }
+        self.settled().await?.amend_account(account, secrets).await
+    }
+
+    async fn amend_secrets(&self, account: &str, amendment: Amendment) -> Result<bool, StoreError> {
+        if self.denied().has_account(account) {
+            return Err(StoreError::NotFound("account"));
+        }
+        self.settled().await?.amend_secrets(account, amendment).await
     }
 
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {

@@ -34,6 +34,7 @@ transcripts! { imap:
     account_disabled_or_without_imap
     account_limit
     address_not_allowed
+    alerts_before_a_refusal
     around_the_upstreams_login
     bad_commands
     before_login

@@ -8,10 +8,10 @@ use crate::account::writes::{Credentials, Replacement};
 use crate::clock::Timestamp;
 use crate::config::{Config, GrantType};
 use crate::limits::OAUTH_TOKEN_LIFE_DEFAULT;
-use crate::oauth::{Basis, TokenAnswer};
+use crate::oauth::Basis;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString, duplicate};
-use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState};
+use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState, Grant};
 
 /// An account's record and secrets.
 #[derive(Debug)]
@@ -181,34 +181,18 @@ impl Held {
         }
     }
 
-    /// Takes over what a refresh brought. Without a new refresh token the old one stays (RFC 6749 §6), as do the scopes that an
-    /// answer does not tell (§5.1).
-    pub(super) fn take_answer(&mut self, answer: TokenAnswer, times: TokenTimes) {
-        let grant = self.secrets.grant.get_or_insert_default();
-        if let Some(refresh_token) = answer.refresh_token {
-            grant.refresh_token = Some(refresh_token);
-        }
-        if let Some(scopes) = answer.scopes {
-            grant.scope = Some(scopes.join(" "));
-        }
-        keeping::note_end(grant, answer.ends_in, times.obtained);
-        grant.user = answer.user;
-        grant.access_token = Some(answer.access_token);
-        grant.obtained = Some(times.obtained);
-        grant.expires = Some(times.expires);
+    /// Takes over the grant that a refresh brought, and says from when to when its access token is good.
+    pub(super) fn take_grant(&mut self, mut grant: Grant, now: Timestamp) -> Option<TokenTimes> {
+        // Whoever was warned while the refresh was under way is not warned again.
+        let warned_of = self.secrets.grant.as_ref().and_then(|held| held.warned_of);
+        grant.warned_of = grant.warned_of.max(warned_of);
+        self.secrets.grant = Some(grant);
+        self.token_times(now)
     }
 
-    /// What the account would be after `replacement`, as things are now.
-    pub(super) fn after(&self, replacement: &Replacement) -> (AccountRecord, AccountSecrets) {
-        let secrets = match &replacement.credentials {
-            Credentials::Kept => self.secrets.clone(),
-            Credentials::New(secrets) => secrets.clone(),
-            Credentials::NewBesideGrant(secrets) => self.beside_grant(secrets.clone()),
-        };
-        (
-            self.merged(replacement.record.clone(), &replacement.credentials),
-            secrets,
-        )
+    /// The record as it would be after `replacement`, as things are now.
+    pub(super) fn after(&self, replacement: &Replacement) -> AccountRecord {
+        self.merged(replacement.record.clone(), &replacement.credentials)
     }
 
     /// Takes over a replacement.
@@ -217,7 +201,7 @@ impl Held {
         match credentials {
             Credentials::Kept => {}
             Credentials::New(secrets) => self.secrets = secrets,
-            Credentials::NewBesideGrant(secrets) => self.secrets = self.beside_grant(secrets),
+            Credentials::NewBesideGrant(secrets) => self.secrets.password = secrets.password,
         }
     }
 
@@ -284,13 +268,6 @@ impl Held {
             }
         }
         record
-    }
-
-    fn beside_grant(&self, secrets: AccountSecrets) -> AccountSecrets {
-        AccountSecrets {
-            grant: self.secrets.grant.clone(),
-            password: secrets.password,
-        }
     }
 }
 

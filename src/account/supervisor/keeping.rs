@@ -5,13 +5,11 @@ use std::time::Duration;
 use ractor::RpcReplyPort;
 
 use super::held::Way;
-use super::{Supervised, Waiter};
+use super::{Supervised, Waiter, tasks};
 use crate::account::keeping;
 use crate::account::notice::{News, Notice};
 use crate::account::refresh::Input;
-use crate::account::writes::Behind;
 use crate::clock::Timestamp;
-use crate::secret::duplicate;
 use crate::store::{AccountRecord, AccountState};
 
 impl Supervised {
@@ -56,7 +54,7 @@ impl Supervised {
         };
         grant.warned_of = Some(ends);
         // Kept, so that nobody is told again after every restart.
-        self.writes.mark(Behind::State);
+        tasks::note_warning(self, ends);
         let (account, provider) = (&self.held.record.account, &self.held.record.provider);
         tracing::warn!(%account, %provider, %ends, "the grant ends soon; its owner must authorize the account again");
         self.shared
@@ -99,7 +97,7 @@ impl Supervised {
     /// while an answer is on its way: it may bring a rotated refresh token, which belongs to the grant that was sent.
     pub(super) fn follow_config(&mut self, now: Timestamp) {
         let way = Way::of(&self.held.record, &self.config());
-        if way == self.held.way || !self.in_flight.is_empty() || self.uncommitted.is_some() {
+        if way == self.held.way || !self.in_flight.is_empty() {
             return;
         }
         self.held.way = way;
@@ -111,8 +109,6 @@ impl Supervised {
 
     /// What is held now is another grant, or none.
     pub(super) fn on_other_grant(&mut self, now: Timestamp) {
-        self.usable = self.held.access_token().map(duplicate);
-        self.uncommitted = None;
         let times = self.held.token_times(now);
         let renewal = self.held.renewal();
         self.decide(Input::GrantReplaced { times, renewal }, now);

@@ -294,11 +294,11 @@ async fn whoever_waits_for_a_shared_grant_is_answered_whatever_becomes_of_its_ow
     let bob = world.ask_of("bob", None);
     let request = world.request().await;
     world.accounts.kill_supervisor("ada");
-    // Its successor is asked again.
-    let again = world.request().await;
-    drop(request);
-    again.succeed("a3", None, 3600);
+    // Its successor lends what the request brings.
+    request.succeed("a3", Some("r3"), 3600);
     assert_eq!(token(&bob.await.unwrap()).0, "a3");
+    assert_eq!(world.stored(), "r3");
+    assert!(world.requests.try_recv().is_err());
 
     // One who stops sharing while it waits is served from what is its own then.
     let generation = super::token_of(&world).await.1;

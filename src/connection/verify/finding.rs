@@ -58,11 +58,16 @@ impl Finding {
 
     /// Why `account` has no credential to present.
     pub(super) fn of_credential(account: &str, provider: &Provider, fault: Fault) -> Self {
-        let Fault { kind, detail } = fault;
+        let Fault {
+            kind, detail, remedy, ..
+        } = fault;
         let message = match detail.is_empty() {
             true => kind.to_string(),
             false => detail,
         };
+        if let Some(remedy) = remedy {
+            return Self::new(message, remedy);
+        }
         if let Some(known) = explain::at_end_of(&message) {
             let message = message.strip_suffix(known.remedy).unwrap_or(&message);
             let message = message.trim_end_matches(". ");

@@ -7,6 +7,7 @@ use super::*;
 use crate::account::tests::support::{World, account, config, password, refresh_token};
 use crate::config::{Endpoint, Listener, ListenerTls, PlaintextAuth, Provider};
 use crate::connection::Trust;
+use crate::fault::{LoginStep, UpstreamWords};
 use crate::net::tls::SystemRoots;
 use crate::oauth::{TokenError, TokenErrorKind};
 use crate::store::{AccountSecrets, AccountState, EndpointOverride, Grant};
@@ -295,7 +296,8 @@ async fn a_mailbox_that_is_to_be_left_alone_is() {
         .config
         .send_replace(Arc::new(asking(&[Protocol::Smtp], &endpoint, &[])));
     let services = services(&world);
-    let throttled = Fault::unavailable("Request is throttled. Suggested Backoff Time: 60000 milliseconds");
+    let text = "Request is throttled. Suggested Backoff Time: 60000 milliseconds".to_owned();
+    let throttled = Fault::unavailable("no").for_words(UpstreamWords::new(LoginStep::Login, None, text));
     services
         .throttles
         .note("ada", Protocol::Smtp, &throttled, clock::instant());

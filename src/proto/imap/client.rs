@@ -320,7 +320,12 @@ impl ClientDialogue for ImapClient {
 
     fn handle_refused(&mut self, fault: &Fault) {
         match std::mem::replace(&mut self.reading, Reading::Ended) {
-            Reading::Outcome { tag, mechanism } => self.challenge_or_refuse(tag, mechanism, fault.kind.clone()),
+            Reading::Outcome { tag, mechanism } => {
+                for alert in fault.alerts() {
+                    self.leg.say(&reply::untagged(alert));
+                }
+                self.challenge_or_refuse(tag, mechanism, fault.kind.clone());
+            }
             // No login waits for its outcome.
             reading => self.reading = reading,
         }

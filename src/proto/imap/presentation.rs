@@ -75,11 +75,11 @@ fn choose(ready: &UpstreamReady, offered: Capabilities<'_>) -> Result<Option<Mec
     let is_offered = |mechanism: Mechanism| offered.offers(&format!("AUTH={}", mechanism.name()));
     match ready.credential.secret {
         CredentialSecret::OAuth { .. } => {
-            first_offered(&token_mechanisms(ready), is_offered, || logins(offered)).map(Some)
+            first_offered(ready, &token_mechanisms(ready), is_offered, || logins(offered)).map(Some)
         }
         CredentialSecret::Password(_) if is_offered(Mechanism::Plain) => Ok(Some(Mechanism::Plain)),
         CredentialSecret::Password(_) if offered.offers("LOGINDISABLED") => {
-            Err(not_offered("PLAIN or LOGIN", &logins(offered)))
+            Err(not_offered(ready, "PLAIN or LOGIN", &logins(offered)))
         }
         CredentialSecret::Password(_) => Ok(None),
     }

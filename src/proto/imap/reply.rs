@@ -116,6 +116,13 @@ pub fn authenticated(tag: Option<&Tag>, account: &str) -> String {
     format!("{} OK {account} authenticated\r\n", tag.map_or("*", Tag::as_str))
 }
 
+/// A response of the upstream's that the client is to see, without its `* `. It comes cleaned; what could end the line is
+/// dropped here again.
+pub fn untagged(said: &str) -> String {
+    let said: String = said.chars().filter(|character| !character.is_control()).collect();
+    format!("* {said}\r\n")
+}
+
 /// The upstream's own words. They come cleaned; what could end the line or the code is dropped here again, so that this
 /// function is safe by itself.
 fn upstream_refusal(refusal: &UpstreamRefusal) -> String {
@@ -271,6 +278,11 @@ mod tests {
             let reply = refusal(&refused(code.as_deref(), &text, blames_credential)).into_owned();
             prop_assert!(!reply.contains(char::is_control));
             prop_assert!(reply.starts_with("NO [") && reply.contains("] "));
+        }
+
+        #[test]
+        fn no_alert_ends_the_line(said in "[\\x00-\\u{ff}]{0,20}") {
+            prop_assert_eq!(untagged(&said).matches(['\r', '\n']).count(), 2);
         }
 
         #[test]

@@ -28,11 +28,11 @@ pub(super) fn create_account(draft: &mut Draft<'_>, record: &AccountRecord, seal
     Ok(())
 }
 
-/// Replaces an account and its secrets.
+/// Replaces an account and, where given, its secrets.
 pub(super) fn replace_account(
     draft: &mut Draft<'_>,
     record: &AccountRecord,
-    sealed: Vec<u8>,
+    sealed: Option<Vec<u8>>,
 ) -> Result<(), StoreError> {
     let before = account(draft, &record.account)?.ok_or(StoreError::NotFound("account"))?;
     check_sharing(draft, record)?;
@@ -45,7 +45,9 @@ pub(super) fn replace_account(
     put_names(draft, names)?;
     put_sharer(draft, Some(&before), Some(record));
     draft.put(Table::Accounts, record.account.as_bytes(), bytes);
-    draft.put(Table::Secrets, record.account.as_bytes(), sealed);
+    if let Some(sealed) = sealed {
+        draft.put(Table::Secrets, record.account.as_bytes(), sealed);
+    }
     draft.counts.subtract(before.state);
     draft.counts.add(record.state);
     Ok(())

@@ -43,8 +43,8 @@ use self::writer::{Change, Order, Writer};
 use super::master_key::MasterKeySource;
 use super::seal::Sealer;
 use super::{
-    AccountRecord, AccountSecrets, AccountState, Listing, Loss, Page, Store, StoreError, TokenId, TokenRecord,
-    TokenUse, UsageEvent, UsageFilter, keys, secrets, state_dir,
+    AccountRecord, AccountSecrets, AccountState, Amendment, Listing, Loss, Page, Store, StoreError, TokenId,
+    TokenRecord, TokenUse, UsageEvent, UsageFilter, keys, secrets, state_dir,
 };
 use crate::clock::Timestamp;
 use crate::limits::STORE_QUEUE;
@@ -52,7 +52,7 @@ use crate::limits::STORE_QUEUE;
 /// The store on fjall. Dropping it without [`Store::close`] loses nothing that was acknowledged.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     orders: mpsc::Sender<Order>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -78,7 +78,7 @@ impl EmbeddedStore {
         // IMPORTANT: the database first, for its lock: of two daemons that start at once only one may make a key.
         let (tables, witness) = opening::open(state_dir, &directory, loss)?;
         meta::check_format(&tables)?;
-        let sealer = meta::sealer(&tables, state_dir, master_key)?;
+        let sealer = Arc::new(meta::sealer(&tables, state_dir, master_key)?);
 
         let shared = Arc::new(Shared::new(tables));
         let (orders, receiver) = mpsc::channel(STORE_QUEUE);
@@ -149,12 +149,6 @@ impl EmbeddedStore {
             .map_err(|error| StoreError::Unreadable(format!("a listing was cut short: {error}")))?
     }
 
-    fn seal(&self, account: &str, secrets: &AccountSecrets) -> Result<Vec<u8>, StoreError> {
-        self.sealer
-            .seal(Table::Secrets.name(), account.as_bytes(), secrets::encode(secrets))
-            .map_err(|error| StoreError::Unwritable(error.to_string()))
-    }
-
     fn record<T: serde::de::DeserializeOwned>(
         &self,
         table: Table,
@@ -169,15 +163,40 @@ impl EmbeddedStore {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn create_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
-        let sealed = self.seal(&account.account, &secrets)?;
+        let sealed = seal(&self.sealer, &account.account, &secrets)?;
         self.change(move |draft| changes::create_account(draft, &account, sealed))
             .await
     }
 
     async fn replace_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
-        let sealed = self.seal(&account.account, &secrets)?;
-        self.change(move |draft| changes::replace_account(draft, &account, sealed))
+        let sealed = seal(&self.sealer, &account.account, &secrets)?;
+        self.change(move |draft| changes::replace_account(draft, &account, Some(sealed)))
             .await
+    }
+
+    async fn amend_account(&self, account: AccountRecord, secrets: Option<Amendment>) -> Result<(), StoreError> {
+        let sealer = Arc::clone(&self.sealer);
+        self.change(move |draft| {
+            let sealed = match secrets {
+                Some(amendment) => amend(draft, &sealer, &account.account, amendment)?,
+                None => None,
+            };
+            changes::replace_account(draft, &account, sealed)
+        })
+        .await
+    }
+
+    async fn amend_secrets(&self, account: &str, amendment: Amendment) -> Result<bool, StoreError> {
+        let (sealer, account) = (Arc::clone(&self.sealer), account.to_owned());
+        self.change(move |draft| {
+            let sealed = amend(draft, &sealer, &account, amendment)?;
+            let is_amended = sealed.is_some();
+            if let Some(sealed) = sealed {
+                draft.put(Table::Secrets, account.as_bytes(), sealed);
+            }
+            Ok(is_amended)
+        })
+        .await
     }
 
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
@@ -213,14 +232,7 @@ impl Store for EmbeddedStore {
         let Some(sealed) = self.shared.tables()?.value(Table::Secrets, account.as_bytes())? else {
             return Ok(None);
         };
-        let damaged = |reason: &str| StoreError::Unreadable(format!("the secrets of an account: {reason}"));
-        let plaintext = self
-            .sealer
-            .open(Table::Secrets.name(), account.as_bytes(), &sealed)
-            .map_err(|error| damaged(&error.to_string()))?;
-        secrets::decode(&plaintext)
-            .map(Some)
-            .ok_or_else(|| damaged("of a format that this version does not read"))
+        unseal(&self.sealer, account, &sealed).map(Some)
     }
 
     async fn accounts(&self, query: Option<&str>, page: Page) -> Result<Listing<AccountRecord>, StoreError> {
@@ -334,6 +346,39 @@ impl Store for EmbeddedStore {
         }
         outcome
     }
+}
+
+/// What the secrets of `account` are after `amendment`, sealed; `None` if it changes nothing.
+fn amend(
+    draft: &Draft<'_>,
+    sealer: &Sealer,
+    account: &str,
+    amendment: Amendment,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let sealed = match meta::is_keyable(account) {
+        true => draft.value(Table::Secrets, account.as_bytes())?,
+        false => None,
+    };
+    let sealed = sealed.ok_or(StoreError::NotFound("account"))?;
+    let mut secrets = unseal(sealer, account, &sealed)?;
+    match amendment(&mut secrets) {
+        true => seal(sealer, account, &secrets).map(Some),
+        false => Ok(None),
+    }
+}
+
+fn seal(sealer: &Sealer, account: &str, secrets: &AccountSecrets) -> Result<Vec<u8>, StoreError> {
+    sealer
+        .seal(Table::Secrets.name(), account.as_bytes(), secrets::encode(secrets))
+        .map_err(|error| StoreError::Unwritable(error.to_string()))
+}
+
+fn unseal(sealer: &Sealer, account: &str, sealed: &[u8]) -> Result<AccountSecrets, StoreError> {
+    let damaged = |reason: &str| StoreError::Unreadable(format!("the secrets of an account: {reason}"));
+    let plaintext = sealer
+        .open(Table::Secrets.name(), account.as_bytes(), sealed)
+        .map_err(|error| damaged(&error.to_string()))?;
+    secrets::decode(&plaintext).ok_or_else(|| damaged("of a format that this version does not read"))
 }
 
 /// The database's own directory under the state directory.

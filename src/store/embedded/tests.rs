@@ -554,6 +554,67 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
     assert_eq!(revived.token_count().await.unwrap(), 1);
 }
 
+/// Changes the password to `password` if it is `from`.
+fn amendment(from: &'static str, password: &'static str) -> Amendment {
+    Box::new(move |secrets| {
+        let is_from = secrets
+            .password
+            .as_ref()
+            .is_some_and(|kept| kept.expose_secret() == from);
+        secrets.password = Some(password.into());
+        is_from
+    })
+}
+
+#[tokio::test]
+async fn credentials_are_amended_as_they_are_by_then_and_the_record_without_them() {
+    let directory = state_dir();
+    let store = open(directory.path());
+    store
+        .create_account(account("a", None, 1), password("one"))
+        .await
+        .unwrap();
+    // In one commit, each sees what those before it write.
+    let replaced = store.replace_account(account("a", None, 1), password("two"));
+    let (late, first, second) = (
+        store.amend_secrets("a", amendment("one", "never")),
+        store.amend_secrets("a", amendment("two", "three")),
+        store.amend_secrets("a", amendment("three", "four")),
+    );
+    let (replaced, late, first, second) = tokio::join!(replaced, late, first, second);
+    replaced.unwrap();
+    assert_eq!((late.unwrap(), first.unwrap(), second.unwrap()), (false, true, true));
+
+    let mut record = account("a", Some("a@x.example"), 1);
+    record.state = AccountState::Failing;
+    store.amend_account(record.clone(), None).await.unwrap();
+    assert_eq!(store.account("a").await.unwrap(), Some(record.clone()));
+    store
+        .amend_account(record.clone(), Some(amendment("one", "never")))
+        .await
+        .unwrap();
+    let kept = store.account_secrets("a").await.unwrap().unwrap();
+    assert_eq!(revealed(&kept), revealed(&password("four")));
+    store
+        .amend_account(record, Some(amendment("four", "five")))
+        .await
+        .unwrap();
+
+    let revived = copy(directory.path());
+    let revived = open(revived.path());
+    let kept = revived.account_secrets("a").await.unwrap().unwrap();
+    assert_eq!(revealed(&kept), revealed(&password("five")));
+    assert_eq!(
+        revived.account_by_login("a@x.example").await.unwrap().unwrap().account,
+        "a"
+    );
+
+    let unknown = store.amend_secrets("b", amendment("one", "two")).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))), "{unknown:?}");
+    let unknown = store.amend_account(account("b", None, 1), None).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))), "{unknown:?}");
+}
+
 #[test]
 fn a_second_opener_is_told_that_the_directory_is_in_use() {
     let directory = state_dir();
