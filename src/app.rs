@@ -13,6 +13,7 @@ mod certificates;
 mod consent;
 mod news;
 mod ports;
+mod providers;
 mod reload;
 
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::account::{self, Accounts, Changes};
-use crate::admin::{self, AdminState, Sockets};
+use crate::admin::{self, AdminState, Readiness, Sockets};
 use crate::authorize::Authorizer;
 use crate::cli::Failure;
 use crate::clock;
@@ -81,6 +82,7 @@ impl App {
         let config = fit_descriptors(config);
         let metrics = Exposition::install().map_err(Failure::failed)?;
         let store = open_store(&config, loss).await?;
+        providers::warn_of_missing(&store, &config).await;
         let (config_sender, config) = watch::channel(Arc::new(config));
         let effective = config.borrow().clone();
         let system = SystemRoots::load();
@@ -137,6 +139,7 @@ impl App {
             recognition: Arc::new(RecognitionPort::new(recognizer, config.clone())),
             config,
             metrics,
+            readiness: Readiness::default(),
             started: clock::now(),
             draining: draining_watch,
         };

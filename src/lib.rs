@@ -24,6 +24,7 @@ pub mod process;
 pub mod proto;
 pub mod recognize;
 pub mod secret;
+pub mod span;
 pub mod store;
 pub mod telemetry;
 pub mod usage;

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("clock", &[]),
     ("secret", &[]),
+    ("span", &[]),
     ("fault", &[]),
     ("telemetry", &[]),
     ("process", &[]),
@@ -22,18 +23,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A log level is checked by who will use it.
     ("config", &["limits", "secret", "proto", "telemetry"]),
     ("metrics", &["proto", "store"]),
-    ("store", &["limits", "secret", "clock", "proto", "config", "metrics"]),
+    (
+        "store",
+        &["limits", "secret", "span", "clock", "proto", "config", "metrics"],
+    ),
     ("access", &["limits", "secret", "clock", "fault", "proto", "store"]),
     ("usage", &["limits", "clock", "proto", "config", "store", "metrics"]),
-    ("net", &["limits", "clock", "proto"]),
+    ("net", &["limits", "span", "clock", "proto"]),
     // Token requests trust whom upstream legs trust.
-    ("oauth", &["limits", "secret", "clock", "config", "net", "process"]),
+    (
+        "oauth",
+        &["limits", "secret", "span", "clock", "config", "net", "process"],
+    ),
     // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
     ("recognize", &["limits", "proto", "config", "net"]),
     (
         "account",
         &[
-            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics",
+            "limits", "secret", "span", "clock", "fault", "proto", "config", "store", "oauth", "metrics",
         ],
     ),
     (
@@ -45,8 +52,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "connection",
         &[
-            "limits", "secret", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net", "access",
-            "usage", "account",
+            "limits", "secret", "span", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net",
+            "access", "usage", "account",
         ],
     ),
     (

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use url::Url;
 
+use super::readiness::Readiness;
 use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, VerifyStep, WebView};
 use crate::account::{AccountStatus, Changes};
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
@@ -34,6 +35,8 @@ pub struct AdminState {
     pub config: watch::Receiver<Arc<Config>>,
     /// The collected metrics.
     pub metrics: Exposition,
+    /// What probes have found.
+    pub readiness: Readiness,
     /// When the daemon started.
     pub started: Timestamp,
     /// Whether the daemon is stopping: it is alive, but no longer ready.

@@ -102,6 +102,7 @@ impl Daemon {
             }),
             config,
             metrics: exposition,
+            readiness: crate::admin::Readiness::default(),
             started: Timestamp::parse("2026-01-01T00:00:00Z").unwrap(),
             draining: draining_receiver,
         };

@@ -22,10 +22,16 @@ use crate::store::AccountState;
 /// A reader that has gone (`portreeve … | head`) ends the command quietly; anything else is told.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::told(Exit::Failed)),
-        Err(error) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+    writeln!(out, "{}", text.trim_end_matches('\n'))
+        .and_then(|()| out.flush())
+        .map_err(untold)
+}
+
+/// How a command ends whose output could not be written: a reader that has had enough is no trouble.
+pub(super) fn untold(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::told(Exit::Done),
+        _ => Failure::failed(format!("cannot write to standard output: {error}")),
     }
 }
 
@@ -168,6 +174,14 @@ mod tests {
             "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}c"
         );
         assert_eq!(clean("Größe"), "Größe");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_trouble_and_a_full_disk_is() {
+        assert_eq!(untold(io::ErrorKind::BrokenPipe.into()), Failure::told(Exit::Done));
+        let full = untold(io::ErrorKind::StorageFull.into());
+        assert_eq!(full.exit, Exit::Failed);
+        assert!(full.message.starts_with("cannot write to standard output: "), "{full}");
     }
 
     #[test]

@@ -247,7 +247,7 @@ async fn a_command_that_nobody_answers_ends_with_the_reason() {
     let printed = shell.run(&["account", "authorize", ALICE, "--no-browser", "--timeout", "1s"]);
     assert!(begun.elapsed() < Duration::from_secs(30));
     assert_eq!(printed.code, 1);
-    assert!(printed.stderr.contains("nobody consented within 1s"), "{printed:?}");
+    assert!(printed.stderr.contains("nobody consented within 1 s"), "{printed:?}");
     let printed = shell.run_with(&["account", "authorize", ALICE, "--paste", "--json"], "no address\n");
     assert_eq!(printed.code, 1, "{printed:?}");
     let printed = shell.run(&["account", "authorize", "nobody@example.com", "--no-browser"]);

@@ -11,6 +11,7 @@ use super::room;
 use super::tables::Tables;
 use crate::clock;
 use crate::limits::STORE_COMMIT_SLOW;
+use crate::span::Span;
 use crate::store::StoreError;
 
 /// See the module.
@@ -157,8 +158,8 @@ impl Shared {
 /// What is said of a disk that takes too long.
 pub(super) fn slow() -> StoreError {
     StoreError::Unwritable(format!(
-        "a write takes longer than {} s; the disk does not answer in time",
-        STORE_COMMIT_SLOW.as_secs()
+        "a write takes longer than {}; the disk does not answer in time",
+        Span(STORE_COMMIT_SLOW)
     ))
 }
 
