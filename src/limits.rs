@@ -427,6 +427,24 @@ pub const STORE_COMMIT_SLOW: Duration = Duration::from_secs(5);
 /// take to end, within the second of INTERFACE §4.
 pub const DELETION_WAIT: Duration = Duration::from_millis(500);
 
+/// Usage events of kind `denied` that may be kept: one for as many of `store.usage_events_max`, beside those of other kinds.
+pub const DENIED_SHARE: u64 = 4;
+
+/// How long refused logins of one address, account and reason are counted in one usage event and told in one log line.
+pub const DENIED_WINDOW: Duration = Duration::from_secs(60);
+
+/// Addresses, accounts and reasons that are told apart in one [`DENIED_WINDOW`]; of those above, events no longer say the
+/// address. About 300 bytes each.
+pub const DENIED_WINDOWS_MAX: usize = 4096;
+
+/// Times of usage events that may come out of order by this much, for several sessions report at once; the later of two
+/// counts for both.
+pub const USAGE_DISORDER_MAX: Duration = Duration::from_secs(1);
+
+/// How often a clock may be set back by more than [`USAGE_DISORDER_MAX`] within what is kept of the usage log before the
+/// oldest of these times is forgotten, and events around it are found by the times around it.
+pub const USAGE_RUNS_MAX: usize = 64;
+
 /// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 

@@ -531,6 +531,7 @@ pub(crate) fn login(account: &str, time: Timestamp) -> UsageEvent {
         remote_address: Some(Ipv4Addr::LOCALHOST.into()),
         client: None,
         reason: None,
+        count: None,
         bytes_up: None,
         bytes_down: None,
         duration_ms: None,

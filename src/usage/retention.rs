@@ -67,6 +67,7 @@ mod tests {
     use crate::store::Store;
     use crate::store::embedded::EmbeddedStore;
     use crate::store::master_key::MasterKeySource;
+    use crate::store::TokenId;
     use crate::usage::{SessionFacts, UsageLog};
 
     #[test]
@@ -99,18 +100,17 @@ mod tests {
         // To these, the clock is a year ahead.
         let then = clock::now().before(Duration::from_secs(365 * 86_400));
         for age in 0..3 {
-            log.denied(
+            log.login(
                 &facts,
-                None,
-                None,
-                "unknown_credentials",
+                "ada".to_owned(),
+                TokenId([1; 32]),
                 then.before(Duration::from_secs(age)),
             );
         }
         let store = store as SharedStore;
         let swept = sweep(&store, Duration::from_secs(30 * 86_400), 1000).await.unwrap();
         assert_eq!(swept, 0);
-        log.denied(&facts, None, None, "unknown_credentials", clock::now());
+        log.login(&facts, "ada".to_owned(), TokenId([1; 32]), clock::now());
         let swept = sweep(&store, Duration::from_secs(30 * 86_400), 1000).await.unwrap();
         assert_eq!(swept, 3, "a newer event bears the clock out");
     }
@@ -125,8 +125,9 @@ mod tests {
             remote_address: [192, 0, 2, 1].into(),
             client: None,
         };
+        let token = TokenId([1; 32]);
         for _ in 0..10 {
-            log.denied(&facts, None, None, "unknown_credentials", clock::now());
+            log.login(&facts, "example", token, clock::now());
         }
         let settings = || StoreSettings {
             usage_retention: Duration::from_secs(3600),

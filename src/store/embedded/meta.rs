@@ -68,6 +68,7 @@ impl Counts {
     }
 }
 
+<<<<<<< HEAD
 /// Where the numbering of usage events stands, and how many there are: kept on disk beside them, because counting a million
 /// of them would delay every start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -108,6 +109,8 @@ pub(super) fn generation(tables: &Tables) -> Result<u64, StoreError> {
     value.map_or(Ok(0), |bytes| codec::decode("the generation", &bytes))
 }
 
+=======
+>>>>>>> main
 /// Refuses a store of a newer format; marks a new one.
 pub(super) fn check_format(tables: &Tables) -> Result<(), StoreError> {
     match tables.value(Table::Meta, FORMAT_KEY)? {
@@ -181,15 +184,17 @@ pub(super) fn is_keyable(name: &str) -> bool {
     (1..=keys::NAME_BYTES_MAX).contains(&name.len())
 }
 
+<<<<<<< HEAD
 /// The key of the [`UsageMeter`].
 pub(super) const USAGE_METER: &[u8] = b"usage-meter";
 
 /// The key of the [`generation`].
 pub(super) const GENERATION: &[u8] = b"generation";
 
+=======
+>>>>>>> main
 fn put(tables: &Tables, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
-    let writes = Writes::from([((Table::Meta, key.to_vec()), Some(value))]);
-    tables.commit(writes, Durability::Synced)
+    tables.commit(Writes::of(Table::Meta, key, value), Durability::Synced)
 }
 
 const STATES: [AccountState; 5] = [

@@ -24,6 +24,7 @@ mod shared;
 mod tables;
 #[cfg(test)]
 pub(super) mod tests;
+mod usage;
 mod writer;
 
 use std::path::Path;
@@ -79,6 +80,7 @@ impl EmbeddedStore {
         let (tables, witness) = opening::open(state_dir, &directory, loss)?;
         meta::check_format(&tables)?;
         let sealer = Arc::new(meta::sealer(&tables, state_dir, master_key)?);
+        usage::migrate(&tables)?;
 
         let shared = Arc::new(Shared::new(tables));
         let (orders, receiver) = mpsc::channel(STORE_QUEUE);
@@ -118,6 +120,7 @@ impl EmbeddedStore {
         operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
+<<<<<<< HEAD
         let change: Change = Box::new(move |draft| {
             let staged = draft.and_then(operation);
             Box::new(move |committed| {
@@ -125,6 +128,21 @@ impl EmbeddedStore {
             })
         });
         self.orders.send(order(change)).await.map_err(|_| StoreError::Closed)?;
+=======
+        let change = Order::Change(answering(operation, reply));
+        self.orders.send(change).await.map_err(|_| StoreError::Closed)?;
+>>>>>>> main
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Like [`Self::change`], but what is done survives a killed process only, and costs no sync.
+    async fn chore<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let chore = Order::Chore(answering(operation, reply));
+        self.orders.send(chore).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -158,6 +176,19 @@ impl EmbeddedStore {
         let value = self.shared.tables()?.value(table, key)?;
         value.map(|bytes| codec::decode(what, &bytes)).transpose()
     }
+}
+
+/// An operation that tells `reply` its outcome once it is committed.
+fn answering<T: Send + 'static>(
+    operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+) -> Change {
+    Box::new(move |draft| {
+        let staged = draft.and_then(operation);
+        Box::new(move |committed| {
+            let _ = reply.send(staged.and_then(|outcome| committed.map(|()| outcome)));
+        })
+    })
 }
 
 #[async_trait]
@@ -302,7 +333,8 @@ impl Store for EmbeddedStore {
     async fn usage(&self, filter: &UsageFilter, page: Page) -> Result<Listing<UsageEvent>, StoreError> {
         self.barrier().await?;
         let filter = filter.clone();
-        self.scan(move |tables| queries::usage(tables, &filter, page)).await
+        self.scan(move |tables| usage::listing::usage(tables, &filter, page))
+            .await
     }
 
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError> {
@@ -311,9 +343,7 @@ impl Store for EmbeddedStore {
         let mut swept = 0;
         // In steps, so that logins and refreshes that are to be written meanwhile are not kept waiting.
         loop {
-            let step = self
-                .change(move |draft| changes::sweep(draft, cutoff, events_max))
-                .await?;
+            let step = self.chore(move |draft| usage::sweep(draft, cutoff, events_max)).await?;
             if step == 0 {
                 return Ok(swept);
             }

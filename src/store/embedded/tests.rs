@@ -14,13 +14,17 @@ use super::*;
 use crate::clock;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString};
+<<<<<<< HEAD
 use crate::store::{Grant, Loss, Restrictions, UsageKind};
+=======
+use crate::store::{Grant, Restrictions, UsageClass, UsageKind};
+>>>>>>> main
 
 mod damage;
 mod deletion;
 mod model;
 
-const ALL: Page = Page { page: 0, size: 1000 };
+pub(super) const ALL: Page = Page { page: 0, size: 1000 };
 
 // ── What tests are made of ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -60,17 +64,17 @@ pub(in crate::store) fn revealed(secrets: &AccountSecrets) -> String {
     format!("{grant:?} {:?}", text(&secrets.password))
 }
 
-fn state_dir() -> TempDir {
+pub(super) fn state_dir() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
     directory
 }
 
-fn open(directory: &Path) -> Arc<EmbeddedStore> {
+pub(super) fn open(directory: &Path) -> Arc<EmbeddedStore> {
     EmbeddedStore::open(directory, &MasterKeySource::Generated).unwrap()
 }
 
-fn account(id: &str, email: Option<&str>, created: u64) -> AccountRecord {
+pub(super) fn account(id: &str, email: Option<&str>, created: u64) -> AccountRecord {
     AccountRecord {
         email: email.map(str::to_owned),
         name: Some(format!("Mailbox of {id}")),
@@ -100,7 +104,7 @@ fn token(id: u8, account: Option<&str>) -> TokenRecord {
     }
 }
 
-fn event(time: u64, account: Option<&str>, token: Option<u8>) -> UsageEvent {
+pub(super) fn event(time: u64, account: Option<&str>, token: Option<u8>) -> UsageEvent {
     UsageEvent {
         time: Timestamp::from_millis(time),
         kind: if token.is_some() {
@@ -114,6 +118,7 @@ fn event(time: u64, account: Option<&str>, token: Option<u8>) -> UsageEvent {
         remote_address: Some([127, 0, 0, 1].into()),
         client: None,
         reason: None,
+        count: None,
         bytes_up: None,
         bytes_down: None,
         duration_ms: None,
@@ -141,7 +146,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// A copy as a power loss would leave it: what was not written is not there.
-fn copy(from: &Path) -> TempDir {
+pub(super) fn copy(from: &Path) -> TempDir {
     let to = state_dir();
     for file in files(from) {
         let target = to.path().join(file.strip_prefix(from).unwrap());
@@ -314,33 +319,6 @@ async fn listings_are_searched_without_regard_to_case() {
 }
 
 #[tokio::test]
-async fn a_sweep_of_more_than_one_step_takes_the_oldest() {
-    let directory = state_dir();
-    let store = open(directory.path());
-    let total = 2 * changes::SWEEP_MAX + 500;
-    for time in 0..total {
-        store.record_usage(event(u64::try_from(time).unwrap(), Some("a"), Some(1)));
-        if time % 1000 == 0 {
-            store.usage(&UsageFilter::default(), ALL).await.unwrap();
-        }
-    }
-    let swept = store.sweep_usage(Timestamp::EPOCH, Duration::ZERO, 10).await.unwrap();
-    assert_eq!(swept, u64::try_from(total - 10).unwrap());
-    let by_token = UsageFilter {
-        token: Some(TokenId([1; 32])),
-        ..UsageFilter::default()
-    };
-    for filter in [UsageFilter::default(), by_token] {
-        let left = store.usage(&filter, ALL).await.unwrap();
-        assert_eq!(left.total, 10);
-        assert_eq!(
-            left.entries.last().unwrap().time.as_millis(),
-            u64::try_from(total - 10).unwrap()
-        );
-    }
-}
-
-#[tokio::test]
 async fn a_name_that_cannot_be_a_key_is_refused_or_unknown() {
     let directory = state_dir();
     let store = open(directory.path());
@@ -431,7 +409,7 @@ async fn a_secret_moved_to_another_account_does_not_open() {
     }
     let tables = store.shared.tables().unwrap();
     let stolen = tables.value(Table::Secrets, b"a").unwrap().unwrap().to_vec();
-    let writes = tables::Writes::from([((Table::Secrets, b"b".to_vec()), Some(stolen))]);
+    let writes = tables::Writes::of(Table::Secrets, b"b", stolen);
     tables.commit(writes, tables::Durability::Synced).unwrap();
     assert!(matches!(
         store.account_secrets("b").await,
@@ -648,7 +626,7 @@ async fn a_closed_store_says_so() {
 async fn a_store_of_a_newer_format_is_refused() {
     let directory = state_dir();
     let store = open(directory.path());
-    let writes = tables::Writes::from([((Table::Meta, b"format".to_vec()), Some(b"2".to_vec()))]);
+    let writes = tables::Writes::of(Table::Meta, b"format", b"2".to_vec());
     store
         .shared
         .tables()

@@ -26,10 +26,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::changes;
 use super::draft::Draft;
-use super::meta::{self, Counts, USAGE_METER, UsageMeter};
+use super::meta::{self, Counts};
 use super::room::{self, Reserve};
 use super::shared::{self, Shared};
 use super::tables::{Durability, Table, Tables};
+use super::usage::{self, Denials, Due, USAGE_METER, UsageMeter};
 use crate::clock;
 use crate::limits::STORE_COMMIT_SLOW;
 use crate::metrics::names;
@@ -42,6 +43,8 @@ pub(super) enum Order {
     Change(Change),
     /// A durable change that only deletes, for which the last of the disk is kept.
     Deletion(Change),
+    /// A change that need not be synced: sweeping.
+    Chore(Change),
     /// A usage event.
     Usage(UsageEvent),
     /// An accepted use of a token.
@@ -71,6 +74,7 @@ pub(super) struct Writer {
     generation: u64,
     witness: Witness,
     reserve: Reserve,
+    denials: Denials,
     condition: Condition,
     /// Whether the last write took too long.
     is_slow: bool,
@@ -117,9 +121,10 @@ impl Writer {
             shared,
             orders,
             runtime,
-            usage: UsageMeter::read(None)?,
+            usage: UsageMeter::default(),
             generation: 0,
             witness,
+            denials: Denials::default(),
             condition: Condition::Writing,
             is_slow: false,
             is_witness_behind: false,
@@ -147,6 +152,7 @@ impl Writer {
                 }
                 Wake::Tick => self.tick(),
                 Wake::Abandoned => {
+                    self.carry_out_group(Vec::new(), Some(Due::All));
                     self.sync();
                     self.testify();
                     let _ = self.shared.release(StoreError::Closed);
@@ -159,11 +165,9 @@ impl Writer {
     }
 
     fn wait(&mut self) -> Wake {
-        let is_idle = !self.is_dirty
-            && !self.is_slow
-            && self.condition == Condition::Writing
-            && !self.shared.has_shed()
-            && self.witness.says() == self.holdings();
+        let is_clean = !self.is_dirty && self.denials.is_empty() && !self.shared.has_shed();
+        let is_well = self.condition == Condition::Writing && !self.is_slow;
+        let is_idle = is_clean && is_well && self.witness.says() == self.holdings();
         if is_idle {
             self.tick_due = None;
             return self.orders.blocking_recv().map_or(Wake::Abandoned, Wake::Order);
@@ -191,7 +195,7 @@ impl Writer {
         let mut next = Some(first);
         while let Some(order) = next {
             if let Order::Close(closed) = order {
-                self.carry_out_group(group);
+                self.carry_out_group(group, Some(Due::All));
                 return Some(closed);
             }
             group.push(order);
@@ -201,12 +205,13 @@ impl Writer {
                 None
             };
         }
-        self.carry_out_group(group);
+        self.carry_out_group(group, None);
         None
     }
 
-    /// Stages a group in its order, commits it, and answers those who wait for it.
-    fn carry_out_group(&mut self, group: Vec<Order>) {
+    /// Stages a group in its order and the counts of refused logins that are `due`, commits it, and answers those who wait
+    /// for it.
+    fn carry_out_group(&mut self, group: Vec<Order>, mut due: Option<Due>) {
         let mut refused = None;
         let mut tables = self.writable();
         if let Err(error) = &tables
@@ -217,7 +222,7 @@ impl Writer {
         }
         let mut draft = tables
             .as_deref()
-            .map(|tables| Draft::new(tables, self.shared.counts(), self.usage))
+            .map(|tables| Draft::new(tables, self.shared.counts(), self.usage.clone()))
             .map_err(Clone::clone);
         let mut answers: Vec<Answer> = Vec::new();
         let mut durability = Durability::Buffered;
@@ -232,19 +237,26 @@ impl Writer {
                     answers.push(change(draft));
                     durability = Durability::Synced;
                 }
+                Order::Chore(chore) => answers.push(chore(draft)),
                 Order::Usage(event) => {
-                    log_loss(draft.map_or(Ok(()), |draft| changes::add_usage(draft, &event)));
+                    log_loss(draft.map_or(Ok(()), |draft| usage::record(draft, &mut self.denials, event)));
                     events += 1;
                 }
                 Order::TokenUse(token, last) => {
                     log_loss(draft.map_or(Ok(()), |draft| changes::note_token_use(draft, &token, &last)));
                 }
-                Order::Barrier(passed) => answers.push(Box::new(move |_committed| {
-                    let _ = passed.send(());
-                })),
+                Order::Barrier(passed) => {
+                    due = Some(Due::All);
+                    answers.push(Box::new(move |_committed| {
+                        let _ = passed.send(());
+                    }));
+                }
                 // `carry_out` keeps it out of groups.
                 Order::Close(_) => {}
             }
+        }
+        if let (Ok(draft), Some(due)) = (&mut draft, due) {
+            log_loss(usage::write_counts(draft, &mut self.denials, clock::now(), due));
         }
         let committed = match &tables {
             Ok(tables) => draft.and_then(|draft| self.commit(tables, draft, durability)),
@@ -266,7 +278,7 @@ impl Writer {
     }
 
     fn commit(&mut self, tables: &Tables, draft: Draft<'_>, durability: Durability) -> Result<(), StoreError> {
-        let (counts, usage) = (draft.counts, draft.usage);
+        let (counts, usage) = (draft.counts, draft.usage.clone());
         let generation = self
             .generation
             .saturating_add(u64::from(durability == Durability::Synced));
@@ -377,6 +389,9 @@ impl Writer {
                     self.turn(Condition::Broken, Some(&error));
                 }
             }
+        }
+        if !self.denials.is_empty() {
+            self.carry_out_group(Vec::new(), Some(Due::Ended));
         }
         self.sync();
         self.testify();
