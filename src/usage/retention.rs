@@ -64,10 +64,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::Store;
     use crate::store::embedded::EmbeddedStore;
     use crate::store::master_key::MasterKeySource;
-    use crate::store::TokenId;
+    use crate::store::{Store, TokenId};
     use crate::usage::{SessionFacts, UsageLog};
 
     #[test]
@@ -100,17 +99,12 @@ mod tests {
         // To these, the clock is a year ahead.
         let then = clock::now().before(Duration::from_secs(365 * 86_400));
         for age in 0..3 {
-            log.login(
-                &facts,
-                "ada".to_owned(),
-                TokenId([1; 32]),
-                then.before(Duration::from_secs(age)),
-            );
+            log.login(&facts, "ada", TokenId([1; 32]), then.before(Duration::from_secs(age)));
         }
         let store = store as SharedStore;
         let swept = sweep(&store, Duration::from_secs(30 * 86_400), 1000).await.unwrap();
         assert_eq!(swept, 0);
-        log.login(&facts, "ada".to_owned(), TokenId([1; 32]), clock::now());
+        log.login(&facts, "ada", TokenId([1; 32]), clock::now());
         let swept = sweep(&store, Duration::from_secs(30 * 86_400), 1000).await.unwrap();
         assert_eq!(swept, 3, "a newer event bears the clock out");
     }

@@ -68,26 +68,6 @@ impl Counts {
     }
 }
 
-<<<<<<< HEAD
-/// Where the numbering of usage events stands, and how many there are: kept on disk beside them, because counting a million
-/// of them would delay every start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct UsageMeter {
-    /// The number of the newest event there ever was.
-    pub(super) last: u64,
-    /// How many there are.
-    pub(super) count: u64,
-}
-
-impl UsageMeter {
-    /// The meter as `value` of [`USAGE_METER`] tells.
-    pub(super) fn read(value: Option<&[u8]>) -> Result<Self, StoreError> {
-        value.map_or(Ok(Self { last: 0, count: 0 }), |bytes| {
-            codec::decode("the usage meter", bytes)
-        })
-    }
-}
-
 /// What `tables` hold, to be compared with the witness. An account without its secrets is none.
 pub(super) fn holdings(tables: &Tables) -> Result<Holdings, StoreError> {
     let counts = Counts::of(tables)?;
@@ -109,8 +89,6 @@ pub(super) fn generation(tables: &Tables) -> Result<u64, StoreError> {
     value.map_or(Ok(0), |bytes| codec::decode("the generation", &bytes))
 }
 
-=======
->>>>>>> main
 /// Refuses a store of a newer format; marks a new one.
 pub(super) fn check_format(tables: &Tables) -> Result<(), StoreError> {
     match tables.value(Table::Meta, FORMAT_KEY)? {
@@ -184,15 +162,9 @@ pub(super) fn is_keyable(name: &str) -> bool {
     (1..=keys::NAME_BYTES_MAX).contains(&name.len())
 }
 
-<<<<<<< HEAD
-/// The key of the [`UsageMeter`].
-pub(super) const USAGE_METER: &[u8] = b"usage-meter";
-
 /// The key of the [`generation`].
 pub(super) const GENERATION: &[u8] = b"generation";
 
-=======
->>>>>>> main
 fn put(tables: &Tables, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
     tables.commit(Writes::of(Table::Meta, key, value), Durability::Synced)
 }

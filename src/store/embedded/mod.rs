@@ -120,18 +120,10 @@ impl EmbeddedStore {
         operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-<<<<<<< HEAD
-        let change: Change = Box::new(move |draft| {
-            let staged = draft.and_then(operation);
-            Box::new(move |committed| {
-                let _ = reply.send(staged.and_then(|outcome| committed.map(|()| outcome)));
-            })
-        });
-        self.orders.send(order(change)).await.map_err(|_| StoreError::Closed)?;
-=======
-        let change = Order::Change(answering(operation, reply));
-        self.orders.send(change).await.map_err(|_| StoreError::Closed)?;
->>>>>>> main
+        self.orders
+            .send(order(answering(operation, reply)))
+            .await
+            .map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 

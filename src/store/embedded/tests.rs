@@ -14,11 +14,7 @@ use super::*;
 use crate::clock;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString};
-<<<<<<< HEAD
-use crate::store::{Grant, Loss, Restrictions, UsageKind};
-=======
-use crate::store::{Grant, Restrictions, UsageClass, UsageKind};
->>>>>>> main
+use crate::store::{Grant, Loss, Restrictions, UsageClass, UsageKind};
 
 mod damage;
 mod deletion;
