@@ -56,7 +56,7 @@ impl Throttles {
                 let left = end.saturating_duration_since(now);
                 let fault = Fault::unavailable(format_args!(
                     "the upstream said that the request is throttled, and asked to be left alone for another {}",
-                    Span(Duration::from_secs(left.as_secs() + 1))
+                    Span(std::time::Duration::from_secs(left.as_secs() + 1))
                 ));
                 Err(fault.for_words((**said).clone()))
             }
