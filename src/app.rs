@@ -213,7 +213,10 @@ impl App {
         }
         while self.public.join_next().await.is_some() {}
         self.authorizer.stop().await;
-        self.services.accounts.drain().await;
+        tokio::select! {
+            () = self.services.accounts.drain() => {}
+            () = self.disk_given_up(drain_timeout) => warn!("what the accounts have to write is given up with the disk"),
+        }
         drop(self.drain);
         while self.sweeping.join_next().await.is_some() {}
         match timeout(drain_timeout, self.services.store.close()).await {
@@ -224,6 +227,14 @@ impl App {
         self.stop_admin.send_replace(true);
         while self.admin.join_next().await.is_some() {}
         info!("stopped");
+    }
+
+    /// Waits until the disk has had its time and still takes nothing.
+    async fn disk_given_up(&self, time: Duration) {
+        sleep(time).await;
+        while self.services.store.health().is_ok() {
+            sleep(DRAIN_POLL).await;
+        }
     }
 
     async fn no_sessions(&self) {
