@@ -11,6 +11,7 @@
 
 mod certificates;
 mod consent;
+mod machine;
 mod news;
 mod ports;
 mod providers;
@@ -50,6 +51,7 @@ use crate::store::{Deletions, Loss, SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
 use crate::web;
 use certificates::ListenerCertificates;
+pub use machine::Machine;
 use ports::{AccountPort, RecognitionPort, SessionPort};
 
 /// A running portreeve.

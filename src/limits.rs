@@ -413,6 +413,12 @@ pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of a file that holds one secret.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// Environment variables that a hook or a token command may be given by its table.
+pub const ENV_VARIABLES_MAX: usize = 100;
+
+/// Bytes of the value of one. Linux takes 128 KiB for each (execve(2), `MAX_ARG_STRLEN`).
+pub const ENV_BYTES_MAX: usize = 32 * 1024;
+
 /// Bytes of the master key (INTERFACE §3).
 pub const MASTER_KEY_BYTES: usize = 32;
 

@@ -16,12 +16,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("secret", &[]),
     ("span", &[]),
+    ("host", &[]),
+    ("shell", &[]),
     ("fault", &[]),
     ("telemetry", &[]),
     ("process", &[]),
     ("proto", &["limits", "secret", "fault"]),
     // A log level is checked by who will use it.
-    ("config", &["limits", "secret", "proto", "telemetry"]),
+    ("config", &["limits", "secret", "host", "proto", "telemetry"]),
     ("metrics", &["proto", "store"]),
     (
         "store",
@@ -29,18 +31,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("access", &["limits", "secret", "clock", "fault", "proto", "store"]),
     ("usage", &["limits", "clock", "proto", "config", "store", "metrics"]),
-    ("net", &["limits", "span", "clock", "proto"]),
+    ("net", &["limits", "clock", "span", "host", "proto"]),
     // Token requests trust whom upstream legs trust.
     (
         "oauth",
-        &["limits", "secret", "span", "clock", "config", "net", "process"],
+        &["limits", "secret", "clock", "span", "host", "config", "net", "process"],
     ),
     // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
     ("recognize", &["limits", "proto", "config", "net"]),
     (
         "account",
         &[
-            "limits", "secret", "span", "clock", "fault", "proto", "config", "store", "oauth", "metrics",
+            "limits", "secret", "clock", "span", "shell", "fault", "proto", "config", "store", "oauth", "metrics",
         ],
     ),
     (
@@ -52,8 +54,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "connection",
         &[
-            "limits", "secret", "span", "clock", "fault", "proto", "config", "store", "oauth", "metrics", "net",
-            "access", "usage", "account",
+            "limits", "secret", "clock", "span", "shell", "fault", "proto", "config", "store", "oauth", "metrics",
+            "net", "access", "usage", "account",
         ],
     ),
     (

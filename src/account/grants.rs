@@ -264,6 +264,7 @@ pub(super) fn renewed(mut grant: Grant, answer: TokenAnswer, now: Timestamp) -> 
     if let Some(scopes) = answer.scopes {
         grant.scope = Some(scopes.join(" "));
     }
+    grant.names_no_scopes |= answer.had_without_scopes;
     keeping::note_end(&mut grant, answer.ends_in, now);
     grant.user = answer.user;
     grant.access_token = Some(answer.access_token);

@@ -355,7 +355,7 @@ static ROWS: &[Row] = &[
 mod tests {
     use super::*;
     use crate::account::tests::support::{account, refresh_token};
-    use crate::oauth::TokenErrorKind;
+    use crate::oauth::{TokenErrorKind, Vendor};
 
     fn refusal(code: &str, text: &str) -> UpstreamRefusal {
         UpstreamRefusal {
@@ -624,11 +624,10 @@ mod tests {
         let now = Timestamp::from_millis(DAY_MS * 100);
         record.updated = now;
         let told = |record: &AccountRecord, secrets: &AccountSecrets, code: &str, message: &str| {
-            let error = TokenError {
-                kind: TokenErrorKind::Grant,
-                code: code.to_owned(),
-                message: message.to_owned(),
-            };
+            let number = message.starts_with("AADSTS65001").then_some(65001);
+            let mut error = TokenError::new(TokenErrorKind::Grant, code, message);
+            error.facts.number = number;
+            error.facts.vendor = number.map_or(Vendor::Google, |_| Vendor::Microsoft);
             of_token_error(&error, record, secrets, now)
         };
         let not_consented = "AADSTS65001: The user or administrator has not consented to use the application.";

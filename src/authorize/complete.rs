@@ -341,7 +341,7 @@ fn trial_of(protocol: Protocol, fault: &Fault) -> Verdict {
     }
     let error = AuthorizeError::LoginRefused {
         said,
-        meaning: meaning.map(|meaning| &meaning.explanation),
+        meaning: meaning.map(|meaning| meaning.explanation),
     };
     if trouble == Some(meaning::Trouble::Setting) {
         Verdict::Setting(error)

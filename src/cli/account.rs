@@ -19,6 +19,7 @@ use crate::admin::types::{
 };
 use crate::metrics::names::state_label;
 use crate::proto::Protocol;
+use crate::secret::Maker;
 use crate::store::EndpointOverride;
 
 /// `account`
@@ -305,14 +306,14 @@ impl Fields {
             }
         }
         if let Some(path) = &self.refresh_token_file {
-            let token = secret(path, "refresh token")?;
+            let token = secret(path, "refresh token", Maker::Machine)?;
             body.insert("oauth2".to_owned(), json!({"refreshToken": token}));
         }
         if let Some(owner) = &self.shares_grant_of {
             body.insert("oauth2".to_owned(), json!({"sharesGrantOf": owner}));
         }
         if let Some(path) = &self.password_file {
-            body.insert("password".to_owned(), secret(path, "password")?.into());
+            body.insert("password".to_owned(), secret(path, "password", Maker::Person)?.into());
         }
         for (protocol, endpoint, user) in self.overrides() {
             let mut own = match endpoint {

@@ -11,11 +11,12 @@ use std::time::Duration;
 use base64::Engine as _;
 
 use super::load::Check;
+use super::material::Material;
 use super::report::{place, quoted, text};
 use super::secret::{self, Forms};
 use super::{Admin, Limits, Log, LogFormat, SecretsSettings, Server, StoreSettings, locate, raw};
 use crate::limits::{ACCESS_TOKEN_BYTES, MASTER_KEY_BYTES};
-use crate::secret::ExposeSecret as _;
+use crate::secret::{ExposeSecret as _, Maker};
 
 /// `[server]`
 pub(super) fn server(check: &mut Check<'_>, raw: &raw::Server) -> Server {
@@ -61,10 +62,18 @@ fn hostname(check: &mut Check<'_>, raw: &raw::Server) -> String {
 }
 
 fn state_dir(check: &mut Check<'_>, raw: &raw::Server) -> PathBuf {
-    if let Some(given) = text(&raw.state_dir) {
-        return check.beside_file(given);
+    let found = match text(&raw.state_dir) {
+        Some(given) => Some(check.beside_file(given)),
+        None => locate::state_dir(check.environment),
+    };
+    if let Some(path) = &found {
+        check.examine(
+            "server.state_dir",
+            place(&raw.state_dir),
+            &Material::StateDirectory(path),
+        );
     }
-    locate::state_dir(check.environment).unwrap_or_else(|| {
+    found.unwrap_or_else(|| {
         let message = "give a directory: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set";
         check.report.refuse(None, "server.state_dir", message);
         PathBuf::new()
@@ -123,6 +132,7 @@ pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets) -> SecretsSetti
         value: &raw.master_key,
         file: &None,
         variable: &raw.master_key_env,
+        made_by: Maker::Machine,
     };
     let master_key = secret::resolve(check, &forms);
     if let Some(key) = &master_key {
@@ -138,6 +148,13 @@ pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets) -> SecretsSetti
     }
     let master_key_file = text(&raw.master_key_file)
         .and_then(|given| secret::path(check, "secrets.master_key_file", place(&raw.master_key_file), given));
+    if let Some(path) = &master_key_file {
+        check.examine(
+            "secrets.master_key_file",
+            place(&raw.master_key_file),
+            &Material::MasterKey(path),
+        );
+    }
     SecretsSettings {
         master_key,
         master_key_file,
@@ -162,6 +179,7 @@ pub(super) fn admin(check: &mut Check<'_>, raw: &raw::Admin, server: &Server) ->
         value: &raw.root_token,
         file: &raw.root_token_file,
         variable: &raw.root_token_env,
+        made_by: Maker::Machine,
     };
     let root_token = secret::resolve(check, &forms);
     if root_token

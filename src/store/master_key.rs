@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -14,7 +14,7 @@ use rand::TryRngCore;
 use zeroize::Zeroizing;
 
 use super::StoreError;
-use super::state_dir::sync_directory;
+use super::state_dir::{Reader, refuse_foreign, sync_directory};
 use crate::limits::MASTER_KEY_BYTES;
 use crate::secret::SecretString;
 
@@ -46,8 +46,24 @@ impl MasterKey {
     /// Reads the key from `path`; `None` if there is no such file.
     ///
     /// # Errors
-    /// [`StoreError::Exposed`] if others can read the file; [`StoreError::MasterKey`] if it cannot be read or holds no key.
+    /// [`StoreError::Exposed`] if others can read the file or own it; [`StoreError::MasterKey`] if it cannot be read or holds
+    /// no key.
     pub fn load(path: &Path) -> Result<Option<Self>, StoreError> {
+        Self::load_for(path, Reader::Daemon)
+    }
+
+    /// Reads the key as the daemon would, for whoever asks before it does.
+    ///
+    /// # Errors
+    /// As [`MasterKey::load`]; [`StoreError::MasterKey`] where there is no such file.
+    pub fn examine(path: &Path, reader: Reader) -> Result<(), StoreError> {
+        match Self::load_for(path, reader)? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::MasterKey(missing(path))),
+        }
+    }
+
+    fn load_for(path: &Path, reader: Reader) -> Result<Option<Self>, StoreError> {
         let unreadable = |error: io::Error| {
             StoreError::MasterKey(format!("cannot read the master key in {}: {error}", path.display()))
         };
@@ -56,7 +72,9 @@ impl MasterKey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unreadable(error)),
         };
-        refuse_exposed(path, file.metadata().map_err(unreadable)?.permissions().mode())?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        refuse_foreign("the master key", path, metadata.uid(), reader)?;
+        refuse_exposed(path, metadata.permissions().mode())?;
 
         let mut text = Zeroizing::new([0; FILE_BYTES_MAX]);
         let length = read_up_to(file, text.as_mut_slice()).map_err(unreadable)?;
@@ -113,6 +131,15 @@ impl MasterKey {
         write().map_err(|error| unwritable(error.to_string()))?;
         Ok(key)
     }
+}
+
+/// What there is to do where an administrator's key file is not there.
+pub(super) fn missing(path: &Path) -> String {
+    let shown = path.display();
+    format!(
+        "there is no master key in {shown} (secrets.master_key_file); make one with \
+         'umask 077; head -c 32 /dev/urandom | base64 > {shown}'"
+    )
 }
 
 /// Refuses a file that others than its owner can read. systemd's credentials are let off with their group bits: these are

@@ -186,6 +186,8 @@ pub struct Grant {
     pub expires: Option<Timestamp>,
     /// The scopes that were granted, parted by spaces (RFC 6749 §3.3), where the provider told.
     pub scope: Option<String>,
+    /// Whether its refreshes name no scopes, for the provider has refused them where they were named. A new consent asks anew.
+    pub names_no_scopes: bool,
     /// The login name that goes with the access token, where whoever gave it says so (an external program).
     pub user: Option<String>,
     /// When the grant itself ends, where the provider told: whatever is done, or unless it is renewed before.

@@ -173,11 +173,17 @@ impl Held {
             .as_ref()
             .or(record.email.as_ref())
             .unwrap_or(&record.account);
+        let grant = self.secrets.grant.as_ref();
         Basis {
             account: record.account.clone(),
             user: user.clone(),
             refresh_token: self.refresh_token().map(duplicate),
             password: self.password().map(duplicate),
+            access_token: self.access_token().map(duplicate),
+            granted: grant
+                .and_then(|grant| grant.scope.as_deref())
+                .map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect()),
+            names_no_scopes: grant.is_some_and(|grant| grant.names_no_scopes),
         }
     }
 

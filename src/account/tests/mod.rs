@@ -33,11 +33,7 @@ fn kind(asked: Asked) -> FaultKind {
 }
 
 fn trouble(kind: TokenErrorKind, code: &str) -> TokenError {
-    TokenError {
-        kind,
-        code: code.to_owned(),
-        message: "says the provider".to_owned(),
-    }
+    TokenError::new(kind, code, "says the provider")
 }
 
 const PASSING: TokenErrorKind = TokenErrorKind::Temporary { retry_after: None };
@@ -147,10 +143,8 @@ async fn what_the_disk_refuses_is_used_from_memory_and_written_later() {
 async fn a_missing_consent_is_told_with_its_remedy_behind_the_providers_own_words() {
     let mut world = World::with(refresh_token("r1")).await;
     let asked = world.ask(None);
-    let refused = TokenError {
-        message: "AADSTS65001: not consented to.".to_owned(),
-        ..trouble(TokenErrorKind::Grant, "invalid_grant")
-    };
+    let mut refused = TokenError::new(TokenErrorKind::Grant, "invalid_grant", "AADSTS65001: not consented to.");
+    refused.facts.number = Some(65001);
     world.request().await.fail(refused);
     assert_eq!(kind(asked.await.unwrap()), FaultKind::AuthorizationGone);
     let status = world.accounts.status("ada").await.unwrap();

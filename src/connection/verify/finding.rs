@@ -68,14 +68,14 @@ impl Finding {
         if let Some(remedy) = remedy {
             return Self::new(message, remedy);
         }
-        if let Some(known) = explain::at_end_of(&message) {
-            let message = message.strip_suffix(known.remedy).unwrap_or(&message);
+        if let Some(remedy) = explain::remedy_at_end_of(&message) {
+            let message = message.strip_suffix(remedy).unwrap_or(&message);
             let message = message.trim_end_matches(". ");
             let message = provider
                 .oauth
                 .as_ref()
                 .map_or_else(|| message.to_owned(), |app| with_token_endpoint(app, message));
-            return Self::new(message, known.remedy);
+            return Self::new(message, remedy);
         }
         let remedy = match kind {
             FaultKind::AuthorizationGone => {

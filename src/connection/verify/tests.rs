@@ -260,11 +260,10 @@ async fn a_refusal_of_the_grant_is_explained_and_skips_all_that_needs_it() {
     world.config.send_replace(Arc::new(config));
     let services = services(&world);
     let walking = tokio::spawn(async move { verify(&services, &account("ada")).await });
-    world.request().await.fail(TokenError {
-        kind: TokenErrorKind::Grant,
-        code: "invalid_grant".to_owned(),
-        message: "AADSTS70043: The refresh token has expired.".to_owned(),
-    });
+    let words = "AADSTS70043: The refresh token has expired.";
+    let mut error = TokenError::new(TokenErrorKind::Grant, "invalid_grant", words);
+    error.facts.number = Some(70043);
+    world.request().await.fail(error);
     let steps = walking.await.unwrap();
     let failed: Vec<_> = steps.iter().filter(|step| step.result == StepResult::Failed).collect();
     let [token, smtp_connect] = failed.as_slice() else {

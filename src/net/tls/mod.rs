@@ -7,6 +7,7 @@
 
 pub(super) mod chain;
 mod client;
+mod examine;
 mod private_ca;
 mod remedy;
 mod server;
@@ -23,6 +24,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, CertificateError};
 
 pub use client::{SystemRoots, UpstreamTls};
+pub use examine::{examine_anchors, examine_chain, examine_key, examine_pair};
 pub use private_ca::{AuthorityFacts, CertificateNames, FormerCertificate, PrivateCa, PrivateCertificate};
 pub use remedy::remedy_at_end_of;
 pub use server::ServerTls;

@@ -118,15 +118,25 @@ pub(super) fn load_files(files: &CertificateFiles) -> Result<CertifiedKey, TlsSe
                 files.cert_file.display()
             ),
         ),
-        rustls::Error::InvalidCertificate(reason) => content(
-            &files.cert_file,
-            format!("the first certificate cannot be read: {reason:?}"),
-        ),
-        error => content(&files.key_file, format!("the key cannot be used: {error}")),
+        error @ rustls::Error::InvalidCertificate(_) => unreadable_leaf(&files.cert_file, &error),
+        error => unusable_key(&files.key_file, &error),
     })
 }
 
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
+pub(super) fn unreadable_leaf(cert_file: &Path, error: &rustls::Error) -> TlsSetupError {
+    // What a certificate is refused for without a word of its own is only named by its kind.
+    let reason = match error {
+        rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => "it is damaged".to_owned(),
+        error => error.to_string(),
+    };
+    content(cert_file, format!("the first certificate cannot be read: {reason}"))
+}
+
+pub(super) fn unusable_key(key_file: &Path, error: &rustls::Error) -> TlsSetupError {
+    content(key_file, format!("the key cannot be used: {error}"))
+}
+
+pub(super) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
     let pem = zeroize::Zeroizing::new(read_pem(file)?);
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         // The parser's own error might quote a line of the key.

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::codec;
 use super::tables::{Durability, Table, Tables, Writes};
 use crate::secret::ExposeSecret;
-use crate::store::master_key::{MasterKey, MasterKeySource};
+use crate::store::master_key::{self, MasterKey, MasterKeySource};
 use crate::store::seal::Sealer;
 use crate::store::witness::Holdings;
 use crate::store::{AccountRecord, AccountState, StoreError, keys};
@@ -150,10 +150,7 @@ fn key_in(path: &Path, has_sealed: bool, may_generate: bool) -> Result<MasterKey
              backup, or set secrets.master_key_file to where the key is"
         ))),
         None if may_generate => MasterKey::generate(path),
-        None => Err(StoreError::MasterKey(format!(
-            "there is no master key in {shown} (secrets.master_key_file); make one with \
-             'umask 077; head -c 32 /dev/urandom | base64 > {shown}'"
-        ))),
+        None => Err(StoreError::MasterKey(master_key::missing(path))),
     }
 }
 

@@ -31,14 +31,16 @@ pub(in crate::store) fn any_secrets() -> impl Strategy<Value = AccountSecrets> {
     let plain = || prop::option::of(any::<String>());
     let texts = (text(), text(), plain(), plain());
     let times = prop::array::uniform5(time());
-    let grant = (texts, times).prop_map(|(texts, [obtained, expires, ends, ends_told, warned_of])| {
+    let grant = (texts, times, any::<bool>()).prop_map(|(texts, times, names_no_scopes)| {
         let (refresh_token, access_token, scope, user) = texts;
+        let [obtained, expires, ends, ends_told, warned_of] = times;
         Grant {
             refresh_token,
             access_token,
             obtained,
             expires,
             scope,
+            names_no_scopes,
             user,
             ends,
             ends_told,
@@ -54,7 +56,7 @@ pub(in crate::store) fn revealed(secrets: &AccountSecrets) -> String {
     let grant = secrets.grant.as_ref().map(|grant| {
         let texts = (text(&grant.refresh_token), text(&grant.access_token));
         let ends = (grant.ends, grant.ends_told, grant.warned_of);
-        let plain = (grant.scope.clone(), grant.user.clone());
+        let plain = (grant.scope.clone(), grant.names_no_scopes, grant.user.clone());
         (texts, grant.obtained, grant.expires, plain, ends)
     });
     format!("{grant:?} {:?}", text(&secrets.password))
