@@ -20,7 +20,7 @@ impl fmt::Display for Span {
         }
         let seconds = (millis + MILLIS_PER_SECOND / 2) / MILLIS_PER_SECOND;
         // What is short is told to a tenth of a second.
-        if millis < TENTHS_BELOW_MILLIS && millis % MILLIS_PER_SECOND != 0 {
+        if millis < TENTHS_BELOW_MILLIS && !millis.is_multiple_of(MILLIS_PER_SECOND) {
             let tenths = (millis + 50) / 100;
             return match tenths % 10 {
                 0 => write!(f, "{} s", tenths / 10),
