@@ -97,6 +97,8 @@ pub enum FaultKind {
     Malformed,
     /// More malformed commands than a connection may send.
     TooManyBadCommands,
+    /// More commands that bring no login nearer than a connection may send.
+    TooManyCommands,
     /// More refused logins than a connection may cause.
     TooManyFailures,
     /// A command line over the limit.
@@ -246,6 +248,7 @@ impl FaultKind {
             | Self::AccountLimit
             | Self::Malformed
             | Self::TooManyBadCommands
+            | Self::TooManyCommands
             | Self::TooManyFailures
             | Self::LineTooLong
             | Self::LiteralTooLong
@@ -278,6 +281,7 @@ impl FaultKind {
             Self::UpstreamRefused(_) => "upstream_refused",
             Self::Malformed => "malformed",
             Self::TooManyBadCommands => "too_many_bad_commands",
+            Self::TooManyCommands => "too_many_commands",
             Self::TooManyFailures => "too_many_failures",
             Self::LineTooLong => "line_too_long",
             Self::LiteralTooLong => "literal_too_long",

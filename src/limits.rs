@@ -217,6 +217,12 @@ pub const ID_FIELD_BYTES_MAX: usize = 30;
 /// Octets of a value in a client's `ID` command (RFC 2971 §3.3).
 pub const ID_VALUE_BYTES_MAX: usize = 1024;
 
+/// Bytes of a client's `ID` command, literals included: [`ID_PAIRS_MAX`] pairs of the full size fit, in either form.
+pub const ID_COMMAND_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of the `ID` command that an upstream is sent; what does not fit is left out. Dovecot closes above 8,192.
+pub const ID_UPSTREAM_BYTES_MAX: usize = 8000;
+
 /// Bytes that a client may pipeline behind its login; beyond that its leg is not read until the relay begins.
 pub const PIPELINED_BYTES_MAX: usize = 64 * 1024;
 

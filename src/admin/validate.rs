@@ -33,7 +33,7 @@ pub(super) fn new_account(
         pop3: new.pop3,
         ..AccountRecord::new(new.account, provider, now)
     };
-    check_account_id(&record.account)?;
+    check_new_account_id(&record.account)?;
     check_record(&record)?;
     let provider = known_provider(&record.provider, config)?;
     share(&mut record, new.oauth2.as_ref(), owner)?;
@@ -103,7 +103,7 @@ pub(super) fn link_subject(new: &NewLink, stored: Option<AccountRecord>, config:
         subject.provider = new.provider.clone().unwrap_or(subject.provider);
         return Ok(subject);
     }
-    check_account_id(&new.account)?;
+    check_new_account_id(&new.account)?;
     if let Some(email) = &new.email {
         check_email(email)?;
     }
@@ -341,6 +341,18 @@ fn known_provider<'a>(name: &str, config: &'a Config) -> Result<&'a Provider, Ap
     })
 }
 
+/// The id of an account that is yet to be. The reply to a login names it where a mail program looks for a response code.
+fn check_new_account_id(id: &str) -> Result<(), ApiError> {
+    check_account_id(id)?;
+    match id.starts_with('[') {
+        true => Err(ApiError::field(
+            "account",
+            "may not begin with '[': mail programs would take it for a response code",
+        )),
+        false => Ok(()),
+    }
+}
+
 fn check_account_id(id: &str) -> Result<(), ApiError> {
     let length = id.chars().count();
     let is_allowed =
@@ -478,6 +490,12 @@ mod tests {
         for id in ["", " a", "a ", "a\nb", "a\u{85}b", "\u{a0}a", &too_long] {
             assert!(check_account_id(id).is_err(), "{id:?}");
         }
+        for id in ["[x", "[ALERT] x"] {
+            check_account_id(id).unwrap();
+            let refusal = format!("{:?}", check_new_account_id(id).unwrap_err());
+            assert!(refusal.contains("response code"), "{refusal}");
+        }
+        check_new_account_id("x[y]").unwrap();
     }
 
     #[test]

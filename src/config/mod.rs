@@ -160,6 +160,7 @@ pub struct Limits {
     pub command_line_bytes_max: usize,
     pub literal_bytes_max: usize,
     pub bad_commands_max: u32,
+    pub pre_auth_commands_max: u32,
     pub auth_failures_max: u32,
     pub auth_failure_delay: Duration,
 }

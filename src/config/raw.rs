@@ -106,6 +106,7 @@ pub(super) struct Limits {
     pub(super) command_line_bytes_max: Key<i64>,
     pub(super) literal_bytes_max: Key<i64>,
     pub(super) bad_commands_max: Key<i64>,
+    pub(super) pre_auth_commands_max: Key<i64>,
     pub(super) auth_failures_max: Key<i64>,
     pub(super) auth_failure_delay: Key<String>,
 }

@@ -301,6 +301,12 @@ pub(super) fn limits(check: &mut Check<'_>, raw: &raw::Limits) -> Limits {
         ),
         literal_bytes_max: report.count("limits.literal_bytes_max", &raw.literal_bytes_max, 4096, LITERAL_BYTES),
         bad_commands_max: report.number("limits.bad_commands_max", &raw.bad_commands_max, 10, 1..=1000),
+        pre_auth_commands_max: report.number(
+            "limits.pre_auth_commands_max",
+            &raw.pre_auth_commands_max,
+            100,
+            1..=100_000,
+        ),
         auth_failures_max: report.number("limits.auth_failures_max", &raw.auth_failures_max, 3, 1..=1000),
         auth_failure_delay: report.duration(
             "limits.auth_failure_delay",

@@ -114,6 +114,7 @@ fn limits(limits: &Limits) -> raw::Limits {
         command_line_bytes_max: count(limits.command_line_bytes_max),
         literal_bytes_max: count(limits.literal_bytes_max),
         bad_commands_max: given(limits.bad_commands_max.into()),
+        pre_auth_commands_max: given(limits.pre_auth_commands_max.into()),
         auth_failures_max: given(limits.auth_failures_max.into()),
         auth_failure_delay: duration(limits.auth_failure_delay),
     }

@@ -58,6 +58,8 @@ pub(super) struct RelayParts {
     pub(super) upstream: Stream,
     pub(super) upstream_address: Option<SocketAddr>,
     pub(super) provider: String,
+    /// Which of the account's grants the upstream was shown.
+    pub(super) grant: u64,
     /// From the client's credentials to their answer.
     pub(super) login_seconds: f64,
     pub(super) to_client: Bytes,
@@ -130,7 +132,7 @@ impl Driver {
             opening: (!client.is_tls()).then_some(opening),
             client,
             starttls,
-            client_lost: false,
+            client_loss: None,
             client_buffer: open::buffer(),
             phase: Phase::Greeting,
             attempt: None,
@@ -154,11 +156,23 @@ struct Login {
     client: Stream,
     /// What STARTTLS begins, where it is offered.
     starttls: Option<ServerTls>,
-    /// Whether a write to the client has failed, which the session is to hear as the client's end.
-    client_lost: bool,
+    /// How a write to the client has failed, if one has.
+    client_loss: Option<ClientLoss>,
     client_buffer: Box<[u8]>,
     phase: Phase,
     attempt: Option<Attempt>,
+}
+
+/// Why nothing more is written to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientLoss {
+    /// Its socket is gone. What it sent before is still there to be read, up to its end: a script that pipelines all that it has
+    /// to say and closes without reading means what it said.
+    Gone,
+    /// It does not read, which the session is to hear as its end.
+    Stalled,
+    /// The session has heard that.
+    Ended,
 }
 
 /// What woke a login.
@@ -196,7 +210,8 @@ impl Login {
                 }
             }
             self.tell_phase();
-            if self.take_client_lost() {
+            if self.client_loss == Some(ClientLoss::Stalled) {
+                self.client_loss = Some(ClientLoss::Ended);
                 self.tell(Input::ClientEof);
                 continue;
             }
@@ -456,14 +471,21 @@ impl Login {
     }
 
     async fn send_client(&mut self, bytes: &[u8]) {
-        if self.client_lost {
+        if self.client_loss.is_some() {
             return;
         }
-        let sent = timeout_at(self.write_deadline().into(), open::send(&mut self.client, bytes)).await;
-        if let Err(error) = sent.map_err(std::io::Error::from).flatten() {
-            debug!(session = %self.session_id, %error, "cannot write to the client");
-            self.client_lost = true;
-        }
+        let error = match timeout_at(self.write_deadline().into(), open::send(&mut self.client, bytes)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                self.client_loss = Some(ClientLoss::Gone);
+                error
+            }
+            Err(elapsed) => {
+                self.client_loss = Some(ClientLoss::Stalled);
+                elapsed.into()
+            }
+        };
+        debug!(session = %self.session_id, %error, "cannot write to the client");
     }
 
     async fn send_upstream(&mut self, bytes: &[u8]) {
@@ -492,10 +514,6 @@ impl Login {
         self.attempt.as_mut()?.upstream.as_mut()
     }
 
-    fn take_client_lost(&mut self) -> bool {
-        std::mem::take(&mut self.client_lost)
-    }
-
     fn take_upstream_lost(&mut self) -> bool {
         self.upstream()
             .is_some_and(|upstream| std::mem::take(&mut upstream.is_lost))
@@ -517,7 +535,8 @@ impl Login {
         }
     }
 
-    /// What the relay takes over. `None` where the client has not received all of its answer: nothing may follow it then.
+    /// What the relay takes over. `None` where the client is there and has not received all of its answer: nothing may follow it
+    /// then. Of a client that is gone, what it sent is relayed all the same.
     fn into_relay(
         self,
         to_client: Bytes,
@@ -526,7 +545,7 @@ impl Login {
     ) -> Option<RelayParts> {
         let attempt = self.attempt?;
         let Upstream { leg, .. } = attempt.upstream?;
-        if self.client_lost {
+        if matches!(self.client_loss, Some(ClientLoss::Stalled | ClientLoss::Ended)) {
             return None;
         }
         Some(RelayParts {
@@ -534,6 +553,7 @@ impl Login {
             upstream: leg.stream,
             upstream_address: leg.address,
             provider: attempt.target?.provider.name.clone(),
+            grant: attempt.grant?,
             login_seconds: clock::instant().saturating_duration_since(attempt.begun).as_secs_f64(),
             to_client,
             to_upstream,
@@ -649,6 +669,7 @@ fn session_limits(config: &Config) -> SessionLimits {
         command_line_bytes_max: limits.command_line_bytes_max,
         literal_bytes_max: limits.literal_bytes_max,
         bad_commands_max: limits.bad_commands_max,
+        pre_auth_commands_max: limits.pre_auth_commands_max,
         auth_failures_max: limits.auth_failures_max,
     }
 }

@@ -492,3 +492,22 @@ proptest! {
         prop_assert_eq!(&story_of(&stream.chunks(1).collect::<Vec<_>>()), &whole);
     }
 }
+
+#[test]
+fn commands_that_bring_no_login_nearer_are_counted() {
+    let mut context = context();
+    context.protocol = Protocol::Pop3;
+    context.limits.pre_auth_commands_max = 3;
+    play(
+        &context,
+        "< opened
+         S: +OK Portreeve POP3 proxy ready
+         C: NOOP⏎USER joe⏎XYZZY⏎USER joe⏎NOOP
+         S: +OK
+         S: +OK Now the password
+         S: -ERR Unknown command
+         S: +OK Now the password
+         > ended too many commands
+         > Close",
+    );
+}
