@@ -132,6 +132,7 @@ impl App {
             accounts: Arc::new(AccountPort::new(services.clone())),
             consent: Arc::new(authorizer.clone()),
             changes,
+            failures: Arc::clone(&services.failures),
             sessions: Arc::new(SessionPort::new(
                 services.sessions.clone(),
                 bound.views,

@@ -439,6 +439,27 @@ pub const STORE_COMMIT_SLOW: Duration = Duration::from_secs(5);
 /// take to end, within the second of INTERFACE §4.
 pub const DELETION_WAIT: Duration = Duration::from_millis(500);
 
+/// Refused logins that one client (an IPv4 address, an IPv6 /64) and one login name have free before answers to them are
+/// delayed. A household's forgotten phone tries a few times; a name is tried from several devices.
+pub const AUTH_FAILURES_FREE_CLIENT: u32 = 10;
+/// See [`AUTH_FAILURES_FREE_CLIENT`].
+pub const AUTH_FAILURES_FREE_ACCOUNT: u32 = 20;
+
+/// How long it takes until one refused login is forgotten: a program that retries every minute is never delayed.
+pub const AUTH_FAILURE_RECOVERY: Duration = Duration::from_secs(30);
+
+/// Delay of the first refusal beyond a budget; it doubles up to `limits.auth_failure_delay`.
+pub const AUTH_FAILURE_FIRST_DELAY: Duration = Duration::from_secs(1);
+
+/// Refusals beyond a budget that are remembered, so that it is whole again after a quarter of an hour at the latest.
+pub const AUTH_FAILURES_OVER_MAX: u32 = 10;
+
+/// Clients, and login names, whose refused logins are counted at once, each in about 150 bytes.
+pub const AUTH_FAILURE_RECORDS_MAX: usize = 65_536;
+
+/// How long nothing is delayed for a client from which a token was accepted.
+pub const ACCEPTED_CLIENT_LIFE: Duration = Duration::from_secs(600);
+
 /// Usage events of kind `denied` that may be kept: one for as many of `store.usage_events_max`, beside those of other kinds.
 pub const DENIED_SHARE: u64 = 4;
 

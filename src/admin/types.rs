@@ -545,6 +545,19 @@ pub struct StatusView {
     pub tokens: u64,
     /// How many sessions are live.
     pub sessions: u64,
+    /// Whose refused logins are delayed at present.
+    #[serde(default)]
+    pub delayed: DelayedView,
+}
+
+/// How many were refused so often that the answers to further refused logins are delayed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DelayedView {
+    /// Client addresses (IPv6: networks of 64 bits).
+    pub addresses: usize,
+    /// Login names.
+    pub accounts: usize,
 }
 
 /// Whether the daemon takes new sessions.

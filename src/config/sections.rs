@@ -259,7 +259,7 @@ pub(super) fn log(check: &mut Check<'_>, raw: &raw::Log) -> Log {
 pub(super) fn limits(check: &mut Check<'_>, raw: &raw::Limits) -> Limits {
     let report = &mut check.report;
     let wait = TIMEOUT_MIN..=seconds(3600);
-    let limits = Limits {
+    Limits {
         sessions_max: report.count("limits.sessions_max", &raw.sessions_max, 20_000, SESSIONS),
         sessions_per_ip_max: report.count("limits.sessions_per_ip_max", &raw.sessions_per_ip_max, 200, SESSIONS),
         sessions_per_account_max: report.count(
@@ -311,14 +311,10 @@ pub(super) fn limits(check: &mut Check<'_>, raw: &raw::Limits) -> Limits {
         auth_failure_delay: report.duration(
             "limits.auth_failure_delay",
             &raw.auth_failure_delay,
-            Duration::ZERO,
+            seconds(15),
             Duration::ZERO..=seconds(60),
         ),
-    };
-    if !limits.auth_failure_delay.is_zero() {
-        report.warn("limits.auth_failure_delay has no effect in this version".to_owned());
     }
-    limits
 }
 
 const fn seconds(seconds: u64) -> Duration {

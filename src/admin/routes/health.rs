@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{CallerOf, Shared};
 use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
-use crate::admin::types::{AccountCounts, AttentionView, Health, ProviderView, StatusView};
+use crate::admin::types::{AccountCounts, AttentionView, DelayedView, Health, ProviderView, StatusView};
 use crate::clock;
 use crate::limits::{PAGE_SIZE_MAX, STATUS_ATTENTION_MAX};
 use crate::metrics::names;
@@ -58,6 +58,7 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
     let config = state.config.borrow().clone();
     let accounts = account_counts(&state).await?;
     let (health, problem) = health(&state);
+    let delayed = state.failures.delayed(clock::instant());
     let protocols = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
     let providers = config.providers.values().map(|provider| ProviderView {
         name: provider.name.clone(),
@@ -87,6 +88,10 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         accounts,
         tokens: state.store.token_count().await?,
         sessions: state.sessions.list(None, Page { page: 0, size: 1 }).await.total,
+        delayed: DelayedView {
+            addresses: delayed.addresses,
+            accounts: delayed.accounts,
+        },
     }))
 }
 
