@@ -25,6 +25,7 @@ pub mod process;
 pub mod proto;
 pub mod recognize;
 pub mod secret;
+pub mod sentence;
 pub mod shell;
 pub mod span;
 pub mod store;

@@ -631,6 +631,9 @@ pub struct ProviderView {
     /// How its access tokens are had, as `provider.grant` says it, where it has an OAuth app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
+    /// Whether it is known to give codes for other devices (RFC 8628).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub device: bool,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,
     /// The id of its OAuth app, to which grants are bound.

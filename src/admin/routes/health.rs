@@ -65,6 +65,7 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         domains: provider.domains.clone(),
         oauth2: provider.oauth.is_some(),
         grant: provider.oauth.as_ref().map(|app| app.grant.name().to_owned()),
+        device: provider.oauth.as_ref().is_some_and(|app| app.device_url.is_some()),
         protocols: protocols
             .into_iter()
             .filter(|protocol| provider.endpoint(*protocol).is_some())

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::codec;
 use super::tables::{Durability, Table, Tables, Writes};
 use crate::secret::ExposeSecret;
-use crate::store::master_key::{self, MasterKey, MasterKeySource};
+use crate::store::master_key::{self, GENERATED_KEY_FILE, MasterKey, MasterKeySource};
 use crate::store::seal::Sealer;
 use crate::store::witness::Holdings;
 use crate::store::{AccountRecord, AccountState, StoreError, keys};
@@ -116,7 +116,7 @@ pub(super) fn sealer(tables: &Tables, state_dir: &Path, source: &MasterKeySource
         }
         MasterKeySource::File(path) => (key_in(path, has_sealed, false)?, path.display().to_string()),
         MasterKeySource::Generated => {
-            let path = state_dir.join(DEFAULT_KEY_FILE);
+            let path = state_dir.join(GENERATED_KEY_FILE);
             (key_in(&path, has_sealed, true)?, path.display().to_string())
         }
     };
@@ -173,9 +173,6 @@ const STATES: [AccountState; 5] = [
     AccountState::Failing,
     AccountState::Disabled,
 ];
-
-/// The generated key's file under the state directory.
-pub(super) const DEFAULT_KEY_FILE: &str = "master.key";
 
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT: &[u8] = b"1";

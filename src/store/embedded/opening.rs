@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::journals::Journals;
 use super::meta;
 use super::tables::Tables;
+use crate::store::master_key::GENERATED_KEY_FILE;
 use crate::store::witness::{self, Holdings, Witness};
 use crate::store::{Loss, StoreError, state_dir};
 
@@ -56,7 +57,7 @@ fn check_presence(
     let is_there = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
     let sign = match expected {
         Some(expected) => (expected != Holdings::default()).then(|| state_dir.join(witness::FILE)),
-        None => Some(state_dir.join(meta::DEFAULT_KEY_FILE)).filter(|key| key.exists()),
+        None => Some(state_dir.join(GENERATED_KEY_FILE)).filter(|key| key.exists()),
     };
     let Some(sign) = sign.filter(|_| !is_there) else {
         return Ok(());
