@@ -134,9 +134,11 @@ impl From<StoreError> for ApiError {
             StoreError::Unwritable(_) | StoreError::Closed => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
             }
-            StoreError::Locked(_) | StoreError::Unreadable(_) | StoreError::MasterKey(_) | StoreError::Exposed(_) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message)
-            }
+            StoreError::Locked(_)
+            | StoreError::Unreadable(_)
+            | StoreError::Incomplete(_)
+            | StoreError::MasterKey(_)
+            | StoreError::Exposed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message),
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::proto::Protocol;
 use crate::recognize::{Finding, How, Server, Servers};
 use crate::secret::SecretString;
 use crate::store::{
-    AccountError, AccountRecord, AccountState, EndpointOverride, Restrictions, TokenForm, TokenId, TokenRecord,
-    TokenUse, UsageEvent,
+    AccountError, AccountRecord, AccountState, Deletion, EndpointOverride, Restrictions, Store, TokenForm, TokenId,
+    TokenRecord, TokenUse, UsageEvent,
 };
 
 /// The body of `POST /v1/account`.
@@ -447,6 +447,19 @@ pub struct SessionView {
 pub struct Deleted {
     /// Always `true`.
     pub deleted: bool,
+    /// `false` where the deletion is in force, but the disk has not taken it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<bool>,
+}
+
+impl Deleted {
+    /// The answer to a deletion that `store` may yet owe to the disk.
+    pub fn from(store: &dyn Store, deletion: Deletion<'_>) -> Self {
+        Self {
+            deleted: true,
+            durable: store.owes(deletion).then_some(false),
+        }
+    }
 }
 
 /// What was closed.

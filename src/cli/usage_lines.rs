@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::output::clean;
 use crate::proto::Protocol;
+use crate::span::Span;
 use crate::store::{TokenId, UsageEvent, UsageKind};
 
 /// Puts events into columns. A column is as wide as the widest that it has held: what comes later in the same run may widen it.
@@ -103,7 +104,7 @@ impl Lines {
 
 /// What else is known of an event.
 fn details(event: &UsageEvent) -> String {
-    let millis = |millis: u64| humantime::format_duration(Duration::from_millis(millis)).to_string();
+    let millis = |millis: u64| Span(Duration::from_millis(millis)).to_string();
     let details = [
         ("reason", event.reason.as_deref().map(clean)),
         (

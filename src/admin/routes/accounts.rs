@@ -18,7 +18,7 @@ use crate::admin::types::{
 };
 use crate::admin::validate;
 use crate::clock;
-use crate::store::{AccountRecord, Listing, Page};
+use crate::store::{AccountRecord, Deletion, Listing, Page};
 
 pub(super) async fn create(
     State(state): Shared,
@@ -100,7 +100,7 @@ pub(super) async fn remove(
     let _turn = state.changes.begin(&named.account).await;
     let record = find(&state, &caller, &named.account).await?;
     state.accounts.remove(&record.account).await?;
-    Ok(Json(Deleted { deleted: true }))
+    Ok(Json(Deleted::from(&*state.store, Deletion::Account(&record.account))))
 }
 
 pub(super) async fn verify(

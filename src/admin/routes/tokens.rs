@@ -13,7 +13,7 @@ use crate::admin::types::{Deleted, EventsPage, NewToken, PageHead, TokenCreated,
 use crate::admin::validate;
 use crate::clock;
 use crate::limits::TOKEN_ID_SHORT_DIGITS;
-use crate::store::{StoreError, TokenId, TokenRecord, UsageFilter};
+use crate::store::{Deletion, StoreError, TokenId, TokenRecord, UsageFilter};
 
 pub(super) async fn create(
     State(state): Shared,
@@ -113,7 +113,7 @@ async fn delete(state: &AdminState, id: &TokenId) -> Result<Deleted, ApiError> {
             state.accounts.token_removed(&account, token.id).await;
         }
     }
-    Ok(Deleted { deleted: true })
+    Ok(Deleted::from(&*state.store, Deletion::Token(id)))
 }
 
 /// The token that `name` names, by its id or as the token itself, if `caller` may act on it.

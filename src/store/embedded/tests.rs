@@ -15,8 +15,10 @@ use crate::clock;
 use crate::limits::TOKENS_PER_ACCOUNT_MAX;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString};
-use crate::store::{Grant, Restrictions, UsageClass, UsageKind};
+use crate::store::{Grant, Loss, Restrictions, UsageClass, UsageKind};
 
+mod damage;
+mod deletion;
 mod model;
 
 pub(super) const ALL: Page = Page { page: 0, size: 1000 };
