@@ -8,6 +8,7 @@ use crate::account::meaning::{self, Trouble};
 use crate::clock::Timestamp;
 use crate::fault::{Blame, Fault, FaultKind, LoginStep};
 use crate::proto::Protocol;
+use crate::sentence::explained;
 use crate::store::{AccountError, AccountRecord, Failures};
 
 /// The runs that go on, at most one for each protocol and one of which nobody knows any more over which it was.
@@ -68,12 +69,12 @@ impl Whose {
             Some(words) => format!("the upstream refuses the {}{}: {words}", self.what(), over(protocol)),
             None => format!("a login{} failed: {}", over(protocol), detail(fault)),
         };
-        let cause = meaning.map(|meaning| meaning.explanation.cause);
-        let told = [told].into_iter().chain(said_before(fault));
+        let cause = meaning.map(|meaning| meaning.explanation.cause.to_owned());
+        let more = said_before(fault).into_iter().chain(cause);
         let remedy = meaning.map(|meaning| meaning.explanation.remedy.to_owned());
         AccountError {
             code: code.to_owned(),
-            message: told.chain(cause.map(str::to_owned)).collect::<Vec<_>>().join("; "),
+            message: more.fold(told, |told, more| explained(told, more)),
             remedy: remedy.or_else(|| fault.remedy.as_deref().map(str::to_owned)),
             time: now,
         }
@@ -284,7 +285,7 @@ mod tests {
         let fault = said(LoginStep::Login, "", "User is authenticated but not connected.");
         let error = Whose::Setting.error(Protocol::Imap, &fault, now);
         assert_eq!((error.code.as_str(), error.time), ("imap_refused", now));
-        let words = "the upstream refuses the login: User is authenticated but not connected.; the token is good, but";
+        let words = "the upstream refuses the login: User is authenticated but not connected; the token is good, but";
         assert!(error.message.starts_with(words), "{}", error.message);
         assert!(error.remedy.unwrap().contains("Set-CASMailbox"));
         let fault = refused("", "Server Unavailable. 15", false);

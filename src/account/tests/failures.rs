@@ -206,7 +206,7 @@ async fn logins_that_have_nothing_to_present_are_counted_and_told() {
         (error.code.as_str(), error.message.as_str()),
         ("no_credentials", "the account has no credentials")
     );
-    assert!(error.remedy.unwrap().contains("portreeve account authorize 'ada'"));
+    assert!(error.remedy.unwrap().contains("portreeve account authorize ada"));
     world
         .accounts
         .replace(account("ada"), Some(password("pw")))
