@@ -19,6 +19,7 @@ pub mod keeping;
 pub mod meaning;
 mod notice;
 pub mod refresh;
+pub mod roll;
 mod sessions;
 mod shared;
 mod submissions;
@@ -32,6 +33,7 @@ pub(crate) mod tests;
 pub use accounts::Accounts;
 pub use changes::Changes;
 pub use notice::{News, Notice};
+pub use roll::Roll;
 pub use sessions::{LiveSession, SessionId, SessionLease};
 pub use target::{Place, UpstreamTarget};
 

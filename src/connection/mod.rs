@@ -14,7 +14,6 @@
 mod actor;
 mod attempt;
 mod driver;
-mod extensions;
 mod open;
 mod opening;
 mod register;
@@ -22,6 +21,7 @@ mod sweeper;
 mod throttle;
 mod trust;
 mod try_login;
+mod upstreams;
 mod verify;
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::account::Accounts;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::store::SharedStore;
 use crate::usage::UsageLog;
 
@@ -38,6 +38,7 @@ pub use register::{SessionView, Sessions};
 pub use sweeper::{Drain, sweep};
 pub use trust::Trust;
 pub use try_login::try_login;
+pub use upstreams::{UpstreamState, Upstreams, ask_upstreams};
 pub use verify::{Step, StepResult, verify, walked};
 
 /// What every session needs of the rest of the program.
@@ -56,8 +57,8 @@ pub struct Services {
     pub sessions: Arc<Sessions>,
     /// What was said of misunderstandings lately.
     hints: opening::Hints,
-    /// What upstreams said they can do.
-    extensions: extensions::KnownExtensions,
+    /// What upstreams can do.
+    pub upstreams: Upstreams,
     /// Which upstreams asked to be left alone.
     throttles: throttle::Throttles,
 }
@@ -79,9 +80,17 @@ impl Services {
             trust,
             sessions: Arc::default(),
             hints: opening::Hints::default(),
-            extensions: extensions::KnownExtensions::default(),
+            upstreams: Upstreams::default(),
             throttles: throttle::Throttles::default(),
         })
+    }
+
+    /// What a client of a listener is told of its upstream before its login.
+    async fn promised(&self, config: &Arc<Config>, listener: &config::Listener) -> Arc<[String]> {
+        let roll = self.accounts.roll();
+        self.upstreams.settled(roll).await;
+        self.upstreams
+            .promised(roll, config, listener.protocol, listener.provider.as_deref())
     }
 
     /// The configuration in effect now.

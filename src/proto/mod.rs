@@ -13,6 +13,8 @@ pub mod imap;
 mod outbox;
 pub mod pop3;
 mod presentation;
+pub mod probe;
+pub mod promise;
 mod redaction;
 pub mod sasl;
 pub mod session;
@@ -48,7 +50,7 @@ pub fn dialogues(context: &session::SessionContext) -> Dialogues {
             client: Box::new(smtp::client::SmtpClient::new(context)),
             upstream: Box::new(smtp::upstream::DialSmtp {
                 hostname: context.hostname.clone(),
-                promised: context.extensions.clone(),
+                promised: context.promised.clone(),
             }),
         },
         Protocol::Pop3 => Dialogues {

@@ -13,6 +13,7 @@ mod records;
 pub mod seal;
 mod secrets;
 pub mod state_dir;
+mod upstreams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 use crate::clock::Timestamp;
 
 pub use records::*;
+pub use upstreams::{UpstreamId, UpstreamRecord};
 
 /// A store behind whichever engine is configured.
 pub type SharedStore = Arc<dyn Store>;
@@ -109,6 +111,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes the oldest usage events beyond `retention` (as of `now`) and beyond `events_max`. Returns how many.
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError>;
+
+    /// What upstreams were heard to do. An engine that does not keep it has them asked anew after each start.
+    async fn upstreams(&self) -> Result<Vec<UpstreamRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Keeps what upstreams were heard to do, durably, and forgets others.
+    async fn keep_upstreams(&self, _heard: Vec<UpstreamRecord>, _forgotten: Vec<UpstreamId>) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// A key for `purpose`, the same whenever the store is opened with the same master key, from which it cannot be told.
     fn derive_key(&self, purpose: &'static str) -> Zeroizing<[u8; 32]>;

@@ -14,6 +14,7 @@
 )]
 
 mod authorize;
+mod capabilities;
 mod certificates;
 mod cli;
 mod clients;

@@ -37,6 +37,7 @@ transcripts! { imap:
     around_the_upstreams_login
     bad_commands
     before_login
+    capabilities_learned
     capability_once
     client_speaks_first
     end_of_stream
