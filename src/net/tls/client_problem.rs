@@ -68,7 +68,9 @@ impl TlsError {
             rustls::Error::PeerIncompatible(
                 PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::Tls12NotOfferedOrEnabled
-                | PeerIncompatible::SupportedVersionsExtensionRequired,
+                | PeerIncompatible::SupportedVersionsExtensionRequired
+                // It came with TLS 1.2 (RFC 5246 §7.4.1.4.1), and is missed before the version is looked at.
+                | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
             )
             | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => Self::Client {
                 problem: ClientProblem::Version,
@@ -136,10 +138,12 @@ mod tests {
     /// A ClientHello of TLS 1.0 to 1.2, whose last version is `minor` as on the wire, with `ciphers`.
     fn hello(minor: u8, ciphers: &[u16]) -> Vec<u8> {
         let ciphers: Vec<u8> = ciphers.iter().flat_map(|cipher| cipher.to_be_bytes()).collect();
-        // supported_groups x25519 and secp256r1, ec_point_formats uncompressed, signature_algorithms ecdsa and rsa.
-        let extensions: &[u8] = &[
-            0, 10, 0, 6, 0, 4, 0, 0x1d, 0, 0x17, 0, 11, 0, 2, 1, 0, 0, 13, 0, 6, 0, 4, 4, 3, 4, 1,
-        ];
+        // supported_groups x25519 and secp256r1, ec_point_formats uncompressed.
+        let mut extensions = vec![0, 10, 0, 6, 0, 4, 0, 0x1d, 0, 0x17, 0, 11, 0, 2, 1, 0];
+        if minor == 3 {
+            // signature_algorithms ecdsa and rsa.
+            extensions.extend([0, 13, 0, 6, 0, 4, 4, 3, 4, 1]);
+        }
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
         let mut body = vec![3, minor];
         body.extend([7; 32]);
@@ -147,8 +151,8 @@ mod tests {
         body.extend(length(&ciphers));
         body.extend(&ciphers);
         body.extend([1, 0]);
-        body.extend(length(extensions));
-        body.extend(extensions);
+        body.extend(length(&extensions));
+        body.extend(&extensions);
         let mut handshake = vec![1, 0];
         handshake.extend(length(&body));
         handshake.extend(&body);
