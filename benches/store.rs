@@ -35,6 +35,7 @@ fn event(time: u64) -> UsageEvent {
         remote_address: Some([192, 0, 2, 1].into()),
         client: Some("Thunderbird 140.0".to_owned()),
         reason: None,
+        count: None,
         bytes_up: None,
         bytes_down: None,
         duration_ms: None,

@@ -36,6 +36,9 @@ pub const ACCOUNT_WRITE_RETRY_MIN: Duration = Duration::from_secs(1);
 /// See [`ACCOUNT_WRITE_RETRY_MIN`].
 pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How many refresh tokens of one grant are remembered while the disk refuses them: rotations of more than half a day.
+pub const GRANT_NAMES_MAX: usize = 16;
+
 /// How long the supervisor of an account that nobody uses is kept: longer than mail programs wait between polls.
 pub const SUPERVISOR_IDLE: Duration = Duration::from_secs(900);
 
@@ -214,6 +217,12 @@ pub const ID_FIELD_BYTES_MAX: usize = 30;
 /// Octets of a value in a client's `ID` command (RFC 2971 §3.3).
 pub const ID_VALUE_BYTES_MAX: usize = 1024;
 
+/// Bytes of a client's `ID` command, literals included: [`ID_PAIRS_MAX`] pairs of the full size fit, in either form.
+pub const ID_COMMAND_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of the `ID` command that an upstream is sent; what does not fit is left out. Dovecot closes above 8,192.
+pub const ID_UPSTREAM_BYTES_MAX: usize = 8000;
+
 /// Bytes that a client may pipeline behind its login; beyond that its leg is not read until the relay begins.
 pub const PIPELINED_BYTES_MAX: usize = 64 * 1024;
 
@@ -222,6 +231,9 @@ pub const UPSTREAM_LINE_BYTES_MAX: usize = 8192;
 
 /// Bytes, in all, that an upstream may send around its login and that are passed on to the client.
 pub const UPSTREAM_LOGIN_BYTES_MAX: usize = 64 * 1024;
+
+/// Alerts and warnings of an upstream that a client hears before the refusal of its login. Gmail sends one.
+pub const UPSTREAM_ALERTS_MAX: usize = 8;
 
 /// Lines of one SMTP reply of an upstream. The EHLO replies of large providers have about a dozen.
 pub const UPSTREAM_REPLY_LINES_MAX: usize = 64;
@@ -447,11 +459,56 @@ pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of a file that holds one secret.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// Environment variables that a hook or a token command may be given by its table.
+pub const ENV_VARIABLES_MAX: usize = 100;
+
+/// Bytes of the value of one. Linux takes 128 KiB for each (execve(2), `MAX_ARG_STRLEN`).
+pub const ENV_BYTES_MAX: usize = 32 * 1024;
+
 /// Bytes of the master key (INTERFACE §3).
 pub const MASTER_KEY_BYTES: usize = 32;
 
 /// Orders that may wait for the store's writer thread before senders wait too.
 pub const STORE_QUEUE: usize = 4096;
+
+/// Refused logins that one client (an IPv4 address, an IPv6 /64) and one login name have free before answers to them are
+/// delayed. A household's forgotten phone tries a few times; a name is tried from several devices.
+pub const AUTH_FAILURES_FREE_CLIENT: u32 = 10;
+/// See [`AUTH_FAILURES_FREE_CLIENT`].
+pub const AUTH_FAILURES_FREE_ACCOUNT: u32 = 20;
+
+/// How long it takes until one refused login is forgotten: a program that retries every minute is never delayed.
+pub const AUTH_FAILURE_RECOVERY: Duration = Duration::from_secs(30);
+
+/// Delay of the first refusal beyond a budget; it doubles up to `limits.auth_failure_delay`.
+pub const AUTH_FAILURE_FIRST_DELAY: Duration = Duration::from_secs(1);
+
+/// Refusals beyond a budget that are remembered, so that it is whole again after a quarter of an hour at the latest.
+pub const AUTH_FAILURES_OVER_MAX: u32 = 10;
+
+/// Clients, and login names, whose refused logins are counted at once, each in about 150 bytes.
+pub const AUTH_FAILURE_RECORDS_MAX: usize = 65_536;
+
+/// How long nothing is delayed for a client from which a token was accepted.
+pub const ACCEPTED_CLIENT_LIFE: Duration = Duration::from_secs(600);
+
+/// Usage events of kind `denied` that may be kept: one for as many of `store.usage_events_max`, beside those of other kinds.
+pub const DENIED_SHARE: u64 = 4;
+
+/// How long refused logins of one address, account and reason are counted in one usage event and told in one log line.
+pub const DENIED_WINDOW: Duration = Duration::from_secs(60);
+
+/// Addresses, accounts and reasons that are told apart in one [`DENIED_WINDOW`]; of those above, events no longer say the
+/// address. About 300 bytes each.
+pub const DENIED_WINDOWS_MAX: usize = 4096;
+
+/// Times of usage events that may come out of order by this much, for several sessions report at once; the later of two
+/// counts for both.
+pub const USAGE_DISORDER_MAX: Duration = Duration::from_secs(1);
+
+/// How often a clock may be set back by more than [`USAGE_DISORDER_MAX`] within what is kept of the usage log before the
+/// oldest of these times is forgotten, and events around it are found by the times around it.
+pub const USAGE_RUNS_MAX: usize = 64;
 
 /// How often metrics that nobody scrapes are folded, so that their samples do not pile up.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

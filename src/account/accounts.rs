@@ -242,16 +242,21 @@ impl Accounts {
         self.shared.is_draining.store(true, Ordering::SeqCst);
         let slots = lock(&self.shared.slots).values().cloned().collect::<Vec<_>>();
         let timeout = self.shared.config().limits.token_request_timeout + DRAIN_WRITE_TIME;
+        let deadline = tokio::time::Instant::now() + timeout;
         let drains = slots.into_iter().map(|slot| async move {
             // One that is being started was let in before the door was shut.
             let _starting = slot.starting.lock().await;
-            let Some(supervisor) = slot.supervisor() else {
-                return;
-            };
-            if let Ok(CallResult::Timeout) = supervisor.call(Message::Drain, Some(timeout)).await {
-                tracing::error!("a refresh or the write of its grant did not end in time");
+            slot.grants.hurry();
+            if let Some(supervisor) = slot.supervisor() {
+                if let Ok(CallResult::Timeout) = supervisor.call(Message::Drain, Some(timeout)).await {
+                    tracing::error!("a refresh or a write of its account did not end in time");
+                }
+                supervisor.stop(None);
             }
-            supervisor.stop(None);
+            // What a supervisor leaves behind that died before.
+            if tokio::time::timeout_at(deadline, slot.grants.kept()).await.is_err() {
+                tracing::error!("what a refresh brought was not written in time");
+            }
         });
         futures_util::future::join_all(drains).await;
         // Whoever has all permits knows that nobody gives a grant back any more.
@@ -374,8 +379,9 @@ impl Accounts {
             let started = self.start_supervisor(account, &slot).await;
             match &started {
                 Ok(supervisor) => *lock(&slot.occupant) = Occupant::Supervisor(supervisor.clone()),
-                // The register of sessions that outlived a supervisor is kept until another can be started.
-                Err(why) if !matches!(why, Unanswered::UnknownAccount) && !slot.register.is_empty() => {}
+                // The register of sessions that outlived a supervisor is kept until another can be started, as is what the disk
+                // has not taken yet.
+                Err(why) if !matches!(why, Unanswered::UnknownAccount) && !slot.is_dispensable() => {}
                 Err(_) => self.shared.retire(account, &slot),
             }
             return started;
@@ -386,13 +392,18 @@ impl Accounts {
         if self.shared.is_draining() {
             return Err(Unanswered::Draining);
         }
+        // IMPORTANT: before the store is read. What a supervisor that died has asked for is in it then, and a refresh token that was
+        // presented already is not presented again.
+        slot.grants.settled().await;
         let store = &self.shared.store;
         let record = store.account(account).await.map_err(Unanswered::Store)?;
         let record = record.ok_or(Unanswered::UnknownAccount)?;
         let secrets = store.account_secrets(account).await.map_err(Unanswered::Store)?;
+        let mut secrets = secrets.unwrap_or_default();
+        slot.grants.adopt(&mut secrets);
         let setup = Setup {
             record,
-            secrets: secrets.unwrap_or_default(),
+            secrets,
             shared: Arc::clone(&self.shared),
             slot: Arc::clone(slot),
         };

@@ -7,9 +7,10 @@
 //! new consent that would change nothing.
 
 use crate::clock::Timestamp;
-use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::fault::{CredentialForm, Fault, FaultKind, LoginStep, UpstreamRefusal, UpstreamWords};
 use crate::oauth::{Explanation, GrantLife, TokenError, explain};
 use crate::proto::Protocol;
+use crate::sentence::explained;
 use crate::store::{AccountRecord, AccountSecrets};
 
 /// What a refusal means.
@@ -40,12 +41,31 @@ pub fn of_refusal(protocol: Protocol, refusal: &UpstreamRefusal) -> Option<&'sta
     )
 }
 
-/// What a failed login means, where an upstream's words are the cause and known; those of a passing trouble are in its detail.
+/// What a failed login means, where an upstream's words are the cause and known: what it said for the mailbox's owner first,
+/// then its answer, then how far the login had come when it said no.
 pub fn of_fault(protocol: Protocol, fault: &Fault) -> Option<&'static Meaning> {
-    match &fault.kind {
-        FaultKind::UpstreamRefused(refusal) => of_refusal(protocol, refusal),
-        FaultKind::Unavailable => of_words(protocol, &fault.detail),
+    match (&fault.kind, &fault.said) {
+        (FaultKind::UpstreamRefused(_) | FaultKind::Unavailable, Some(said)) => of_said(protocol, said),
+        (FaultKind::UpstreamRefused(refusal), None) => of_refusal(protocol, refusal),
         _ => None,
+    }
+}
+
+fn of_said(protocol: Protocol, said: &UpstreamWords) -> Option<&'static Meaning> {
+    let answer = format!("{} {}", said.code.as_deref().unwrap_or_default(), said.text);
+    let mut all = said.alerts.iter().map(String::as_str).chain([answer.as_str()]);
+    all.find_map(|words| of_words(protocol, words))
+        .or_else(|| of_step(said))
+}
+
+/// What it means to be refused so early, whatever is said.
+fn of_step(said: &UpstreamWords) -> Option<&'static Meaning> {
+    match said.step {
+        LoginStep::Greeting if said.code.as_ref().is_some_and(|code| code.starts_with('5')) => Some(&TURNED_AWAY),
+        LoginStep::Greeting => Some(&TURNED_AWAY_FOR_NOW),
+        LoginStep::Mechanism(CredentialForm::Token) => Some(&NO_MECHANISM_FOR_TOKENS),
+        LoginStep::Mechanism(CredentialForm::Password) => Some(&NO_MECHANISM_FOR_PASSWORDS),
+        LoginStep::Capabilities | LoginStep::StartTls | LoginStep::Login => None,
     }
 }
 
@@ -68,7 +88,7 @@ pub fn of_token_error(error: &TokenError, record: &AccountRecord, secrets: &Acco
         last_good: secrets.grant.as_ref().and_then(|grant| grant.obtained),
     };
     match explain::of_token_error(error, life, now) {
-        Some(known) => format!("{}; {known}", error.message),
+        Some(known) => explained(&error.message, known),
         None => error.message.clone(),
     }
 }
@@ -80,6 +100,11 @@ struct Row {
     meaning: Meaning,
 }
 
+const fn meaning(trouble: Trouble, cause: &'static str, remedy: &'static str) -> Meaning {
+    let explanation = Explanation { cause, remedy };
+    Meaning { explanation, trouble }
+}
+
 const fn row(
     protocols: &'static [Protocol],
     phrases: &'static [&'static str],
@@ -87,11 +112,10 @@ const fn row(
     cause: &'static str,
     remedy: &'static str,
 ) -> Row {
-    let explanation = Explanation { cause, remedy };
     Row {
         protocols,
         phrases,
-        meaning: Meaning { explanation, trouble },
+        meaning: meaning(trouble, cause, remedy),
     }
 }
 
@@ -99,6 +123,35 @@ const IMAP: &[Protocol] = &[Protocol::Imap];
 const SMTP: &[Protocol] = &[Protocol::Smtp];
 const POP3: &[Protocol] = &[Protocol::Pop3];
 const ALL: &[Protocol] = &[];
+
+/// A greeting of `421`, `* BYE`, `-ERR`.
+static TURNED_AWAY_FOR_NOW: Meaning = meaning(
+    Trouble::Load,
+    "the server refuses connections for now: it is busy or in maintenance, or has had too many from this address",
+    "Wait: it is tried again with the next login. If it goes on, ask the provider whether it holds this proxy's address back",
+);
+
+/// A greeting of `554` (RFC 5321 §3.1).
+static TURNED_AWAY: Meaning = meaning(
+    Trouble::Load,
+    "the server takes no connections from this address, or is none for submission",
+    "Check the endpoint's host and port, and ask the provider whether it blocks this proxy's address",
+);
+
+static NO_MECHANISM_FOR_TOKENS: Meaning = meaning(
+    Trouble::Setting,
+    "the server does not offer a login by OAuth2 (XOAUTH2 or OAUTHBEARER) here",
+    "Check that the endpoint's host is the provider's own and not a filter or another provider's, and that the provider's sasl \
+     names what is offered. Where there is no OAuth2, give the account an app password instead: portreeve account add \
+     --password-file",
+);
+
+static NO_MECHANISM_FOR_PASSWORDS: Meaning = meaning(
+    Trouble::Setting,
+    "the server does not offer a login by password here",
+    "Check the endpoint's host, port and tls: many servers take passwords inside TLS only. Where the provider wants OAuth2, \
+     authorize the account with it",
+);
 
 /// The first row that fits counts, so that the more particular stand first.
 static ROWS: &[Row] = &[
@@ -122,6 +175,23 @@ static ROWS: &[Row] = &[
     row(
         ALL,
         &["basic authentication is disabled"],
+        Trouble::Setting,
+        "the provider takes no passwords any more",
+        "Authorize the account with OAuth2",
+    ),
+    // From the end of December 2026 off by default for existing tenants, and for all new ones.
+    row(
+        SMTP,
+        &["basic authentication is not supported for client submission"],
+        Trouble::Setting,
+        "Microsoft takes no passwords for sending any more: basic authentication for SMTP is off by default for every \
+         organization from the end of December 2026, and for good later",
+        "Authorize the account with OAuth2 (portreeve account authorize), with SMTP among what the listeners serve. Until then \
+         an administrator of the organization may switch it on again",
+    ),
+    row(
+        ALL,
+        &["5.7.30"],
         Trouble::Setting,
         "the provider takes no passwords any more",
         "Authorize the account with OAuth2",
@@ -211,6 +281,27 @@ static ROWS: &[Row] = &[
     // Gmail (support.google.com/mail/answer/7126229).
     row(
         ALL,
+        &["webalert"],
+        Trouble::Setting,
+        "Google wants the mailbox's owner to log in with a browser before it lets programs in again",
+        "Have the owner open the link that it gives, log in there and confirm; then let the mail program try again",
+    ),
+    row(
+        ALL,
+        &["log in via your web browser"],
+        Trouble::Setting,
+        "Google wants the mailbox's owner to log in with a browser before it lets programs in again",
+        "Have the owner log in with a browser and confirm that it was them; then let the mail program try again",
+    ),
+    row(
+        ALL,
+        &["web login required"],
+        Trouble::Setting,
+        "the provider wants the mailbox's owner to log in with a browser before it lets programs in again",
+        "Have the owner log in with a browser and confirm that it was them; then let the mail program try again",
+    ),
+    row(
+        ALL,
         &["534", "5.7.9"],
         Trouble::Credential,
         "Google wants OAuth2 or an app password instead of the account's own password",
@@ -265,7 +356,7 @@ static ROWS: &[Row] = &[
 mod tests {
     use super::*;
     use crate::account::tests::support::{account, refresh_token};
-    use crate::oauth::TokenErrorKind;
+    use crate::oauth::{TokenErrorKind, Vendor};
 
     fn refusal(code: &str, text: &str) -> UpstreamRefusal {
         UpstreamRefusal {
@@ -327,7 +418,22 @@ mod tests {
                 "550 5.7.30",
                 "Basic authentication is not supported for Client Submission.",
                 Setting,
-                "takes no passwords",
+                "December 2026",
+            ),
+            (SMTP, "550 5.7.30", "No.", Setting, "takes no passwords"),
+            (
+                IMAP,
+                "WEBALERT https://accounts.google.com/signin/continue",
+                "Web login required.",
+                Setting,
+                "open the link",
+            ),
+            (
+                SMTP,
+                "534 5.7.14",
+                "<https://accounts.google.com/signin/continue> Please log in via your web browser and then try again.",
+                Setting,
+                "with a browser",
             ),
             (SMTP, "535 5.7.3", unsuccessful, Credential, "smtp.user"),
             (
@@ -440,10 +546,76 @@ mod tests {
     }
 
     #[test]
-    fn a_passing_trouble_is_told_by_its_detail() {
-        let fault = Fault::unavailable("upstream answers AUTH with 432 4.3.2 Concurrent connections limit exceeded");
+    fn a_passing_trouble_is_told_by_the_upstreams_words_and_never_by_the_log() {
+        let text = "Concurrent connections limit exceeded";
+        let logged = Fault::unavailable(format!("upstream answers AUTH with 432 4.3.2 {text}"));
+        assert_eq!(of_fault(Protocol::Smtp, &logged), None);
+        let said = UpstreamWords::new(LoginStep::Login, Some("432 4.3.2".to_owned()), text.to_owned());
+        let fault = Fault::unavailable("x").for_words(said);
         assert_eq!(of_fault(Protocol::Smtp, &fault).unwrap().trouble, Trouble::Load);
         assert_eq!(of_fault(Protocol::Smtp, &Fault::new(FaultKind::TokenExpired)), None);
+    }
+
+    #[test]
+    fn an_alert_that_came_before_tells_more_than_the_refusal() {
+        let no = |code: &str, text: &str| {
+            let said = UpstreamWords::new(LoginStep::Login, Some(code.to_owned()), text.to_owned());
+            let link = "NO [WEBALERT https://accounts.google.com/signin/continue] Web login required.";
+            Fault::unavailable("x")
+                .for_words(said)
+                .after_alerts(vec![link.to_owned()])
+        };
+        for fault in [
+            no(
+                "ALERT",
+                "Please log in via your web browser: https://support.google.com/ (Failure)",
+            ),
+            no("AUTHENTICATIONFAILED", "Invalid credentials (Failure)"),
+        ] {
+            let meaning = of_fault(Protocol::Imap, &fault).unwrap();
+            assert!(meaning.explanation.remedy.contains("open the link"), "{meaning:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_turned_away_early_is_told_what_that_means() {
+        use LoginStep::{Capabilities, Greeting, Mechanism};
+        for (step, code, text, word) in [
+            (Greeting, Some("421 4.7.0"), "no", Some("refuses connections for now")),
+            (
+                Greeting,
+                None,
+                "Server shutting down",
+                Some("refuses connections for now"),
+            ),
+            (
+                Greeting,
+                Some("554 5.7.1"),
+                "no",
+                Some("takes no connections from this address"),
+            ),
+            (
+                Greeting,
+                Some("421 4.3.2"),
+                "Concurrent connections limit exceeded",
+                Some("refuses connections for now"),
+            ),
+            (Greeting, None, "Request is throttled.", Some("asked too much")),
+            (Mechanism(CredentialForm::Token), None, "AUTH=PLAIN", Some("OAuth2")),
+            (
+                Mechanism(CredentialForm::Password),
+                None,
+                "AUTH=XOAUTH2",
+                Some("by password"),
+            ),
+            (Capabilities, Some("421 4.7.0"), "no", None),
+        ] {
+            let said = UpstreamWords::new(step, code.map(str::to_owned), text.to_owned());
+            let fault = Fault::unavailable("x").for_words(said);
+            let told = of_fault(Protocol::Smtp, &fault).map(|meaning| meaning.explanation.to_string());
+            assert_eq!(told.is_some(), word.is_some(), "{told:?}");
+            assert!(told.unwrap_or_default().contains(word.unwrap_or_default()), "{text}");
+        }
     }
 
     #[test]
@@ -453,17 +625,16 @@ mod tests {
         let now = Timestamp::from_millis(DAY_MS * 100);
         record.updated = now;
         let told = |record: &AccountRecord, secrets: &AccountSecrets, code: &str, message: &str| {
-            let error = TokenError {
-                kind: TokenErrorKind::Grant,
-                code: code.to_owned(),
-                message: message.to_owned(),
-            };
+            let number = message.starts_with("AADSTS65001").then_some(65001);
+            let mut error = TokenError::new(TokenErrorKind::Grant, code, message);
+            error.facts.number = number;
+            error.facts.vendor = number.map_or(Vendor::Google, |_| Vendor::Microsoft);
             of_token_error(&error, record, secrets, now)
         };
         let not_consented = "AADSTS65001: The user or administrator has not consented to use the application.";
         let text = told(&record, &secrets, "invalid_grant", not_consented);
         assert!(
-            text.starts_with(&format!("{not_consented}; consent is missing")),
+            text.starts_with(&format!("{}; consent is missing", not_consented.trim_end_matches('.'))),
             "{text}"
         );
         for remedy in ["Authorize the account again", "set the provider's scopes"] {
@@ -489,14 +660,23 @@ mod tests {
 
     #[test]
     fn phrases_are_in_lower_case_and_meanings_a_phrase_and_a_sentence() {
-        for row in ROWS {
-            let Explanation { cause, remedy } = row.meaning.explanation;
-            assert!(!row.phrases.is_empty());
-            assert!(row.phrases.iter().all(|phrase| phrase.to_ascii_lowercase() == **phrase));
+        let by_step = [
+            &TURNED_AWAY_FOR_NOW,
+            &TURNED_AWAY,
+            &NO_MECHANISM_FOR_TOKENS,
+            &NO_MECHANISM_FOR_PASSWORDS,
+        ];
+        let by_words = ROWS.iter().map(|row| &row.meaning);
+        for Meaning { explanation, .. } in by_words.chain(by_step) {
+            let Explanation { cause, remedy } = explanation;
             assert!(!format!("{cause}{remedy}").contains(['\n']), "{cause}");
             assert!(!format!("{cause} {remedy}").contains("  "), "{cause}");
             assert!(remedy.starts_with(char::is_uppercase), "{remedy}");
             assert!(!cause.ends_with('.') && !remedy.ends_with('.'), "{cause}");
+        }
+        for row in ROWS {
+            assert!(!row.phrases.is_empty());
+            assert!(row.phrases.iter().all(|phrase| phrase.to_ascii_lowercase() == **phrase));
         }
     }
 }

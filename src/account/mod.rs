@@ -3,18 +3,20 @@
 //! ```text
 //!  connection, admin ──> Accounts ──id──> AccountSupervisor (an actor, started when first needed)
 //!                                            │  decides with refresh::Refresher (pure)
-//!                                            ├── refresh task ──> token endpoint
+//!                                            ├── refresh task ──> token endpoint, then grants::Grants ──> store
 //!                                            └── write task ────> store
 //! ```
 //!
-//! A supervisor holds its account's record and credentials in memory and is the only one to write them, one write at a time,
-//! so that a refresh and an administrator's change cannot overwrite each other. An account that shares another's grant asks
+//! A supervisor holds its account's record and credentials in memory. It alone writes the record and an administrator's new
+//! credentials, one write at a time. What a refresh brings is written by the task that asked for it, before anybody is told,
+//! and only over the grant that it came of: the two cannot overwrite each other, and a supervisor that dies loses nothing. An account that shares another's grant asks
 //! that one's supervisor for tokens, and has everything else of its own. A supervisor ends no session for trouble with a
 //! refresh: sessions that are logged in need no token. If it panics, its sessions go on, and the next question starts
 //! another from what is on disk.
 
 mod accounts;
 mod changes;
+mod grants;
 pub mod keeping;
 pub mod meaning;
 mod notice;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ractor::{ActorRef, ActorStatus};
 use tokio::sync::{Semaphore, broadcast, watch};
 
+use super::grants::Grants;
 use super::notice::Notice;
 use super::roll::Roll;
 use super::sessions::Register;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Slot {
     pub(super) register: Register,
+    pub(super) grants: Grants,
     pub(super) occupant: Mutex<Occupant>,
     /// Held by whoever starts a supervisor.
     pub(super) starting: tokio::sync::Mutex<()>,
@@ -128,6 +130,11 @@ impl Shared {
 }
 
 impl Slot {
+    /// Whether nothing would be lost with it.
+    pub(super) fn is_dispensable(&self) -> bool {
+        self.register.is_empty() && self.grants.is_kept()
+    }
+
     /// The supervisor, while it lives.
     pub(super) fn supervisor(&self) -> Option<ActorRef<Message>> {
         match &*lock(&self.occupant) {

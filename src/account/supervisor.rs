@@ -19,7 +19,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::task::JoinHandle;
 
 use super::AccountStatus;
-use super::refresh::{Input, Refresher, TokenTimes};
+use super::grants::Kept;
+use super::refresh::{Input, Refresher};
 use super::sessions::{LiveSession, Register, SessionLease};
 use super::shared::{Shared, Slot};
 use super::submissions::Submissions;
@@ -29,10 +30,9 @@ use crate::clock::{SteadyClock, Timestamp};
 use crate::config::Config;
 use crate::fault::{Fault, UpstreamRefusal};
 use crate::limits::SUPERVISOR_IDLE;
-use crate::oauth::{TokenAnswer, TokenError};
+use crate::oauth::TokenError;
 use crate::proto::{CredentialSecret, Protocol};
-use crate::secret::{SecretString, duplicate};
-use crate::store::{AccountRecord, AccountSecrets, AccountState, StoreError, TokenId};
+use crate::store::{AccountRecord, AccountSecrets, AccountState, Grant, StoreError, TokenId};
 
 use held::Held;
 pub(super) use held::{UPSTREAM_REFUSED, Way};
@@ -85,7 +85,7 @@ pub(super) enum Message {
     /// A refresh ended.
     Refreshed {
         grant: u64,
-        result: Result<TokenAnswer, TokenError>,
+        result: Result<Refreshed, TokenError>,
     },
     /// A refresh that waited for its turn was not sent, because the program stops.
     NotSent { grant: u64 },
@@ -100,6 +100,13 @@ pub(super) enum Message {
     ),
     /// The time that was waited for has come.
     TimeCame,
+}
+
+/// What a refresh brought, and what became of it at the store.
+#[derive(Debug)]
+pub(super) struct Refreshed {
+    pub(super) grant: Grant,
+    pub(super) kept: Kept,
 }
 
 /// What a credential is asked for.
@@ -137,16 +144,6 @@ enum Waiter {
     Keeper(RpcReplyPort<()>),
 }
 
-/// A refreshed token that is not on disk yet, and so not in use.
-#[derive(Debug)]
-struct Uncommitted {
-    grant: u64,
-    times: TokenTimes,
-    access_token: SecretString,
-    /// Whether the save on its way includes it.
-    is_being_saved: bool,
-}
-
 /// A supervisor's state.
 pub(super) struct Supervised {
     myself: ActorRef<Message>,
@@ -155,11 +152,8 @@ pub(super) struct Supervised {
     clock: SteadyClock,
     held: Held,
     refresher: Refresher<Waiter>,
-    /// The access token that is handed out.
-    usable: Option<SecretString>,
     /// The protocols over which the upstream has accepted the credential, and the grant that it was.
     accepted: (u64, Vec<Protocol>),
-    uncommitted: Option<Uncommitted>,
     writes: Writes,
     /// The logins that wait for a submission slot.
     submissions: Submissions<opening::Applicant>,
@@ -212,7 +206,6 @@ impl Supervised {
         } else {
             Refresher::new(held.token_times(now), held.renewal(), now, rand::random())
         };
-        let usable = held.access_token().map(duplicate);
         Self {
             myself,
             shared: setup.shared,
@@ -220,8 +213,6 @@ impl Supervised {
             clock,
             held,
             refresher,
-            usable,
-            uncommitted: None,
             writes: Writes::new(),
             submissions: Submissions::new(),
             accepted: (0, Vec::new()),
@@ -288,10 +279,8 @@ impl Supervised {
         self.publish_state(state_before, now);
         self.write(now);
         self.shared
-            .note_unsaved(&self.held.record.account, self.writes.is_grant_refused());
-        self.shared
             .note_ending(&self.held.record.account, self.held.ending(now));
-        if self.in_flight.is_empty() && self.uncommitted.is_none() && self.writes.is_clean() {
+        if self.in_flight.is_empty() && self.writes.is_clean() {
             self.drains.drain(..).for_each(|reply| drop(reply.send(())));
         }
         self.arm(now);
@@ -311,7 +300,7 @@ impl Supervised {
     /// Ends this supervisor if nobody has used it for a while and the store holds all that it knows.
     fn retire_if_idle(&mut self, now: Timestamp) {
         let is_idle = now >= self.last_used.after(SUPERVISOR_IDLE)
-            && self.register().is_empty()
+            && self.slot.is_dispensable()
             && self.refresher.is_at_rest(now)
             && self.in_flight.is_empty()
             && self.writes.is_clean();
@@ -360,7 +349,6 @@ impl Drop for Supervised {
         if let Some((_, timer)) = self.timer.take() {
             timer.abort();
         }
-        self.shared.note_unsaved(&self.held.record.account, false);
     }
 }
 

@@ -1,14 +1,14 @@
-//! The writes of one account, one at a time and in order: what waits, what is on its way, what the disk does not have yet.
+//! The writes of one account by its supervisor, one at a time and in order: what waits, what is on its way, what the disk does not
+//! have yet. What refreshes bring is not among them: see [`super::grants`].
 //!
 //! Pure but for the reply ports that it carries. The supervisor starts what [`Writes::next`] returns and reports its end.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use ractor::RpcReplyPort;
 
+use super::grants::retry_wait;
 use crate::clock::Timestamp;
-use crate::limits::{ACCOUNT_WRITE_RETRY_MAX, ACCOUNT_WRITE_RETRY_MIN};
 use crate::store::{AccountRecord, AccountSecrets, StoreError, TokenId};
 
 /// What an administrator ordered.
@@ -42,40 +42,34 @@ pub(super) enum Credentials {
 /// A write that is to be started.
 #[derive(Debug)]
 pub(super) enum Write {
-    /// What is in memory.
+    /// The record as it is in memory.
     Save,
     /// What was ordered.
     Order(Order),
-}
-
-/// How far the disk is behind what is in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Behind {
-    /// Not at all.
-    Nothing,
-    /// A state or an error, which can be found out again.
-    State,
-    /// A grant, which cannot.
-    Grant,
 }
 
 /// The writes of one account.
 #[derive(Debug)]
 pub(super) struct Writes {
     orders: VecDeque<Order>,
-    /// What the disk lacks, beside what is being written.
-    behind: Behind,
-    /// What a write on its way will bring.
-    on_its_way: Option<Behind>,
+    /// Whether the disk lacks something of the record, beside what is being written: a state or an error.
+    is_behind: bool,
+    on_its_way: Option<OnItsWay>,
     failures: u32,
     retry_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnItsWay {
+    Save,
+    Order,
 }
 
 impl Writes {
     pub(super) fn new() -> Self {
         Self {
             orders: VecDeque::new(),
-            behind: Behind::Nothing,
+            is_behind: false,
             on_its_way: None,
             failures: 0,
             retry_at: None,
@@ -87,9 +81,9 @@ impl Writes {
         self.orders.push_back(order);
     }
 
-    /// Something in memory has changed.
-    pub(super) fn mark(&mut self, what: Behind) {
-        self.behind = self.behind.max(what);
+    /// Something of the record has changed in memory.
+    pub(super) fn mark(&mut self) {
+        self.is_behind = true;
     }
 
     /// The write to be started now, if any.
@@ -98,26 +92,26 @@ impl Writes {
             return None;
         }
         if let Some(order) = self.orders.pop_front() {
-            self.on_its_way = Some(Behind::Nothing);
+            self.on_its_way = Some(OnItsWay::Order);
             return Some(Write::Order(order));
         }
-        if self.behind == Behind::Nothing || self.retry_at.is_some_and(|at| now < at) {
+        if !self.is_behind || self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
-        self.on_its_way = Some(self.behind);
-        self.behind = Behind::Nothing;
+        self.on_its_way = Some(OnItsWay::Save);
+        self.is_behind = false;
         Some(Write::Save)
     }
 
-    /// The save on its way ended; says whether it had failed before or does now.
+    /// The save on its way ended.
     pub(super) fn on_saved(&mut self, result: &Result<(), StoreError>, now: Timestamp) {
-        let written = self.on_its_way.take().unwrap_or(Behind::Nothing);
+        self.on_its_way = None;
         if result.is_ok() {
             self.failures = 0;
             self.retry_at = None;
             return;
         }
-        self.behind = self.behind.max(written);
+        self.is_behind = true;
         self.retry_at = Some(now.after(retry_wait(self.failures)));
         self.failures = self.failures.saturating_add(1);
     }
@@ -139,24 +133,14 @@ impl Writes {
 
     /// Whether everything is on disk and nothing is ordered.
     pub(super) fn is_clean(&self) -> bool {
-        self.on_its_way.is_none() && self.orders.is_empty() && self.behind == Behind::Nothing
+        self.on_its_way.is_none() && self.orders.is_empty() && !self.is_behind
     }
-
-    /// Whether the disk has refused a grant that is in memory.
-    pub(super) fn is_grant_refused(&self) -> bool {
-        self.failures > 0 && self.behind.max(self.on_its_way.unwrap_or(Behind::Nothing)) == Behind::Grant
-    }
-}
-
-fn retry_wait(failures: u32) -> Duration {
-    let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
-    ACCOUNT_WRITE_RETRY_MIN
-        .saturating_mul(factor)
-        .min(ACCOUNT_WRITE_RETRY_MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(seconds: u64) -> Timestamp {
@@ -167,10 +151,10 @@ mod tests {
     fn one_write_is_on_its_way_and_one_more_brings_all_that_came_meanwhile() {
         let mut writes = Writes::new();
         assert!(writes.next(at(0)).is_none());
-        writes.mark(Behind::State);
+        writes.mark();
         assert!(matches!(writes.next(at(0)), Some(Write::Save)));
-        writes.mark(Behind::Grant);
-        writes.mark(Behind::State);
+        writes.mark();
+        writes.mark();
         assert!(writes.next(at(0)).is_none());
         writes.on_saved(&Ok(()), at(0));
         assert!(!writes.is_clean());
@@ -182,12 +166,12 @@ mod tests {
     #[test]
     fn a_refused_write_is_tried_again_ever_more_rarely_until_it_succeeds() {
         let mut writes = Writes::new();
-        writes.mark(Behind::Grant);
+        writes.mark();
         let mut now = 0;
         for wait in [1, 2, 4, 8, 16, 30, 30] {
             assert!(matches!(writes.next(at(now)), Some(Write::Save)));
             writes.on_saved(&Err(StoreError::Unwritable("full".to_owned())), at(now));
-            assert!(writes.is_grant_refused());
+            assert!(!writes.is_clean());
             assert_eq!(writes.retry_at(), Some(at(now + wait)));
             assert!(writes.next(at(now)).is_none());
             now += wait;
@@ -195,6 +179,6 @@ mod tests {
         writes.hurry();
         assert!(matches!(writes.next(at(0)), Some(Write::Save)));
         writes.on_saved(&Ok(()), at(now));
-        assert!(writes.is_clean() && !writes.is_grant_refused());
+        assert!(writes.is_clean());
     }
 }

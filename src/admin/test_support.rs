@@ -89,6 +89,7 @@ impl Daemon {
             accounts: world.clone(),
             consent: world.clone(),
             changes: Arc::default(),
+            failures: Arc::default(),
             sessions: world.clone(),
             recognition: Arc::new(Knower {
                 recognizer: Recognizer::new(
@@ -200,6 +201,14 @@ impl Store for World {
         let place = accounts.iter_mut().find(|(known, _)| known.account == account.account);
         *place.ok_or(StoreError::NotFound("account"))? = (account, secrets);
         Ok(())
+    }
+
+    async fn amend_account(&self, _: AccountRecord, _: Option<Amendment>) -> Result<(), StoreError> {
+        unreachable!("only supervisors of accounts amend them")
+    }
+
+    async fn amend_secrets(&self, _: &str, _: Amendment) -> Result<bool, StoreError> {
+        unreachable!("only supervisors of accounts amend them")
     }
 
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
@@ -532,6 +541,7 @@ pub(crate) fn login(account: &str, time: Timestamp) -> UsageEvent {
         remote_address: Some(Ipv4Addr::LOCALHOST.into()),
         client: None,
         reason: None,
+        count: None,
         bytes_up: None,
         bytes_down: None,
         duration_ms: None,

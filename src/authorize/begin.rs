@@ -320,17 +320,15 @@ fn not_begun(error: TokenError) -> AuthorizeError {
     AuthorizeError::ExchangeFailed { error, meaning }
 }
 
-/// What a provider's refusal means while a grant is being asked for. There is none yet that could be gone, which is what
-/// `invalid_grant` says of a refresh: here it is the code that has been used or has ended.
-pub(super) fn meaning_of(error: &TokenError) -> Option<&'static Explanation> {
-    let is_of_the_code = error.code == "invalid_grant" && !error.message.contains("AADSTS");
+/// What a provider's refusal means while a grant is being asked for.
+pub(super) fn meaning_of(error: &TokenError) -> Option<Explanation> {
     let now = clock::now();
     let life = GrantLife {
         consented: Some(now),
         held_since: now,
         last_good: None,
     };
-    explain::of_token_error(error, life, now).filter(|_| !is_of_the_code)
+    explain::of_token_error(error, life, now)
 }
 
 #[cfg(test)]

@@ -328,11 +328,12 @@ enum Verdict {
 fn trial_of(protocol: Protocol, fault: &Fault) -> Verdict {
     let meaning = meaning::of_fault(protocol, fault);
     let trouble = meaning.map(|meaning| meaning.trouble);
-    let said = match &fault.kind {
-        FaultKind::UpstreamRefused(refusal) => refusal.text.clone(),
-        FaultKind::ProtocolNotOffered => fault.detail.clone(),
+    let said = match (&fault.kind, &fault.said) {
+        (FaultKind::Unavailable, Some(words)) if !words.text.is_empty() => words.text.clone(),
+        (FaultKind::UpstreamRefused(refusal), _) => refusal.text.clone(),
+        (FaultKind::ProtocolNotOffered, _) => fault.detail.clone(),
         // What went wrong on the way is for the log: owners of mailboxes are shown no internal addresses.
-        kind => kind.to_string(),
+        (kind, _) => kind.to_string(),
     };
     if fault.kind.is_temporary() || trouble == Some(meaning::Trouble::Load) {
         tracing::warn!(%protocol, %fault, "a fresh grant cannot be tried");
@@ -340,7 +341,7 @@ fn trial_of(protocol: Protocol, fault: &Fault) -> Verdict {
     }
     let error = AuthorizeError::LoginRefused {
         said,
-        meaning: meaning.map(|meaning| &meaning.explanation),
+        meaning: meaning.map(|meaning| meaning.explanation),
     };
     if trouble == Some(meaning::Trouble::Setting) {
         Verdict::Setting(error)

@@ -3,6 +3,7 @@
 //! No text holds a token, a code or an internal address: owners of mailboxes read them.
 
 use crate::oauth::{Explanation, RedirectError, TokenError, TokenErrorKind};
+use crate::sentence::explained;
 use crate::store::StoreError;
 
 /// Why a consent was not begun, or did not open the mailbox.
@@ -29,7 +30,7 @@ pub enum AuthorizeError {
         /// What the provider said, which may be nothing.
         said: String,
         /// What that means and what to do, where it is known.
-        meaning: Option<&'static Explanation>,
+        meaning: Option<Explanation>,
     },
     /// Not everything that is needed was granted.
     #[error(
@@ -52,12 +53,12 @@ pub enum AuthorizeError {
     )]
     NoRefreshToken,
     /// The mailbox does not let us in with the grant.
-    #[error("the permission was given, but the mailbox refused the login with it: {said}{}", also(.meaning))]
+    #[error("the permission was given, but the mailbox refused the login with it: {}", with(.said, .meaning))]
     LoginRefused {
         /// What the upstream said, or why no login was tried.
         said: String,
         /// What that means and what to do, where it is known.
-        meaning: Option<&'static Explanation>,
+        meaning: Option<Explanation>,
     },
     /// The mailbox could not be reached to try the grant.
     #[error(
@@ -71,12 +72,12 @@ pub enum AuthorizeError {
         is_kept: bool,
     },
     /// The provider refused to exchange what the owner's consent had given, or did not answer.
-    #[error("the provider did not exchange the permission for a token: {error}{}", also(.meaning))]
+    #[error("the provider did not exchange the permission for a token: {}", with(.error, .meaning))]
     ExchangeFailed {
         /// What it said.
         error: TokenError,
         /// What that means and what to do, where it is known.
-        meaning: Option<&'static Explanation>,
+        meaning: Option<Explanation>,
     },
     /// The redirect came from another issuer than was asked (RFC 9207 §2.4).
     #[error(
@@ -162,7 +163,7 @@ impl AuthorizeError {
     }
 
     /// What a failed exchange comes to, by the words of whoever refused.
-    pub(super) fn of_exchange(error: TokenError, meaning: Option<&'static Explanation>) -> Self {
+    pub(super) fn of_exchange(error: TokenError, meaning: Option<Explanation>) -> Self {
         match error.code.as_str() {
             // RFC 6749 §4.1.2.1, RFC 8628 §3.5: the owner or the authorization server denied the request.
             "access_denied" => Self::Denied {
@@ -220,7 +221,7 @@ pub enum Blame {
 }
 
 /// Why it was denied, as far as that is known, and what to do: what the meaning says of both goes before our own words.
-fn denied(said: &str, meaning: &Option<&'static Explanation>) -> String {
+fn denied(said: &str, meaning: &Option<Explanation>) -> String {
     let remedy = "to allow it, begin again and agree to all that is asked";
     match meaning {
         Some(meaning) => format!(": {meaning}"),
@@ -230,8 +231,8 @@ fn denied(said: &str, meaning: &Option<&'static Explanation>) -> String {
 }
 
 /// What a refusal means, if that is known.
-fn also(meaning: &Option<&'static Explanation>) -> String {
-    meaning.map_or_else(String::new, |meaning| format!("; {meaning}"))
+fn with(said: &impl ToString, meaning: &Option<Explanation>) -> String {
+    meaning.map_or_else(|| said.to_string(), |meaning| explained(said.to_string(), meaning))
 }
 
 #[cfg(test)]
@@ -269,7 +270,7 @@ mod tests {
         );
         let partial = AuthorizeError::PartialConsent(vec!["imap".to_owned(), "smtp".to_owned()]);
         assert!(partial.to_string().contains("imap, smtp"), "{partial}");
-        let explained = Some(&Explanation {
+        let explained = Some(Explanation {
             cause: "it was declined",
             remedy: "Accept it",
         });
@@ -287,7 +288,7 @@ mod tests {
         }
         let refused = AuthorizeError::LoginRefused {
             said: "535 5.7.139".to_owned(),
-            meaning: Some(&Explanation {
+            meaning: Some(Explanation {
                 cause: "it is off",
                 remedy: "Switch it on",
             }),

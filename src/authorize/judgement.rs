@@ -54,6 +54,7 @@ pub(super) fn judge(
         obtained: Some(now),
         expires: Some(now.after(answer.expires_in)),
         scope: answer.scopes.map(|scopes| scopes.join(" ")),
+        names_no_scopes: false,
         user: answer.user,
         ends,
         ends_told: ends.map(|_| now),

@@ -16,6 +16,7 @@ mod attempt;
 mod driver;
 mod open;
 mod opening;
+mod refusals;
 mod register;
 mod sweeper;
 mod throttle;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::access::Failures;
 use crate::account::Accounts;
 use crate::config::{self, Config};
 use crate::store::SharedStore;
@@ -55,6 +57,10 @@ pub struct Services {
     pub trust: Trust,
     /// The live sessions.
     pub sessions: Arc<Sessions>,
+    /// What refused logins cost.
+    pub failures: Arc<Failures>,
+    /// What was said of refusals lately.
+    refusals: refusals::Refusals,
     /// What was said of misunderstandings lately.
     hints: opening::Hints,
     /// What upstreams can do.
@@ -79,6 +85,8 @@ impl Services {
             config,
             trust,
             sessions: Arc::default(),
+            failures: Arc::default(),
+            refusals: refusals::Refusals::default(),
             hints: opening::Hints::default(),
             upstreams: Upstreams::default(),
             throttles: throttle::Throttles::default(),

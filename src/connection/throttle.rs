@@ -6,34 +6,42 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Fault, UpstreamWords};
 use crate::limits::THROTTLE_BACKOFF_MAX;
 use crate::proto::Protocol;
 
 /// Whom not to bother, and until when.
 #[derive(Debug, Default)]
 pub(super) struct Throttles {
-    until: Mutex<HashMap<(String, Protocol), Instant>>,
+    until: Mutex<HashMap<(String, Protocol), Throttled>>,
+}
+
+/// For how long one mailbox is left alone at a protocol, and the words that ask for it.
+#[derive(Debug)]
+struct Throttled {
+    end: Instant,
+    said: Box<UpstreamWords>,
 }
 
 impl Throttles {
     /// Takes note if the `fault` of a login to `account` at `protocol` asks for time.
     pub(super) fn note(&self, account: &str, protocol: Protocol, fault: &Fault, now: Instant) {
-        let words = match &fault.kind {
-            FaultKind::UpstreamRefused(refusal) => &refusal.text,
-            _ => &fault.detail,
-        };
-        let Some(backoff) = suggested_backoff(words) else {
-            return;
-        };
+        let Some(said) = &fault.said else { return };
+        let Some(backoff) = said.backoff else { return };
         let backoff = backoff.min(THROTTLE_BACKOFF_MAX);
         tracing::info!(account, %protocol, ?backoff, "the upstream asks to be left alone");
         let mut until = self.lock();
         // Those that are over are of no use, and would add up.
-        until.retain(|_, end| *end > now);
-        until.insert((account.to_owned(), protocol), now + backoff);
+        until.retain(|_, throttled| throttled.end > now);
+        // What they ask for is noted; a login that is refused for it asks for nothing more.
+        let said = Box::new(UpstreamWords {
+            backoff: None,
+            ..*said.clone()
+        });
+        let end = now + backoff;
+        until.insert((account.to_owned(), protocol), Throttled { end, said });
     }
 
     /// Whether a login to `account` at `protocol` may be tried.
@@ -42,62 +50,39 @@ impl Throttles {
     /// Temporary trouble, with what is left of the time.
     pub(super) fn check(&self, account: &str, protocol: Protocol, now: Instant) -> Result<(), Fault> {
         let key = (account.to_owned(), protocol);
-        let left = self.lock().get(&key).map(|end| end.saturating_duration_since(now));
-        match left {
-            Some(left) if !left.is_zero() => Err(Fault::unavailable(format_args!(
-                "the upstream said that the request is throttled, and asked to be left alone for another {} s",
-                left.as_secs() + 1
-            ))),
+        match self.lock().get(&key) {
+            Some(Throttled { end, said }) if *end > now => {
+                let left = end.saturating_duration_since(now);
+                let fault = Fault::unavailable(format_args!(
+                    "the upstream said that the request is throttled, and asked to be left alone for another {} s",
+                    left.as_secs() + 1
+                ));
+                Err(fault.for_words((**said).clone()))
+            }
             _ => Ok(()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Protocol), Instant>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Protocol), Throttled>> {
         // The map is whole after every operation, so a panic elsewhere while it was held does no harm here.
         self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The time that an upstream's words ask for: `Suggested Backoff Time: N`, in milliseconds, which some leave unsaid.
-fn suggested_backoff(words: &str) -> Option<Duration> {
-    let words = words.to_ascii_lowercase();
-    let (_, rest) = words.split_once("suggested backoff time:")?;
-    let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
-    match digits.parse() {
-        Ok(millis) => Some(Duration::from_millis(millis)),
-        Err(_) if digits.is_empty() => None,
-        Err(_) => Some(Duration::MAX),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock;
-    use crate::fault::UpstreamRefusal;
-
-    #[test]
-    fn the_suggested_time_is_read_from_the_upstreams_words() {
-        for (words, millis) in [
-            (
-                "Request is throttled. Suggested Backoff Time: 92415 milliseconds",
-                Some(92_415),
-            ),
-            ("NO Request is throttled. Suggested Backoff Time: 256625", Some(256_625)),
-            ("suggested backoff time:7ms", Some(7)),
-            ("Request is throttled. Suggested Backoff Time: soon", None),
-            ("Request is throttled.", None),
-            ("Too many simultaneous connections. (Failure)", None),
-        ] {
-            assert_eq!(suggested_backoff(words), millis.map(Duration::from_millis), "{words}");
-        }
-        let endless = "Suggested Backoff Time: 99999999999999999999999 milliseconds";
-        assert_eq!(suggested_backoff(endless), Some(Duration::MAX));
-    }
+    use crate::fault::LoginStep;
 
     fn throttled(millis: u64) -> Fault {
-        Fault::unavailable(format_args!(
-            "upstream answers AUTHENTICATE with BAD Request is throttled. Suggested Backoff Time: {millis} milliseconds"
+        let text = format!("Request is throttled. Suggested Backoff Time: {millis} milliseconds");
+        Fault::unavailable("upstream answers AUTHENTICATE with BAD").for_words(UpstreamWords::new(
+            LoginStep::Login,
+            None,
+            text,
         ))
     }
 
@@ -117,24 +102,20 @@ mod tests {
             fault.kind.is_temporary() && fault.detail.contains("another 11 s"),
             "{fault}"
         );
+        assert!(fault.said.as_ref().unwrap().text.contains("throttled"), "{fault:?}");
+        // Its own refusal does not make the time longer.
+        throttles.note("ada", Protocol::Imap, &fault, now + Duration::from_millis(5_000));
+        assert!(is_let("ada", Protocol::Imap, 10_000));
     }
 
     #[test]
     fn only_a_fault_that_asks_for_time_counts_and_none_for_more_than_the_most() {
         let (throttles, now) = (Throttles::default(), clock::instant());
-        throttles.note("ada", Protocol::Imap, &Fault::unavailable("upstream closed"), now);
+        // A text that was made for the log asks for nothing.
+        let logged = Fault::unavailable("Suggested Backoff Time: 3600000 milliseconds");
+        throttles.note("ada", Protocol::Imap, &logged, now);
         assert!(throttles.check("ada", Protocol::Imap, now).is_ok());
-        let refusal = UpstreamRefusal {
-            code: Some("ALERT".to_owned()),
-            text: "Suggested Backoff Time: 3600000 milliseconds".to_owned(),
-            blames_credential: false,
-        };
-        throttles.note(
-            "ada",
-            Protocol::Imap,
-            &Fault::new(FaultKind::UpstreamRefused(refusal)),
-            now,
-        );
+        throttles.note("ada", Protocol::Imap, &throttled(3_600_000), now);
         let last = now + THROTTLE_BACKOFF_MAX - Duration::from_millis(1);
         assert!(throttles.check("ada", Protocol::Imap, last).is_err());
         assert!(

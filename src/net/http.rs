@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::Request;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::RETRY_AFTER;
 use zeroize::Zeroizing;
 
+use super::resolve::resolve;
 use super::tls::{SystemRoots, TlsSetupError};
 
 /// Sends requests. Cheap to clone; clones share their set-up.
@@ -67,6 +69,12 @@ pub enum HttpError {
     /// There is no connection.
     #[error("{0}")]
     Connect(String),
+    /// The proxy on the way wants a login first (RFC 9110 §15.5.8).
+    #[error("{0}")]
+    ProxyLogin(String),
+    /// The proxy on the way makes no tunnel to there.
+    #[error("{0}")]
+    ProxyRefused(String),
     /// The connection broke, or what was said on it is not HTTP.
     #[error("{0}")]
     Broken(String),
@@ -160,6 +168,7 @@ fn build(system: &SystemRoots, destination: &Destination) -> Result<reqwest::Cli
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        .dns_resolver(Arc::new(Resolver))
         .user_agent(concat!("portreeve/", env!("CARGO_PKG_VERSION")))
         // A connection for each request: one kept may have been closed meanwhile, and then nobody could tell whether a
         // rotation had been carried out. An account asks about once an hour.
@@ -171,12 +180,35 @@ fn build(system: &SystemRoots, destination: &Destination) -> Result<reqwest::Cli
     builder.build().map_err(|error| HttpError::Internal(causes(&error)))
 }
 
+/// Names are looked up as everywhere else.
+struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // The port is that of the URL.
+            let addresses: Addrs = Box::new(resolve(name.as_str(), 0).await?.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
 fn failed(error: reqwest::Error, timeout: Duration) -> HttpError {
     let error = error.without_url();
     match () {
         () if error.is_timeout() => HttpError::TimedOut(timeout),
-        () if error.is_connect() => HttpError::Connect(causes(&error)),
+        () if error.is_connect() => not_connected(causes(&error)),
         () => HttpError::Broken(causes(&error)),
+    }
+}
+
+/// Why there is no connection. What a proxy answered to CONNECT is told in no other way than in the words of `hyper-util`,
+/// whose type for it is its own.
+fn not_connected(causes: String) -> HttpError {
+    match () {
+        () if causes.contains("proxy authorization required") => HttpError::ProxyLogin(causes),
+        () if causes.contains("tunnel error: unsuccessful") => HttpError::ProxyRefused(causes),
+        () => HttpError::Connect(causes),
     }
 }
 

@@ -2,17 +2,19 @@
 //!
 //! Real answers stray from RFC 6749 §5: `expires_in` is a string or missing, errors come with status 200, a gateway puts an
 //! HTML page in between. What cannot be understood is temporary trouble, because it says nothing about the grant. Nothing
-//! of an answer reaches a log but what [`TokenError::message`] holds: cleaned, bounded, and without anything that is or
-//! looks like a secret.
+//! of an answer reaches a log but what [`TokenError::message`] holds: cleaned, bounded, and without any secret that the request
+//! held. What decides anything is in [`TokenError::facts`].
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::classify::{self, Trouble};
-use super::error::{TokenError, TokenErrorKind};
+use super::classify::{self, Trouble, Verdict};
+use super::error::{AnsweredBy, Obstacle, Step, TokenError, TokenErrorFacts, TokenErrorKind};
 use super::identity::{self, Expected, Identity};
+use super::scopes::missing_scopes;
 use super::text::clean;
+use super::vendor::Vendor;
 use crate::clock::Timestamp;
 use crate::limits::{
     CONSENTED_SCOPES_MAX, CREDENTIAL_BYTES_MAX, OAUTH_TOKEN_LIFE_DEFAULT, RETRY_AFTER_MAX, TOKEN_ANSWER_BYTES_MAX,
@@ -36,6 +38,8 @@ pub struct TokenAnswer {
     pub identity: Option<Identity>,
     /// The login name that goes with the token, where an external program says that it is another than the mailbox's.
     pub user: Option<String>,
+    /// Whether the endpoint gave it only once no scopes were named any more, so that the next refresh need not name them.
+    pub had_without_scopes: bool,
 }
 
 /// An HTTP response, as far as it matters here.
@@ -49,6 +53,17 @@ pub struct Response<'a> {
     pub body: &'a [u8],
 }
 
+/// What was asked, as far as reading the answer needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// What is being done.
+    pub step: Step,
+    /// Whose endpoint answers.
+    pub vendor: Vendor,
+    /// What the request held, or what is held beside it. No message repeats any of them.
+    pub secrets: &'a [&'a str],
+}
+
 impl TokenAnswer {
     /// An access token for `expires_in`, with nothing besides.
     pub fn bearer(access_token: SecretString, expires_in: Duration) -> Self {
@@ -60,6 +75,7 @@ impl TokenAnswer {
             ends_in: None,
             identity: None,
             user: None,
+            had_without_scopes: false,
         }
     }
 
@@ -70,20 +86,12 @@ impl TokenAnswer {
     }
 }
 
-/// Which of the scopes that were `asked` for are not among those `granted`. What only asks for an identity or a refresh token
-/// is not missed: providers leave it out (Microsoft `offline_access`) or write it otherwise (Google `email`).
-pub fn missing_scopes<'a>(asked: &'a [String], granted: &'a [String]) -> impl Iterator<Item = &'a str> {
-    let is_granted = |scope: &str| granted.iter().any(|given| given.eq_ignore_ascii_case(scope));
-    let asked = asked.iter().map(String::as_str);
-    asked.filter(move |scope| !NOT_MISSED.contains(scope) && !is_granted(scope))
-}
-
-/// Reads `response` at the moment `now`. `secrets` are what the request held; no message repeats them.
+/// Reads `response` at the moment `now`.
 ///
 /// # Errors
 /// [`TokenError`], for everything that is not a usable bearer token.
-pub fn read(response: &Response<'_>, now: Timestamp, secrets: &[&str]) -> Result<TokenAnswer, TokenError> {
-    issued(response, now, secrets).map(|(answer, _)| answer)
+pub fn read(response: &Response<'_>, now: Timestamp, asked: Asked<'_>) -> Result<TokenAnswer, TokenError> {
+    issued(response, now, asked).map(|(answer, _)| answer)
 }
 
 /// Reads the answer to an owner's consent, which may tell who the owner is.
@@ -93,10 +101,10 @@ pub fn read(response: &Response<'_>, now: Timestamp, secrets: &[&str]) -> Result
 pub fn read_consented(
     response: &Response<'_>,
     now: Timestamp,
-    secrets: &[&str],
+    asked: Asked<'_>,
     expected: &Expected<'_>,
 ) -> Result<TokenAnswer, TokenError> {
-    let (mut answer, id_token) = issued(response, now, secrets)?;
+    let (mut answer, id_token) = issued(response, now, asked)?;
     if let Some(id_token) = id_token {
         answer.identity = identity::read(&id_token, expected, now)?;
     }
@@ -107,11 +115,11 @@ pub fn read_consented(
 ///
 /// # Errors
 /// [`TokenError`], for every status but 200.
-pub fn read_done(response: &Response<'_>, now: Timestamp, secrets: &[&str]) -> Result<(), TokenError> {
+pub fn read_done(response: &Response<'_>, now: Timestamp, asked: Asked<'_>) -> Result<(), TokenError> {
     if response.status == 200 {
         return Ok(());
     }
-    match members(response, now, secrets) {
+    match members(response, now, asked) {
         Ok(_) => Err(without_object(response, now)),
         Err(error) => Err(error),
     }
@@ -124,7 +132,7 @@ pub fn read_done(response: &Response<'_>, now: Timestamp, secrets: &[&str]) -> R
 pub(super) fn members(
     response: &Response<'_>,
     now: Timestamp,
-    secrets: &[&str],
+    asked: Asked<'_>,
 ) -> Result<Map<String, Value>, TokenError> {
     if response.body.len() > TOKEN_ANSWER_BYTES_MAX {
         return Err(unusable(response, now, "answer_too_long", "the answer is too long"));
@@ -136,31 +144,30 @@ pub(super) fn members(
     match members.get("error") {
         None | Some(Value::Null) if response.status == 200 => Ok(members),
         None | Some(Value::Null) => Err(without_object(response, now)),
-        Some(error) => Err(refusal(response, now, error, &members, secrets)),
+        Some(error) => Err(refusal(response, now, error, &members, asked)),
     }
 }
 
-/// The refusal that an authorization endpoint sent by way of the browser (RFC 6749 §4.1.2.1). `code` and `description` are
-/// clean already.
-pub(super) fn refused(code: &str, description: &str) -> TokenError {
-    let trouble = classify::aadsts_numbers(description)
-        .find_map(classify::of_aadsts)
-        .or_else(|| classify::of_code(code))
-        .unwrap_or(Trouble::Passing);
+/// The refusal that `vendor`'s authorization endpoint sent by way of the browser (RFC 6749 §4.1.2.1). `code` and `description`
+/// are clean already.
+pub(super) fn refused(vendor: Vendor, code: &str, description: &str) -> TokenError {
+    let numbers: Vec<u64> = classify::aadsts_numbers(description).collect();
+    let verdict = classify::verdict(vendor, Step::Consent, code, &numbers, description);
     let message = if description.is_empty() {
         "the provider refused to authorize the mailbox"
     } else {
         description
     };
-    TokenError {
-        kind: match trouble {
-            Trouble::Grant => TokenErrorKind::Grant,
-            Trouble::App => TokenErrorKind::App,
-            Trouble::Passing => TokenErrorKind::Temporary { retry_after: None },
-        },
-        code: code.to_owned(),
-        message: message.to_owned(),
-    }
+    let kind = match verdict.trouble {
+        Some(Trouble::Grant) => TokenErrorKind::Grant,
+        Some(Trouble::App) => TokenErrorKind::App,
+        Some(Trouble::Passing) | None => TokenErrorKind::Temporary { retry_after: None },
+    };
+    let mut error = TokenError::new(kind, code, message).at(Step::Consent, vendor);
+    error.facts.answered_by = AnsweredBy::Provider;
+    error.facts.number = verdict.number;
+    error.facts.is_about_scopes = verdict.is_about_scopes;
+    error
 }
 
 /// How long a `Retry-After` field asks to wait (RFC 9110 §10.2.3): seconds, or a date in the form that senders must use
@@ -178,8 +185,8 @@ pub fn retry_after(field: &str, now: Timestamp) -> Option<Duration> {
 /// A new access token, and the id_token beside it.
 type Issued = (TokenAnswer, Option<SecretString>);
 
-fn issued(response: &Response<'_>, now: Timestamp, secrets: &[&str]) -> Result<Issued, TokenError> {
-    let members = members(response, now, secrets)?;
+fn issued(response: &Response<'_>, now: Timestamp, asked: Asked<'_>) -> Result<Issued, TokenError> {
+    let members = members(response, now, asked)?;
     success(members).map_err(|what| {
         let message = format!("the answer has {what}");
         unusable(response, now, "bad_answer", &message)
@@ -220,6 +227,7 @@ fn success(mut members: Map<String, Value>) -> Result<Issued, &'static str> {
         ends_in: refresh_token_life.iter().find_map(|name| end(members.get(*name))),
         identity: None,
         user: None,
+        had_without_scopes: false,
     };
     Ok((answer, id_token))
 }
@@ -273,7 +281,7 @@ fn refusal(
     now: Timestamp,
     error: &Value,
     members: &Map<String, Value>,
-    secrets: &[&str],
+    asked: Asked<'_>,
 ) -> TokenError {
     // Google's API gateways answer with an object in place of the code.
     let (code, description) = match error {
@@ -283,27 +291,35 @@ fn refusal(
     };
     let numbers = members.get("error_codes").and_then(Value::as_array);
     let numbers = numbers.into_iter().flatten().filter_map(Value::as_u64);
-    let aadsts = numbers.chain(classify::aadsts_numbers(description));
-    let trouble = if is_temporary_status(response.status) {
-        Trouble::Passing
-    } else {
-        let by_number = aadsts.filter_map(classify::of_aadsts).next();
-        let unknown = if response.status == 401 {
-            Trouble::App
-        } else {
-            Trouble::Passing
-        };
-        by_number.or_else(|| classify::of_code(code)).unwrap_or(unknown)
+    let numbers: Vec<u64> = numbers
+        .take(NUMBERS_MAX)
+        .chain(classify::aadsts_numbers(description))
+        .collect();
+    let subtypes = ["error_subtype", "suberror"].map(|name| text(members, name));
+    let parts = [subtypes[0], subtypes[1], description];
+    let words = parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(": ");
+    let Verdict {
+        trouble,
+        number,
+        is_about_scopes,
+    } = classify::verdict(asked.vendor, asked.step, code, &numbers, &words);
+    let trouble = match trouble {
+        _ if is_temporary_status(response.status) => Trouble::Passing,
+        Some(trouble) => trouble,
+        // RFC 6749 §5.2: the client authentication failed.
+        None if response.status == 401 => Trouble::App,
+        None => Trouble::Passing,
     };
-    let subtype = ["error_subtype", "suberror"].map(|name| text(members, name));
-    let parts = [subtype[0], subtype[1], description];
-    let parts = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
-    let message = if parts.is_empty() {
+    let message = if words.is_empty() {
         format!("the token endpoint refused the request (HTTP {})", response.status)
     } else {
-        clean(&parts.join(": "), secrets)
+        clean(&words, asked.secrets)
     };
-    let code = clean_code(code, secrets);
+    let code = clean_code(code, asked.secrets);
     TokenError {
         kind: kind(trouble, response, now),
         code: if code.is_empty() {
@@ -312,6 +328,14 @@ fn refusal(
             code
         },
         message,
+        facts: TokenErrorFacts {
+            step: Some(asked.step),
+            vendor: asked.vendor,
+            answered_by: AnsweredBy::Provider,
+            status: Some(response.status),
+            number,
+            is_about_scopes,
+        },
     }
 }
 
@@ -322,28 +346,49 @@ pub(super) fn clean_code(code: &str, secrets: &[&str]) -> String {
 
 /// An answer that is not RFC 6749's at all: an HTML page, nothing, a redirect.
 fn without_object(response: &Response<'_>, now: Timestamp) -> TokenError {
-    let what = match response.status {
-        200 => "is not what RFC 6749 describes",
-        300..=399 => "is a redirect, which is not followed",
+    let answered_by = answered_by(response);
+    let what = match answered_by {
+        AnsweredBy::Obstacle(Obstacle::Login) => "asks for a login to something between",
+        AnsweredBy::Obstacle(Obstacle::Redirect) => "is a redirect, which is not followed",
+        AnsweredBy::Obstacle(Obstacle::Page) => "is a page for people",
+        _ if response.status == 200 => "is not what RFC 6749 describes",
         _ if response.body.is_empty() => "is empty",
         _ => "does not say why",
     };
     let message = format!("the answer {what} (HTTP {})", response.status);
-    match response.status {
+    let mut error = match response.status {
         200 => unusable(response, now, "bad_answer", &message),
         // RFC 6749 §5.2: the client authentication failed.
         401 => TokenError::app("http_401", message),
         status => unusable(response, now, &format!("http_{status}"), &message),
+    };
+    error.facts.status = Some(response.status);
+    error.facts.answered_by = answered_by;
+    error
+}
+
+/// Who gave an answer that is no OAuth endpoint's.
+pub(super) fn answered_by(response: &Response<'_>) -> AnsweredBy {
+    let is_page = response.body.trim_ascii_start().starts_with(b"<");
+    match response.status {
+        // RFC 9110 §15.5.8: a proxy; RFC 6585 §6: the network's own door.
+        407 | 511 => AnsweredBy::Obstacle(Obstacle::Login),
+        300..=399 => AnsweredBy::Obstacle(Obstacle::Redirect),
+        status if is_temporary_status(status) => AnsweredBy::Gateway,
+        404 | 405 | 410 => AnsweredBy::Obstacle(Obstacle::Nothing),
+        // RFC 7725: by order of somebody.
+        403 | 451 => AnsweredBy::Obstacle(Obstacle::Refusal),
+        _ if is_page => AnsweredBy::Obstacle(Obstacle::Page),
+        _ => AnsweredBy::Gateway,
     }
 }
 
 /// An answer of which nothing is to be had but the attempt to ask again.
 pub(super) fn unusable(response: &Response<'_>, now: Timestamp, code: &str, message: &str) -> TokenError {
-    TokenError {
-        kind: kind(Trouble::Passing, response, now),
-        code: code.to_owned(),
-        message: message.to_owned(),
-    }
+    let mut error = TokenError::new(kind(Trouble::Passing, response, now), code, message);
+    error.facts.status = Some(response.status);
+    error.facts.answered_by = AnsweredBy::Provider;
+    error
 }
 
 fn kind(trouble: Trouble, response: &Response<'_>, now: Timestamp) -> TokenErrorKind {
@@ -364,6 +409,9 @@ fn text<'a>(members: &'a Map<String, Value>, name: &str) -> &'a str {
     members.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Numbers that are read of an `error_codes` member, in which Microsoft has one.
+const NUMBERS_MAX: usize = 16;
+
 /// Characters of an error code. RFC 6749's longest has 22.
 const CODE_CHARS_MAX: usize = 64;
 
@@ -373,9 +421,6 @@ pub(super) const TOKEN_LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 3600)
 
 /// Bound on what a grant's life may be said to be: ten years, beyond which nobody plans.
 const GRANT_LIFE_MAX: Duration = Duration::from_secs(3653 * 24 * 3600);
-
-/// Scopes that open no mailbox (OpenID Connect Core §5.4, §11).
-const NOT_MISSED: [&str; 6] = ["openid", "profile", "email", "address", "phone", "offline_access"];
 
 #[cfg(test)]
 mod tests;

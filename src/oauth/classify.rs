@@ -2,6 +2,16 @@
 //!
 //! A wrong "grant" makes a person authorize a mailbox again for nothing; a wrong "temporary" merely tries again in five
 //! minutes. So a code is the grant's only if it says so, and what is unknown is temporary.
+//!
+//! Three things are looked at: the code, by RFC 6749 and by the vendor's own list; the vendor's number, which refines the code
+//! beside it and does not overrule it; and the step, for nobody can authorize an app's own grant again.
+
+mod aadsts;
+
+use super::error::Step;
+use super::vendor::Vendor;
+
+pub(super) use aadsts::{aadsts_numbers, is_general, of_aadsts};
 
 /// Whose trouble an error code is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,11 +24,90 @@ pub(super) enum Trouble {
     Passing,
 }
 
-/// The meaning of the `error` member of an answer (RFC 6749 §4.1.2.1, §5.2; RFC 7009 §2.2.1; RFC 8628 §3.5; OpenID Connect Core §3.1.2.6; RFC 8707 §2), or `None`
-/// if the code is unknown.
-pub(super) fn of_code(code: &str) -> Option<Trouble> {
+/// What a refusal comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Whose trouble it is; `None`: nothing of it is known.
+    pub(super) trouble: Option<Trouble>,
+    /// The number that tells most of it, where there are any.
+    pub(super) number: Option<u64>,
+    /// Whether scopes were refused.
+    pub(super) is_about_scopes: bool,
+}
+
+/// What a refusal of `vendor`'s in `step` comes to: by its code, the numbers beside it in their order, and its words, as they
+/// came.
+pub(super) fn verdict(vendor: Vendor, step: Step, code: &str, numbers: &[u64], words: &str) -> Verdict {
     let code = code.to_ascii_lowercase();
-    let trouble = match code.as_str() {
+    let words = words.to_ascii_lowercase();
+    let by_code = of_code(vendor, &code);
+    let refines = |number: &&u64| match (of_aadsts(**number), by_code) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(_), Some(_)) if is_general(**number) => false,
+        (Some(by_number), Some(by_code)) => may_refine(&code, by_code, by_number),
+    };
+    let refining = numbers.iter().find(refines).copied();
+    let trouble = refining.and_then(of_aadsts).or(by_code);
+    let known = || numbers.iter().find(|number| of_aadsts(**number).is_some());
+    let number = refining.or_else(|| known().or_else(|| numbers.first()).copied());
+    Verdict {
+        trouble: trouble.map(|trouble| at_step(step, trouble)),
+        number,
+        is_about_scopes: is_about_scopes(&code, numbers, &words),
+    }
+}
+
+/// Whether a refusal says of itself that it passes.
+pub(super) fn is_passing(vendor: Vendor, code: &str, number: Option<u64>) -> bool {
+    of_code(vendor, &code.to_ascii_lowercase()) == Some(Trouble::Passing)
+        || number.and_then(of_aadsts) == Some(Trouble::Passing)
+}
+
+/// Whether a number may say of a refusal that it is `by_number`'s trouble, where its code says that it is `by_code`'s.
+fn may_refine(code: &str, by_code: Trouble, by_number: Trouble) -> bool {
+    match by_code {
+        // Microsoft's servers say this of all that is wrong with what was presented, and of what may pass.
+        Trouble::Grant => true,
+        // This one says nothing yet. The others name the app, and then no number makes an owner act.
+        Trouble::App => code == "invalid_request" || by_number != Trouble::Grant,
+        Trouble::Passing => by_number == Trouble::Passing,
+    }
+}
+
+/// An app's own grant and a service account's are nobody's to authorize again: whoever runs the app has to mend it.
+pub(super) fn at_step(step: Step, trouble: Trouble) -> Trouble {
+    match (step, trouble) {
+        (Step::ClientCredentials | Step::ServiceAccount, Trouble::Grant) => Trouble::App,
+        (_, trouble) => trouble,
+    }
+}
+
+/// Whether a refusal is one of the scopes that were named, rather than of what was presented. `words` are in lower case.
+fn is_about_scopes(code: &str, numbers: &[u64], words: &str) -> bool {
+    let speaks_of_scopes = words.contains("scope");
+    match code {
+        "invalid_scope" | "consent_required" | "insufficient_scope" => true,
+        _ if numbers.iter().any(|number| ABOUT_SCOPES.contains(number)) => true,
+        // AADSTS70000 where one of them is "unauthorized or expired"; others' words for the same.
+        "invalid_grant" | "invalid_request" | "interaction_required" => {
+            speaks_of_scopes || words.contains("consent_required")
+        }
+        _ => false,
+    }
+}
+
+/// AADSTS numbers of scopes that were not consented to, do not exist or do not go together: 65001 where no consent was given,
+/// 90023 where personal accounts are asked for what they have not.
+const ABOUT_SCOPES: [u64; 7] = [65001, 90023, 28002, 28003, 70011, 650_053, 700_022];
+
+/// The meaning of the `error` member of an answer, in lower case, or `None` if the code is unknown: the vendor's own, else RFC
+/// 6749 §4.1.2.1, §5.2; RFC 7009 §2.2.1; RFC 8628 §3.5; OpenID Connect Core §3.1.2.6; RFC 8707 §2.
+pub(super) fn of_code(vendor: Vendor, code: &str) -> Option<Trouble> {
+    if let Some(trouble) = of_vendors_code(vendor, code) {
+        return Some(trouble);
+    }
+    let trouble = match code {
         "invalid_grant"
         | "interaction_required"
         | "login_required"
@@ -27,11 +116,18 @@ pub(super) fn of_code(code: &str) -> Option<Trouble> {
         | "access_denied"
         | "expired_token"
         | "admin_policy_enforced" => Trouble::Grant,
+        // Nobody's standard, but nothing else can be meant.
+        "invalid_refresh_token" | "expired_refresh_token" | "refresh_token_expired" | "refresh_token_revoked" => {
+            Trouble::Grant
+        }
         "invalid_client"
         | "unauthorized_client"
         | "invalid_scope"
         | "invalid_target"
+        | "invalid_resource"
         | "invalid_request"
+        | "invalid_client_secret"
+        | "invalid_redirect_uri"
         | "unsupported_grant_type"
         | "unsupported_response_type"
         | "unsupported_token_type"
@@ -47,76 +143,47 @@ pub(super) fn of_code(code: &str) -> Option<Trouble> {
     Some(trouble)
 }
 
-/// The meaning of a Microsoft Entra error number (learn.microsoft.com/entra/identity-platform/reference-error-codes), which
-/// is more exact than the `error` beside it; `None` if the number says nothing about that.
-pub(super) fn of_aadsts(number: u64) -> Option<Trouble> {
-    let trouble = match number {
-        // The account: gone, disabled, or its password changed or expired.
-        50034 | 50055 | 50056 | 50057 | 50125 | 50126 | 50133 | 50135 | 50144 | 50173 | 51004 => Trouble::Grant,
-        // A sign-in with more than the grant carries: multi-factor, a managed device, another policy of the tenant.
-        50058 | 50072 | 50074 | 50076 | 50078 | 50079 | 50097 | 50105 | 50129 | 50131 | 50132 | 50140 | 50158 => {
+/// The meaning of a code that only `vendor` uses so, in lower case.
+///
+/// Fastmail's, Comcast's and Seznam's documentation has no code beside RFC 6749's.
+fn of_vendors_code(vendor: Vendor, code: &str) -> Option<Trouble> {
+    let trouble = match (vendor, code) {
+        // developer.yahoo.com/oauth2/guide/errors and …/openid_connect/troubleshooting.html, where they are in capitals.
+        (Vendor::Yahoo, "token_expired" | "expired_token" | "invalid_token" | "account_not_authorized") => {
             Trouble::Grant
         }
-        53000..=53004 | 53011 | 530_031..=530_036 => Trouble::Grant,
-        // Consent was not given or has been taken back.
-        65001 | 65004 => Trouble::Grant,
-        // The refresh token or the code: used up, expired, revoked, too old for the sign-in frequency, or another's.
-        50089 | 54005 | 70000 | 70008 | 70018 | 70019 | 70043 | 70044 => Trouble::Grant,
-        501_481 | 700_003 | 700_005 | 700_081 | 700_082 | 700_084 => Trouble::Grant,
-        // The app is unknown, disabled or not consented to as a whole in this tenant. An administrator's consent (90094)
-        // makes the same grant work again, so that the mailbox's owner need not act.
-        700_011 | 700_016 | 7_000_112 | 7_000_229 | 650_052 | 650_056 | 650_057 | 500_011 | 500_014 => Trouble::App,
-        90093..=90095 => Trouble::App,
-        // It is asked for in a tenant that is not there, or not its own.
-        50020 | 50059 | 50128 | 50194 | 90002 | 500_208 | 9_001_023 | 9_002_332 => Trouble::App,
-        // Its secret, its redirect URI or the way it authenticates is wrong.
-        50011 | 50012 | 70002 | 500_113 | 700_025 | 700_027 | 700_030 => Trouble::App,
-        7_000_215 | 7_000_218 | 7_000_222 | 9_002_326 | 9_002_327 => Trouble::App,
-        // What it asks for is.
-        28000 | 28002 | 65002 | 65005 | 70001 | 70003 | 70011 | 650_053 | 700_022 | 900_144 | 9_002_313 => Trouble::App,
-        // Microsoft calls these transient, or they lift by themselves (50053: locked for a while after bad passwords; 70016:
-        // the owner has not typed the device code yet).
-        50053 | 50196 | 70012 | 70016 | 90006 | 90012 | 90024 | 90025 | 90033 | 90055 => Trouble::Passing,
+        (Vendor::Yahoo, "invalid_authorization_code" | "underage_user") => Trouble::Grant,
+        (
+            Vendor::Yahoo,
+            "invalid_consumer_key"
+            | "deleted_consumer_key"
+            | "disabled_consumer_key"
+            | "unsupported_redirect_uri"
+            | "bad_redirect_uri"
+            | "invalid_callback"
+            | "invalid_callback_url"
+            | "invalid_param"
+            | "invalid_input"
+            | "invalid_response_type"
+            | "parameter_absent"
+            | "parameter_rejected"
+            | "params_maxlength_exceeded"
+            | "param_too_long"
+            | "unsupported_over_http"
+            | "version_rejected",
+        ) => Trouble::App,
+        (Vendor::Yahoo, "internal_error" | "error_handling_request") => Trouble::Passing,
+        // yandex.com/dev/id/doc/en/codes/screen-code-oauth, where the last two are sentences.
+        (Vendor::Yandex, "bad_verification_code") => Trouble::Grant,
+        (Vendor::Yandex, "basic auth required" | "malformed authorization header") => Trouble::App,
+        (Vendor::MailRu, "token not found") => Trouble::Grant,
+        // Zoho's name for a code or a refresh token that is not good, and for too many requests in a row.
+        (Vendor::Zoho, "invalid_code") => Trouble::Grant,
+        (Vendor::Zoho, "access denied") => Trouble::Passing,
         _ => return None,
     };
     Some(trouble)
 }
 
-/// The numbers behind `AADSTS` in a text, in their order.
-pub(super) fn aadsts_numbers(text: &str) -> impl Iterator<Item = u64> {
-    text.split("AADSTS").skip(1).filter_map(|rest| {
-        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse().ok()
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_found_wherever_they_stand_in_a_text() {
-        let text = "AADSTS70043: The token has expired. AADSTS50076 and AADSTS, AADSTSx, AADSTS99999999999999999999999";
-        assert_eq!(aadsts_numbers(text).collect::<Vec<_>>(), [70043, 50076]);
-    }
-
-    #[test]
-    fn only_codes_that_say_so_cost_a_person_work() {
-        for number in [
-            50034, 50076, 50079, 50126, 50173, 53003, 54005, 65001, 70000, 70008, 70043, 700_082, 700_084,
-        ] {
-            assert_eq!(of_aadsts(number), Some(Trouble::Grant), "{number}");
-        }
-        for number in [
-            700_016, 7_000_215, 7_000_218, 7_000_222, 700_025, 70011, 90094, 650_053, 50194, 50011,
-        ] {
-            assert_eq!(of_aadsts(number), Some(Trouble::App), "{number}");
-        }
-        for number in [50053, 50196, 70016, 90033, 90055] {
-            assert_eq!(of_aadsts(number), Some(Trouble::Passing), "{number}");
-        }
-        assert_eq!(of_aadsts(1), None);
-        assert_eq!(of_code("Invalid_Grant"), Some(Trouble::Grant));
-        assert_eq!(of_code("something_new"), None);
-    }
-}
+mod tests;

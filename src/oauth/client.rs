@@ -1,7 +1,7 @@
 //! Sends what [`super::request`] builds, and hands the answers to those who read them.
 //!
-//! An answer is read up to [`TOKEN_ANSWER_BYTES_MAX`]. Nothing is sent twice, but for a refresh that named a scope without
-//! consent: it is asked again for the grant's own scopes. `code` and `device` are the two ways to a consent, `obtain`
+//! An answer is read up to [`TOKEN_ANSWER_BYTES_MAX`]. Nothing is sent twice, but for a refresh whose scopes were refused: it is
+//! asked once more without naming any. `code` and `device` are the two ways to a consent, `obtain`
 //! the ways to an access token from then on, of which `external` leaves it to others.
 
 mod code;
@@ -24,14 +24,15 @@ use url::Url;
 
 pub use code::{CodeRequest, PendingCode};
 
-use super::answer::{self, Response, TokenAnswer};
+use super::answer::{self, Asked, Response, TokenAnswer};
 use super::assertion::{self, AssertionError};
 use super::discovery::Metadata;
 use super::request::{Caller, TokenRequest};
 use super::text::clean;
-use super::{Basis, Revocation, TokenError, TokenSource, discovery, is_loopback, is_url_allowed, request};
+use super::vendor::Vendor;
+use super::{Basis, Revocation, Step, TokenError, TokenSource, discovery, is_loopback, is_url_allowed, request};
 use crate::clock;
-use crate::config::{ClientAuth, OAuthApp, Provider};
+use crate::config::{ClientAuth, GrantType, OAuthApp, Provider};
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
 use crate::net::http::{Destination, Http, HttpError, Reply, Route};
 use crate::secret::{ExposeSecret, SecretString};
@@ -55,7 +56,11 @@ struct Exchange<'a> {
     client: &'a OAuthClient,
     provider: &'a Provider,
     app: &'a OAuthApp,
+    vendor: Vendor,
+    step: Step,
     deadline: Deadline,
+    /// Secrets of the account's that no request need hold, and no message repeats.
+    held: [Option<&'a SecretString>; 3],
 }
 
 /// What is left of the time that an exchange may take in all.
@@ -74,16 +79,21 @@ impl OAuthClient {
         }
     }
 
-    /// Begins an exchange, which may take `timeout` in all.
-    fn begin<'a>(&'a self, provider: &'a Provider, timeout: Duration) -> Result<Exchange<'a>, TokenError> {
+    /// Begins an exchange for `step`, which may take `timeout` in all.
+    fn begin<'a>(&'a self, provider: &'a Provider, step: Step, timeout: Duration) -> Result<Exchange<'a>, TokenError> {
+        let vendor = Vendor::of(provider);
         let Some(app) = &provider.oauth else {
-            return Err(TokenError::app("no_app", "the provider has no OAuth app configured"));
+            let error = TokenError::app("no_app", "the provider has no OAuth app configured");
+            return Err(error.at(step, vendor));
         };
         Ok(Exchange {
             client: self,
             provider,
             app,
+            vendor,
+            step,
             deadline: Deadline::begin(timeout),
+            held: [None; 3],
         })
     }
 
@@ -96,7 +106,10 @@ impl OAuthClient {
 #[async_trait]
 impl TokenSource for OAuthClient {
     async fn obtain(&self, provider: &Provider, basis: &Basis, timeout: Duration) -> Result<TokenAnswer, TokenError> {
-        self.begin(provider, timeout)?.obtain(basis).await
+        let exchange = self.begin(provider, step_of(provider), timeout)?;
+        let held = [&basis.refresh_token, &basis.access_token, &basis.password].map(Option::as_ref);
+        let obtained = Exchange { held, ..exchange }.obtain(basis).await;
+        obtained.map_err(|error| exchange.place(error))
     }
 
     async fn revoke(
@@ -105,7 +118,9 @@ impl TokenSource for OAuthClient {
         refresh_token: &SecretString,
         timeout: Duration,
     ) -> Result<Revocation, TokenError> {
-        self.begin(provider, timeout)?.revoke(refresh_token).await
+        let exchange = self.begin(provider, Step::Revocation, timeout)?;
+        let revoked = exchange.revoke(refresh_token).await;
+        revoked.map_err(|error| exchange.place(error))
     }
 
     fn reload(&self) {
@@ -114,7 +129,23 @@ impl TokenSource for OAuthClient {
     }
 }
 
+/// What obtaining an access token of `provider`'s is.
+fn step_of(provider: &Provider) -> Step {
+    match provider.oauth.as_ref().map(|app| &app.grant) {
+        None | Some(GrantType::Code | GrantType::Device) => Step::Refresh,
+        Some(GrantType::ClientCredentials) => Step::ClientCredentials,
+        Some(GrantType::ServiceAccount { .. }) => Step::ServiceAccount,
+        Some(GrantType::Password) => Step::Password,
+        Some(GrantType::External(_)) => Step::External,
+    }
+}
+
 impl Exchange<'_> {
+    /// An error with the place where it came about.
+    fn place(&self, error: TokenError) -> TokenError {
+        error.at(self.step, self.vendor)
+    }
+
     /// What the provider's issuer tells of itself; `None` where the provider has no issuer.
     async fn metadata(&self) -> Result<Option<Arc<Metadata>>, TokenError> {
         let Some(issuer) = &self.app.issuer else {
@@ -196,19 +227,25 @@ impl Exchange<'_> {
         }
     }
 
-    /// Sends a request that holds the `secrets`, beside the app's own, and has `read` read the answer.
+    /// Sends a request and has `read` read the answer.
     async fn ask<T>(
         &self,
         url: &Url,
         request: Result<TokenRequest, String>,
-        secrets: &[&SecretString],
-        read: impl FnOnce(&Response<'_>, &[&str]) -> Result<T, TokenError>,
+        read: impl FnOnce(&Response<'_>, Asked<'_>) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
-        let TokenRequest { http } = request.map_err(|message| TokenError::app("bad_app", message))?;
-        let reply = self.send(url, http).await?;
-        let secrets = secrets.iter().copied().chain(self.app.client_secret.as_ref());
-        let secrets: Vec<&str> = secrets.map(ExposeSecret::expose_secret).collect();
-        read(&reply.response(), &secrets)
+        let request = request.map_err(|message| TokenError::app("bad_app", message))?;
+        let sent = request.secrets();
+        let reply = self.send(url, request.http).await?;
+        let held = self.held.into_iter().flatten().chain(self.app.client_secret.as_ref());
+        let secrets = sent.iter().chain(held).map(ExposeSecret::expose_secret);
+        let secrets: Vec<&str> = secrets.collect();
+        let asked = Asked {
+            step: self.step,
+            vendor: self.vendor,
+            secrets: &secrets,
+        };
+        read(&reply.response(), asked)
     }
 
     async fn send(&self, url: &Url, request: Request<Vec<u8>>) -> Result<Reply, TokenError> {
@@ -243,8 +280,8 @@ impl Exchange<'_> {
         };
         let proof = self.proof().await?;
         let request = request::revocation(self.caller(proof.as_ref()), &url, refresh_token);
-        let read = |response: &Response<'_>, secrets: &[&str]| answer::read_done(response, clock::now(), secrets);
-        match self.ask(&url, request, &[refresh_token], read).await {
+        let read = |response: &Response<'_>, asked: Asked<'_>| answer::read_done(response, clock::now(), asked);
+        match self.ask(&url, request, read).await {
             // §2.2: a token that is not valid is no error, since it is as revoked as it can be; Google says so nevertheless.
             Err(error) if error.code == "invalid_token" => Ok(Revocation::Done),
             done => done.map(|()| Revocation::Done),
@@ -281,6 +318,8 @@ fn failed(error: HttpError) -> TokenError {
     let code = match &error {
         HttpError::TimedOut(_) => "timeout",
         HttpError::Connect(_) => "connect",
+        HttpError::ProxyLogin(_) => "proxy_login",
+        HttpError::ProxyRefused(_) => "proxy_refused",
         HttpError::Broken(_) => "network",
         HttpError::Trust(_) => "trust",
         HttpError::Internal(_) => "internal",

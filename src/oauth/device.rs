@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::answer::{self, Response, TokenAnswer, is_token, unusable};
-use super::error::TokenError;
+use super::answer::{self, Asked, Response, TokenAnswer, is_token, unusable};
+use super::classify;
+use super::error::{AnsweredBy, TokenError, TokenErrorKind};
 use super::text::is_plain;
 use crate::clock::Timestamp;
 use crate::limits::{
@@ -47,17 +48,17 @@ pub enum DevicePoll {
     Granted(TokenAnswer),
 }
 
-/// Reads `response` at the moment `now`, to a request for `scopes`. `secrets` are what the request held.
+/// Reads `response` at the moment `now`, to a request for `scopes`.
 ///
 /// # Errors
 /// [`TokenError`], for everything that an owner could not do anything with.
 pub fn read(
     response: &Response<'_>,
     now: Timestamp,
-    secrets: &[&str],
+    asked: Asked<'_>,
     scopes: &[String],
 ) -> Result<DeviceCode, TokenError> {
-    let members = answer::members(response, now, secrets)?;
+    let members = answer::members(response, now, asked)?;
     code(&members, scopes).map_err(|what| {
         let message = format!("the answer has {what}");
         unusable(response, now, "bad_answer", &message)
@@ -102,22 +103,47 @@ pub(super) fn poll(outcome: Result<TokenAnswer, TokenError>) -> Result<DevicePol
         Ok(answer) => return Ok(DevicePoll::Granted(answer)),
         Err(error) => error,
     };
-    match error.code.as_str() {
-        "authorization_pending" => Ok(DevicePoll::Pending),
-        "slow_down" => Ok(DevicePoll::SlowDown),
-        // Microsoft's name for it (learn.microsoft.com/entra/identity-platform/v2-oauth2-device-code).
-        "authorization_declined" => {
-            "access_denied".clone_into(&mut error.code);
-            error.kind = super::TokenErrorKind::Grant;
-            Err(error)
+    let code = error.code.to_ascii_lowercase();
+    if code == "authorization_pending" {
+        return Ok(DevicePoll::Pending);
+    }
+    let is_passing = matches!(error.kind, TokenErrorKind::Temporary { .. }) && !is_final(&error);
+    if code == "slow_down" || is_passing {
+        // A client that meets a connection time-out must poll less often, and goes on.
+        return Ok(DevicePoll::SlowDown);
+    }
+    if let Some((_, standard)) = SAME_CODES.iter().find(|(vendors, _)| *vendors == code) {
+        (*standard).clone_into(&mut error.code);
+        error.kind = TokenErrorKind::Grant;
+    }
+    Err(error)
+}
+
+/// Whether an error that is not known to blame anybody is the last word all the same. Every refusal is that does not say that
+/// it passes (§3.5), and so is an answer that cannot be used: it may have held the tokens, and there is no second one.
+fn is_final(error: &TokenError) -> bool {
+    let facts = error.facts;
+    match facts.status {
+        Some(200) => true,
+        None | Some(408 | 425 | 429 | 500..) => false,
+        Some(_) => {
+            facts.answered_by == AnsweredBy::Provider && !classify::is_passing(facts.vendor, &error.code, facts.number)
         }
-        // The answer came and cannot be used: it may have held the tokens, and there is no second one.
-        "bad_answer" | "answer_too_long" => Err(error),
-        // §3.5: a client that meets a connection time-out must poll less often, and goes on.
-        _ if matches!(error.kind, super::TokenErrorKind::Temporary { .. }) => Ok(DevicePoll::SlowDown),
-        _ => Err(error),
     }
 }
+
+/// Vendors' names for what RFC 8628 §3.5 calls otherwise, or does not name: a device code that is not known (any more).
+const SAME_CODES: &[(&str, &str)] = &[
+    // learn.microsoft.com/entra/identity-platform/v2-oauth2-device-code; the second of its older endpoint.
+    ("authorization_declined", "access_denied"),
+    ("code_expired", "expired_token"),
+    ("expired", "expired_token"),
+    ("device_code_expired", "expired_token"),
+    // Microsoft's, GitHub's and Yandex's; then GitHub's alone.
+    ("bad_verification_code", "bad_verification_code"),
+    ("incorrect_device_code", "bad_verification_code"),
+    ("invalid_device_code", "bad_verification_code"),
+];
 
 fn is_for_a_browser(uri: &str) -> bool {
     let known = Url::parse(uri).is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
@@ -127,8 +153,15 @@ fn is_for_a_browser(uri: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::TokenErrorKind;
+    use crate::oauth::Step;
+    use crate::oauth::vendor::Vendor;
     use crate::secret::ExposeSecret;
+
+    const ASKED: Asked<'_> = Asked {
+        step: Step::DevicePoll,
+        vendor: Vendor::Other,
+        secrets: &[],
+    };
 
     fn read_body(body: &str) -> Result<DeviceCode, TokenError> {
         let response = Response {
@@ -136,7 +169,7 @@ mod tests {
             retry_after: None,
             body: body.as_bytes(),
         };
-        read(&response, Timestamp::EPOCH, &[], &["mail".to_owned()])
+        read(&response, Timestamp::EPOCH, ASKED, &["mail".to_owned()])
     }
 
     #[test]
@@ -214,6 +247,15 @@ mod tests {
             (400, r#"{"error":"access_denied"}"#, "access_denied"),
             (400, r#"{"error":"authorization_declined"}"#, "access_denied"),
             (400, r#"{"error":"expired_token"}"#, "expired_token"),
+            // Microsoft's older endpoint, Yandex, GitHub, and what RFC 8628 §3.5 says of codes that it does not name.
+            (400, r#"{"error":"code_expired"}"#, "expired_token"),
+            (400, r#"{"error":"bad_verification_code"}"#, "bad_verification_code"),
+            (400, r#"{"error":"incorrect_device_code"}"#, "bad_verification_code"),
+            (400, r#"{"error":"invalid_grant"}"#, "invalid_grant"),
+            (400, r#"{"error":"something_new"}"#, "something_new"),
+            (400, r#"{"error":"temporarily_unavailable"}"#, "slow"),
+            (429, r#"{"error":"something_new"}"#, "slow"),
+            (403, "<html>", "slow"),
             (400, r#"{"error":"invalid_client"}"#, "invalid_client"),
             (200, "<html>", "bad_answer"),
         ];
@@ -223,12 +265,18 @@ mod tests {
                 retry_after: None,
                 body: body.as_bytes(),
             };
-            let polled = match poll(answer::read(&response, Timestamp::EPOCH, &[])) {
+            let polled = match poll(answer::read(&response, Timestamp::EPOCH, ASKED)) {
                 Ok(DevicePoll::Pending) => "pending".to_owned(),
                 Ok(DevicePoll::SlowDown) => "slow".to_owned(),
                 Ok(DevicePoll::Granted(_)) => "granted".to_owned(),
                 Err(error) => {
-                    let is_owners = ["access_denied", "expired_token"].contains(&error.code.as_str());
+                    let owners = [
+                        "access_denied",
+                        "expired_token",
+                        "bad_verification_code",
+                        "invalid_grant",
+                    ];
+                    let is_owners = owners.contains(&error.code.as_str());
                     assert_eq!(error.kind == TokenErrorKind::Grant, is_owners, "{error}");
                     error.code
                 }

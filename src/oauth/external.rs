@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::answer::{Response, TokenAnswer, bounded_life, is_token, unusable};
-use super::error::{TokenError, TokenErrorKind};
+use super::error::{AnsweredBy, TokenError, TokenErrorKind};
 use super::text::is_plain;
 use crate::clock::Timestamp;
 use crate::limits::{CLAIM_CHARS_MAX, OAUTH_TOKEN_LIFE_DEFAULT, TOKEN_ANSWER_BYTES_MAX};
@@ -56,10 +56,11 @@ pub(super) fn read(output: &[u8], now: Timestamp) -> Result<TokenAnswer, TokenEr
 pub(super) fn read_response(response: &Response<'_>, now: Timestamp) -> Result<TokenAnswer, TokenError> {
     let status = response.status;
     let code = format!("http_{status}");
-    let refused = |kind, what: &str| TokenError {
-        kind,
-        code: code.clone(),
-        message: format!("the token source {what} (HTTP {status})"),
+    let refused = |kind, what: &str| {
+        let mut error = TokenError::new(kind, &code, format!("the token source {what} (HTTP {status})"));
+        error.facts.status = Some(status);
+        error.facts.answered_by = AnsweredBy::Provider;
+        error
     };
     match status {
         200 => read(response.body, now),

@@ -19,7 +19,9 @@ mod external;
 pub mod identity;
 pub mod redirect;
 pub mod request;
+mod scopes;
 mod text;
+mod vendor;
 
 use std::time::Duration;
 
@@ -29,13 +31,16 @@ use url::Url;
 use crate::config::{Provider, is_loopback_host};
 use crate::secret::SecretString;
 
-pub use answer::{TokenAnswer, missing_scopes};
+pub use answer::TokenAnswer;
+pub use assertion::{examine_app_key, examine_service_account};
 pub use client::{CodeRequest, OAuthClient, PendingCode};
 pub use device::{DeviceCode, DevicePoll};
-pub use error::{TokenError, TokenErrorKind};
+pub use error::{AnsweredBy, Obstacle, Step, TokenError, TokenErrorFacts, TokenErrorKind};
 pub use explain::{Explanation, GrantLife};
 pub use identity::Identity;
 pub use redirect::{Outcome, Redirect, RedirectError, RedirectUri};
+pub use scopes::missing_scopes;
+pub use vendor::Vendor;
 
 /// What an account has to obtain an OAuth access token with; which of it counts is the provider's way of granting
 /// ([`crate::config::GrantType`]).
@@ -49,6 +54,12 @@ pub struct Basis {
     pub refresh_token: Option<SecretString>,
     /// The mailbox's password at the provider.
     pub password: Option<SecretString>,
+    /// The access token that there is. It is not sent: no message may repeat it.
+    pub access_token: Option<SecretString>,
+    /// The scopes that the provider said it granted, where it did.
+    pub granted: Option<Vec<String>>,
+    /// Whether a refresh names no scopes, for the provider has refused them where they were named.
+    pub names_no_scopes: bool,
 }
 
 /// What came of giving a grant back.

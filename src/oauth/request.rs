@@ -30,6 +30,19 @@ pub struct TokenRequest {
     pub http: HttpRequest,
 }
 
+impl TokenRequest {
+    /// Every value in it that is not for everybody's eyes, so that an answer which repeats one can be hidden.
+    pub(super) fn secrets(&self) -> Vec<SecretString> {
+        let form = form_urlencoded::parse(self.http.body());
+        let sent = form.filter(|(name, _)| !PUBLIC_PARAMETERS.contains(&name.as_ref()));
+        let header = self.http.headers().get(header::AUTHORIZATION);
+        let credentials = header.and_then(|value| value.to_str().ok()?.split_once(' '));
+        sent.map(|(_, value)| SecretString::from(value.into_owned()))
+            .chain(credentials.map(|(_, credentials)| credentials.to_owned().into()))
+            .collect()
+    }
+}
+
 /// The app as an endpoint gets to see it.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {
@@ -129,13 +142,13 @@ pub fn refresh(
     caller: Caller<'_>,
     token_url: &Url,
     refresh_token: &SecretString,
-    scopes: &[String],
+    scopes: &[&str],
 ) -> Result<TokenRequest, String> {
     let client = caller.client().set_token_uri(TokenUrl::from_url(token_url.clone()));
     let token = RefreshToken::new(refresh_token.expose_secret().to_owned());
     let mut request = client
         .exchange_refresh_token(&token)
-        .add_scopes(scopes.iter().cloned().map(Scope::new));
+        .add_scopes(scopes.iter().map(|scope| Scope::new((*scope).to_owned())));
     for (name, value) in caller.proof() {
         request = request.add_extra_param(name, value);
     }
@@ -324,6 +337,18 @@ pub(super) fn random() -> SecretString {
 
 /// Bytes of what nobody may guess: as many as SHA-256 keeps of a verifier (RFC 7636 §7.1).
 const RANDOM_BYTES: u32 = 32;
+
+/// Parameters whose values tell what is wrong where an answer repeats them.
+const PUBLIC_PARAMETERS: [&str; 8] = [
+    "grant_type",
+    "client_id",
+    "scope",
+    "redirect_uri",
+    "username",
+    "client_assertion_type",
+    "token_type_hint",
+    "resource",
+];
 
 /// The scope that makes a request one of OpenID Connect.
 const OPENID: &str = "openid";

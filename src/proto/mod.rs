@@ -3,14 +3,15 @@
 //! Nothing here meets a socket, a clock, an actor, the store or TLS; the same inputs give the same actions, so that a whole
 //! session can be tested as a table. [`session::Session`] is the machine that every protocol runs on; a protocol is one
 //! folder that implements the traits of [`dialogue`], one variant of [`Protocol`], and one row in `docs/protocols.md`. What the
-//! protocols do alike is in `client_leg` for their client legs, in `outbox`, `presentation` and `redaction` for their upstream
-//! legs, and in [`sasl`] for both.
+//! protocols do alike is in `client_leg` for their client legs, in `outbox`, `phrases`, `presentation` and `redaction` for their
+//! upstream legs, and in [`sasl`] for both.
 
 mod client_leg;
 pub mod dialogue;
 pub mod framing;
 pub mod imap;
 mod outbox;
+mod phrases;
 pub mod pop3;
 mod presentation;
 pub mod probe;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::dialogue::{Boundaries, ClientDialogue, DialUpstream, UpstreamDialogue};
-use crate::fault::FaultKind;
+use crate::fault::{CredentialForm, FaultKind};
 use crate::secret::SecretString;
 
 /// The two sides that a session of this protocol runs on.
@@ -194,11 +195,29 @@ pub enum CredentialSecret {
 }
 
 impl CredentialSecret {
+    /// Of what form it is.
+    pub(in crate::proto) fn form(&self) -> CredentialForm {
+        match self {
+            Self::OAuth { .. } => CredentialForm::Token,
+            Self::Password(_) => CredentialForm::Password,
+        }
+    }
+
     /// The secret itself, whatever it is.
     pub(in crate::proto) fn exposable(&self) -> &SecretString {
         match self {
             Self::OAuth { token: secret, .. } | Self::Password(secret) => secret,
         }
+    }
+}
+
+/// An account's id as the reply to its login names it. An id has no controls; if one ever had, it could still not end the line.
+/// One that begins with a bracket would read as a response code (RFC 9051 §7.1, RFC 2449 §8), so that it is quoted.
+fn named(account: &str) -> String {
+    let account: String = account.chars().filter(|character| !character.is_control()).collect();
+    match account.starts_with('[') {
+        true => format!("\"{account}\""),
+        false => account,
     }
 }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::Mechanism;
 use super::sasl::upstream::Unsendable;
 use super::session::UpstreamReady;
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Fault, FaultKind, LoginStep, UpstreamWords};
 
 /// Bytes that hold a secret and wipe themselves.
 pub(in crate::proto) type SecretBytes = Zeroizing<Vec<u8>>;
@@ -26,6 +26,7 @@ pub(in crate::proto) fn token_mechanisms(ready: &UpstreamReady) -> Vec<Mechanism
 /// # Errors
 /// [`not_offered`], with what `offers` tells.
 pub(in crate::proto) fn first_offered(
+    ready: &UpstreamReady,
     wanted: &[Mechanism],
     is_offered: impl Fn(Mechanism) -> bool,
     offers: impl FnOnce() -> String,
@@ -33,14 +34,16 @@ pub(in crate::proto) fn first_offered(
     let found = wanted.iter().copied().find(|mechanism| is_offered(*mechanism));
     found.ok_or_else(|| {
         let names: Vec<&str> = wanted.iter().map(|mechanism| mechanism.name()).collect();
-        not_offered(&names.join(" or "), &offers())
+        not_offered(ready, &names.join(" or "), &offers())
     })
 }
 
 /// Not the credential's fault, and nothing that a user could type would help; so the client is told to come again. `offers`
 /// is for the log: printable and bounded.
-pub(in crate::proto) fn not_offered(needed: &str, offers: &str) -> Fault {
+pub(in crate::proto) fn not_offered(ready: &UpstreamReady, needed: &str, offers: &str) -> Fault {
+    let step = LoginStep::Mechanism(ready.credential.secret.form());
     Fault::unavailable(format_args!("login needs {needed}, but the upstream offers {offers}"))
+        .for_words(UpstreamWords::new(step, None, offers.to_owned()))
 }
 
 /// What cannot be sent should never have been stored.

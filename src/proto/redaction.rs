@@ -6,7 +6,7 @@
 use memchr::memmem;
 use zeroize::Zeroizing;
 
-use crate::limits::UPSTREAM_TEXT_CHARS_MAX;
+use crate::limits::{UPSTREAM_LINE_BYTES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 
 /// The beginnings of the secrets that were sent to an upstream; wiped when dropped. Prints nothing of them.
 #[derive(Default)]
@@ -31,7 +31,16 @@ impl Redaction {
 
     /// `bytes` as printable ASCII of at most [`UPSTREAM_TEXT_CHARS_MAX`] characters, every secret up to the next space
     /// replaced.
-    pub(in crate::proto) fn clean(&self, mut bytes: &[u8]) -> String {
+    pub(in crate::proto) fn clean(&self, bytes: &[u8]) -> String {
+        self.clean_to(UPSTREAM_TEXT_CHARS_MAX, bytes)
+    }
+
+    /// The same with as many characters as a line of an upstream may have: a link that is cut short opens nothing.
+    pub(in crate::proto) fn clean_line(&self, bytes: &[u8]) -> String {
+        self.clean_to(UPSTREAM_LINE_BYTES_MAX, bytes)
+    }
+
+    fn clean_to(&self, chars_max: usize, mut bytes: &[u8]) -> String {
         let mut text = String::new();
         while let Some(at) = self.find(bytes) {
             let (before, from_secret) = bytes.split_at(at);
@@ -41,7 +50,7 @@ impl Redaction {
             bytes = from_secret.get(end..).unwrap_or_default();
         }
         append_printable(&mut text, bytes);
-        text.truncate(UPSTREAM_TEXT_CHARS_MAX);
+        text.truncate(chars_max);
         text.truncate(text.trim_end().len());
         text
     }
@@ -81,6 +90,8 @@ mod tests {
         let none = Redaction::default();
         assert_eq!(none.clean(b"a\x1b[31m\tb\xc3\xbc\r\n"), "a [31m b??");
         assert_eq!(none.clean(&[b'x'; 5000]).len(), UPSTREAM_TEXT_CHARS_MAX);
+        assert_eq!(none.clean_line(&[b'x'; 5000]).len(), 5000);
+        assert_eq!(none.clean_line(&[b'x'; 50_000]).len(), UPSTREAM_LINE_BYTES_MAX);
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub use upstreams::{UpstreamId, UpstreamRecord};
 /// A store behind whichever engine is configured.
 pub type SharedStore = Arc<dyn Store>;
 
+/// A change of credentials that depends on what they are. Run where nothing can change them beside it; one that says `false` has
+/// found nothing to change, and what it did to its argument is dropped.
+pub type Amendment = Box<dyn FnOnce(&mut AccountSecrets) -> bool + Send>;
+
 /// The operations that every engine offers. Identifiers are compared exactly, e-mail addresses without regard to case.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -45,6 +49,20 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] and [`StoreError::NotShareable`] as for `create_account`;
     /// [`StoreError::GrantShared`] if others share its grant and the change would take it from them.
     async fn replace_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError>;
+
+    /// Replaces an account's record, durably, and amends its credentials as the store has them by then; without an amendment
+    /// they stay. Both are written or neither.
+    ///
+    /// # Errors
+    /// As [`Store::replace_account`].
+    async fn amend_account(&self, account: AccountRecord, secrets: Option<Amendment>) -> Result<(), StoreError>;
+
+    /// Amends an account's credentials as the store has them by then, durably, and leaves its record alone. Says whether there
+    /// was anything to amend.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn amend_secrets(&self, account: &str, amendment: Amendment) -> Result<bool, StoreError>;
 
     /// Deletes an account with its credentials and its access tokens, durably; its usage events stay until they age out.
     /// Returns the ids of the tokens that went with it.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Timestamp;
 use crate::config::{Endpoint, UpstreamTls};
+use crate::limits::DENIED_SHARE;
 use crate::proto::Protocol;
 use crate::secret::SecretString;
 
@@ -185,6 +186,8 @@ pub struct Grant {
     pub expires: Option<Timestamp>,
     /// The scopes that were granted, parted by spaces (RFC 6749 §3.3), where the provider told.
     pub scope: Option<String>,
+    /// Whether its refreshes name no scopes, for the provider has refused them where they were named. A new consent asks anew.
+    pub names_no_scopes: bool,
     /// The login name that goes with the access token, where whoever gave it says so (an external program).
     pub user: Option<String>,
     /// When the grant itself ends, where the provider told: whatever is done, or unless it is renewed before.
@@ -267,6 +270,10 @@ pub struct UsageEvent {
     /// the new state, and the code of the error that it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How many refused logins one event of kind `denied` stands for: those of one address, account and reason within a
+    /// minute. Events of earlier versions stand for one each, and do not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
     /// Bytes from the client to the upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_up: Option<u64>,
@@ -279,7 +286,7 @@ pub struct UsageEvent {
 }
 
 /// The kinds of usage events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UsageKind {
     /// A client logged in.
@@ -290,6 +297,42 @@ pub enum UsageKind {
     End,
     /// An account's state changed.
     State,
+}
+
+impl UsageKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Login, Self::Denied, Self::End, Self::State];
+
+    /// Whose number is limited together with this kind's. Strangers cause refused logins as often as they like; what they
+    /// cause must not drive out what the owners of accounts did.
+    pub const fn class(self) -> UsageClass {
+        match self {
+            Self::Denied => UsageClass::Strangers,
+            Self::Login | Self::End | Self::State => UsageClass::Owners,
+        }
+    }
+}
+
+/// Kinds of usage events that are swept together, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UsageClass {
+    /// What those who hold an accepted token did, and what became of accounts.
+    Owners,
+    /// What anybody can cause.
+    Strangers,
+}
+
+impl UsageClass {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Owners, Self::Strangers];
+
+    /// How many events of this class may be kept where `usage_events_max` is configured. Those of strangers come on top.
+    pub const fn events_max(self, usage_events_max: u64) -> u64 {
+        match self {
+            Self::Owners => usage_events_max,
+            Self::Strangers => usage_events_max.div_ceil(DENIED_SHARE),
+        }
+    }
 }
 
 impl fmt::Display for TokenId {

@@ -42,6 +42,9 @@ pub(super) fn encode(secrets: &AccountSecrets) -> Zeroizing<Vec<u8>> {
     if grant.is_some() {
         push(&mut bytes, GRANT, &[]);
     }
+    if grant.is_some_and(|grant| grant.names_no_scopes) {
+        push(&mut bytes, NAMES_NO_SCOPES, &[]);
+    }
     for (tag, text) in texts {
         if let Some(text) = text {
             push(&mut bytes, tag, text.expose_secret().as_bytes());
@@ -76,6 +79,7 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<AccountSecrets> {
             EXPIRES => secrets.grant.as_mut()?.expires = Some(time(value)?),
             SCOPE => secrets.grant.as_mut()?.scope = Some(std::str::from_utf8(value).ok()?.to_owned()),
             USER => secrets.grant.as_mut()?.user = Some(std::str::from_utf8(value).ok()?.to_owned()),
+            NAMES_NO_SCOPES => secrets.grant.as_mut()?.names_no_scopes = true,
             ENDS => secrets.grant.as_mut()?.ends = Some(time(value)?),
             ENDS_TOLD => secrets.grant.as_mut()?.ends_told = Some(time(value)?),
             WARNED_OF => secrets.grant.as_mut()?.warned_of = Some(time(value)?),
@@ -116,8 +120,9 @@ const ENDS: u8 = 8;
 const ENDS_TOLD: u8 = 9;
 const WARNED_OF: u8 = 10;
 const USER: u8 = 11;
+const NAMES_NO_SCOPES: u8 = 12;
 
-const FIELDS_MAX: usize = 11;
+const FIELDS_MAX: usize = 12;
 const HEADER_BYTES: usize = 5;
 
 #[cfg(test)]

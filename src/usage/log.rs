@@ -58,8 +58,9 @@ impl UsageLog {
         ));
     }
 
-    /// A login was refused. `account` and `token` are those that were named, where they exist (see
-    /// [`crate::access::Denied`]); `reason` is the label of a [`crate::fault::FaultKind`].
+    /// A login was refused; the store counts those of one address, account and reason together. `account` and `token` are
+    /// those that were named, where they exist (see [`crate::access::Denied`]); `reason` is the label of a
+    /// [`crate::fault::FaultKind`].
     pub fn denied(
         &self,
         facts: &SessionFacts,
@@ -70,6 +71,7 @@ impl UsageLog {
     ) {
         self.record(UsageEvent {
             reason: Some(reason.to_owned()),
+            count: Some(1),
             ..event(UsageKind::Denied, facts, account, token, now)
         });
     }
@@ -104,6 +106,7 @@ impl UsageLog {
             remote_address: None,
             client: None,
             reason: Some(reason),
+            count: None,
             bytes_up: None,
             bytes_down: None,
             duration_ms: None,
@@ -132,6 +135,7 @@ fn event(
         remote_address: Some(facts.remote_address),
         client: facts.client.clone(),
         reason: None,
+        count: None,
         bytes_up: None,
         bytes_down: None,
         duration_ms: None,
@@ -191,6 +195,7 @@ mod tests {
         expected[0]["bytesDown"] = 2_000.into();
         expected[0]["durationMs"] = 1_500.into();
         expected[2]["reason"] = "unknown_credentials".into();
+        expected[2]["count"] = 1.into();
         expected[2]["token"] = serde_json::Value::Null;
         assert_eq!(shown, expected);
 

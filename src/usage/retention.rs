@@ -43,7 +43,7 @@ mod tests {
     use super::*;
     use crate::store::embedded::EmbeddedStore;
     use crate::store::master_key::MasterKeySource;
-    use crate::store::{Page, Store, UsageFilter};
+    use crate::store::{Page, Store, TokenId, UsageFilter};
     use crate::usage::{SessionFacts, UsageLog};
 
     #[tokio::test]
@@ -56,8 +56,9 @@ mod tests {
             remote_address: [192, 0, 2, 1].into(),
             client: None,
         };
+        let token = TokenId([1; 32]);
         for _ in 0..10 {
-            log.denied(&facts, None, None, "unknown_credentials", clock::now());
+            log.login(&facts, "example", token, clock::now());
         }
         let settings = || StoreSettings {
             usage_retention: Duration::from_secs(3600),

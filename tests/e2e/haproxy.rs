@@ -220,11 +220,12 @@ impl Balanced {
                 .expect("a list")
                 .iter()
                 .filter(|event| event["protocol"] == protocol.name() && event["kind"] == kind)
-                .map(|event| {
+                .flat_map(|event| {
                     let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-                    format!("{} {}", word("remoteAddress"), word("reason"))
-                        .trim()
-                        .to_owned()
+                    let shown = format!("{} {}", word("remoteAddress"), word("reason"));
+                    // Refusals of a minute are counted in one event.
+                    let times = event["count"].as_u64().unwrap_or(1);
+                    std::iter::repeat_n(shown.trim().to_owned(), usize::try_from(times).expect("a few"))
                 })
                 .collect();
             (events.len() >= count).then_some(events)

@@ -37,6 +37,7 @@ mod refresh;
 mod secrets;
 mod seed;
 mod starttls;
+mod strangers;
 mod submission;
 mod support;
 mod testbed;

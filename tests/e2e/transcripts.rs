@@ -34,11 +34,13 @@ transcripts! { imap:
     account_disabled_or_without_imap
     account_limit
     address_not_allowed
+    alerts_before_a_refusal
     around_the_upstreams_login
     bad_commands
     before_login
     capabilities_learned
     capability_once
+    client_gone_without_reading
     client_speaks_first
     end_of_stream
     goodbye
@@ -87,6 +89,7 @@ transcripts! { smtp:
     address_not_allowed
     bad_commands
     before_login
+    client_gone_without_reading
     client_speaks_first
     ehlo_learning
     end_of_stream
@@ -134,6 +137,7 @@ transcripts! { pop3:
     address_not_allowed
     bad_commands
     before_login
+    client_gone_without_reading
     client_speaks_first
     end_of_stream
     goodbye

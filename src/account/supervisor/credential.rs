@@ -3,17 +3,18 @@
 use ractor::RpcReplyPort;
 
 use super::held::{UPSTREAM_REFUSED, Way, setting_code};
-use super::{Purpose, Supervised, Uncommitted, Waiter, tasks};
+use super::{Purpose, Refreshed, Supervised, Waiter, tasks};
 use crate::account::UpstreamTarget;
+use crate::account::grants::Kept;
 use crate::account::meaning::{self, Meaning, Trouble};
-use crate::account::refresh::{Action, Answer, Failure, Input, TokenTimes};
+use crate::account::refresh::{Action, Answer, Failure, Input};
 use crate::account::target::Place;
-use crate::account::writes::Behind;
 use crate::clock::Timestamp;
 use crate::fault::{Fault, FaultKind, UpstreamRefusal};
-use crate::oauth::{TokenAnswer, TokenError, TokenErrorKind};
+use crate::oauth::{TokenError, TokenErrorKind};
 use crate::proto::{CredentialSecret, Protocol};
 use crate::secret::duplicate;
+use crate::sentence::explained;
 use crate::store::AccountState;
 
 impl Supervised {
@@ -123,7 +124,7 @@ impl Supervised {
 
     /// What the policy's answer comes to.
     fn secret(&self, answer: Answer) -> Result<CredentialSecret, Fault> {
-        match (answer, &self.usable) {
+        match (answer, self.held.access_token()) {
             (Answer::Token, Some(token)) => Ok(CredentialSecret::OAuth {
                 token: duplicate(token),
                 generation: self.refresher.generation(),
@@ -140,30 +141,31 @@ impl Supervised {
         Fault::with_detail(FaultKind::AuthorizationGone, self.held.last_error())
     }
 
-    pub(super) fn on_refreshed(&mut self, grant: u64, result: Result<TokenAnswer, TokenError>, now: Timestamp) {
+    pub(super) fn on_refreshed(&mut self, grant: u64, result: Result<Refreshed, TokenError>, now: Timestamp) {
         self.in_flight.retain(|sent| *sent != grant);
         if grant != self.refresher.grant() {
             tracing::debug!(account = %self.held.record.account, "a refresh ended whose grant has been replaced");
             return;
         }
         match result {
-            Ok(answer) => {
-                tracing::debug!(account = %self.held.record.account, life = ?answer.expires_in, "OAuth token refreshed");
-                let times = TokenTimes {
-                    obtained: now,
-                    expires: now.after(answer.expires_in),
+            Ok(Refreshed {
+                kept: Kept::AccountGone,
+                ..
+            }) => {
+                // Whoever removed it is about to say so.
+                let failure = Failure::Temporary { retry_after: None };
+                self.decide(Input::Failed { grant, failure }, now);
+            }
+            Ok(refreshed) => {
+                let Some(times) = self.held.take_grant(refreshed.grant, now) else {
+                    tracing::error!(account = %self.held.record.account, "defect: a refresh brought no access token");
+                    return;
                 };
-                let access_token = duplicate(&answer.access_token);
-                self.held.take_answer(answer, times);
-                self.uncommitted = Some(Uncommitted {
-                    grant,
-                    times,
-                    access_token,
-                    is_being_saved: false,
-                });
+                tracing::debug!(account = %self.held.record.account, life = ?times.life(), "OAuth token refreshed");
                 self.note_refreshed(now);
                 self.warn_of_end(now);
-                self.writes.mark(Behind::Grant);
+                // Used at once, whatever the disk says of it: the one before may be good no more.
+                self.decide(Input::Succeeded { grant, times }, now);
             }
             Err(error) => {
                 let (state, failure) = match error.kind {
@@ -278,7 +280,7 @@ impl Supervised {
     /// Takes note of a state, and has it written if it is another.
     pub(super) fn note(&mut self, state: AccountState, error: Option<(&str, &str)>, now: Timestamp) {
         if self.held.note(state, error, now) {
-            self.writes.mark(Behind::State);
+            self.writes.mark();
         }
     }
 }
@@ -296,7 +298,7 @@ fn told(protocol: Protocol, refusal: &UpstreamRefusal, meaning: Option<&Meaning>
         Protocol::Pop3 => " over pop3",
     };
     let told = format!("the upstream refuses the {what}{at}: {code}{}", refusal.text);
-    meaning.map_or(told.clone(), |meaning| format!("{told}; {}", meaning.explanation))
+    meaning.map_or(told.clone(), |meaning| explained(&told, meaning.explanation))
 }
 
 /// What is told of a token that was refused and cannot be replaced now. Who asks knows the upstream's own words.

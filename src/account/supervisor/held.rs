@@ -6,10 +6,11 @@ use crate::account::writes::{Credentials, Replacement};
 use crate::clock::Timestamp;
 use crate::config::{Config, GrantType};
 use crate::limits::OAUTH_TOKEN_LIFE_DEFAULT;
-use crate::oauth::{Basis, TokenAnswer};
+use crate::metrics::names::state_label;
+use crate::oauth::Basis;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString, duplicate};
-use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState};
+use crate::store::{AccountError, AccountRecord, AccountSecrets, AccountState, Grant};
 
 /// An account's record and secrets.
 #[derive(Debug)]
@@ -164,42 +165,32 @@ impl Held {
             .as_ref()
             .or(record.email.as_ref())
             .unwrap_or(&record.account);
+        let grant = self.secrets.grant.as_ref();
         Basis {
             account: record.account.clone(),
             user: user.clone(),
             refresh_token: self.refresh_token().map(duplicate),
             password: self.password().map(duplicate),
+            access_token: self.access_token().map(duplicate),
+            granted: grant
+                .and_then(|grant| grant.scope.as_deref())
+                .map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect()),
+            names_no_scopes: grant.is_some_and(|grant| grant.names_no_scopes),
         }
     }
 
-    /// Takes over what a refresh brought. Without a new refresh token the old one stays (RFC 6749 §6), as do the scopes that an
-    /// answer does not tell (§5.1).
-    pub(super) fn take_answer(&mut self, answer: TokenAnswer, times: TokenTimes) {
-        let grant = self.secrets.grant.get_or_insert_default();
-        if let Some(refresh_token) = answer.refresh_token {
-            grant.refresh_token = Some(refresh_token);
-        }
-        if let Some(scopes) = answer.scopes {
-            grant.scope = Some(scopes.join(" "));
-        }
-        keeping::note_end(grant, answer.ends_in, times.obtained);
-        grant.user = answer.user;
-        grant.access_token = Some(answer.access_token);
-        grant.obtained = Some(times.obtained);
-        grant.expires = Some(times.expires);
+    /// Takes over the grant that a refresh brought, and says from when to when its access token is good.
+    pub(super) fn take_grant(&mut self, mut grant: Grant, now: Timestamp) -> Option<TokenTimes> {
+        // Whoever was warned while the refresh was under way is not warned again.
+        let warned_of = self.secrets.grant.as_ref().and_then(|held| held.warned_of);
+        grant.warned_of = grant.warned_of.max(warned_of);
+        self.secrets.grant = Some(grant);
+        self.token_times(now)
     }
 
-    /// What the account would be after `replacement`, as things are now.
-    pub(super) fn after(&self, replacement: &Replacement) -> (AccountRecord, AccountSecrets) {
-        let secrets = match &replacement.credentials {
-            Credentials::Kept => self.secrets.clone(),
-            Credentials::New(secrets) => secrets.clone(),
-            Credentials::NewBesideGrant(secrets) => self.beside_grant(secrets.clone()),
-        };
-        (
-            self.merged(replacement.record.clone(), &replacement.credentials),
-            secrets,
-        )
+    /// The record as it would be after `replacement`, as things are now.
+    pub(super) fn after(&self, replacement: &Replacement) -> AccountRecord {
+        self.merged(replacement.record.clone(), &replacement.credentials)
     }
 
     /// Takes over a replacement.
@@ -208,7 +199,7 @@ impl Held {
         match credentials {
             Credentials::Kept => {}
             Credentials::New(secrets) => self.secrets = secrets,
-            Credentials::NewBesideGrant(secrets) => self.secrets = self.beside_grant(secrets),
+            Credentials::NewBesideGrant(secrets) => self.secrets.password = secrets.password,
         }
     }
 
@@ -223,7 +214,7 @@ impl Held {
         if is_other {
             let (code, message) = error.unwrap_or_default();
             let (account, provider) = (&self.record.account, &self.record.provider);
-            tracing::info!(%account, %provider, ?state, code, message, "account state changed");
+            tracing::info!(%account, %provider, state = state_label(state), code, message, "account state changed");
         }
         self.record.state = state;
         self.record.last_error = error.map(|(code, message)| AccountError {
@@ -275,12 +266,5 @@ impl Held {
             }
         }
         record
-    }
-
-    fn beside_grant(&self, secrets: AccountSecrets) -> AccountSecrets {
-        AccountSecrets {
-            grant: self.secrets.grant.clone(),
-            password: secrets.password,
-        }
     }
 }

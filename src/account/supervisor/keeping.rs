@@ -5,13 +5,12 @@ use std::time::Duration;
 use ractor::RpcReplyPort;
 
 use super::held::Way;
-use super::{Supervised, Waiter};
+use super::{Supervised, Waiter, tasks};
 use crate::account::keeping;
 use crate::account::notice::{News, Notice};
 use crate::account::refresh::Input;
-use crate::account::writes::Behind;
 use crate::clock::Timestamp;
-use crate::secret::duplicate;
+use crate::shell;
 use crate::store::{AccountRecord, AccountState};
 
 impl Supervised {
@@ -56,7 +55,7 @@ impl Supervised {
         };
         grant.warned_of = Some(ends);
         // Kept, so that nobody is told again after every restart.
-        self.writes.mark(Behind::State);
+        tasks::note_warning(self, ends);
         let (account, provider) = (&self.held.record.account, &self.held.record.provider);
         tracing::warn!(%account, %provider, %ends, "the grant ends soon; its owner must authorize the account again");
         self.shared
@@ -83,14 +82,14 @@ impl Supervised {
         if record.state != AccountState::NeedsAuthorization {
             return None;
         }
-        let account = &record.account;
+        let account = shell::word(&record.account);
         Some(match self.held.way {
             Way::Grant if self.held.uses_oauth() => format!(
-                "its owner must authorize the account again: portreeve account authorize '{account}', or give it another \
-                 refresh token: portreeve account update '{account}' --refresh-token-file FILE"
+                "its owner must authorize the account again: portreeve account authorize {account}, or give it another \
+                 refresh token: portreeve account update {account} --refresh-token-file FILE"
             ),
             Way::Grant | Way::App | Way::Password | Way::Sharing => format!(
-                "the account needs the mailbox's present password: portreeve account update '{account}' --password-file FILE"
+                "the account needs the mailbox's present password: portreeve account update {account} --password-file FILE"
             ),
         })
     }
@@ -99,7 +98,7 @@ impl Supervised {
     /// while an answer is on its way: it may bring a rotated refresh token, which belongs to the grant that was sent.
     pub(super) fn follow_config(&mut self, now: Timestamp) {
         let way = Way::of(&self.held.record, &self.config());
-        if way == self.held.way || !self.in_flight.is_empty() || self.uncommitted.is_some() {
+        if way == self.held.way || !self.in_flight.is_empty() {
             return;
         }
         self.held.way = way;
@@ -111,8 +110,6 @@ impl Supervised {
 
     /// What is held now is another grant, or none.
     pub(super) fn on_other_grant(&mut self, now: Timestamp) {
-        self.usable = self.held.access_token().map(duplicate);
-        self.uncommitted = None;
         let times = self.held.token_times(now);
         let renewal = self.held.renewal();
         self.decide(Input::GrantReplaced { times, renewal }, now);

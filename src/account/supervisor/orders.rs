@@ -4,15 +4,13 @@ use ractor::RpcReplyPort;
 
 use super::held::Way;
 use super::{Supervised, tasks};
-use crate::account::refresh::Input;
-use crate::account::writes::{Behind, Credentials, Order, Replacement, Write};
+use crate::account::writes::{Credentials, Order, Replacement, Write};
 use crate::clock::Timestamp;
 use crate::proto::session::Goodbye;
 use crate::store::{AccountRecord, AccountState, StoreError, TokenId};
 
 impl Supervised {
-    /// A save ended. What it brought is used now; what the disk refused is used, too, for the old grant may be gone, and the
-    /// account stays unsaved until a later attempt succeeds.
+    /// A save of the record ended.
     pub(super) fn on_saved(&mut self, result: &Result<(), StoreError>, now: Timestamp) {
         self.writes.on_saved(result, now);
         if let Err(StoreError::NotFound(_)) = result {
@@ -24,20 +22,17 @@ impl Supervised {
         if let Err(error) = result {
             tracing::error!(account = %self.held.record.account, %error, "an account cannot be written; it is kept in memory");
         }
-        if let Some(done) = self.uncommitted.take_if(|uncommitted| uncommitted.is_being_saved) {
-            self.usable = Some(done.access_token);
-            let (grant, times) = (done.grant, done.times);
-            self.decide(Input::Succeeded { grant, times }, now);
-        }
     }
 
     pub(super) fn on_order(&mut self, order: Order) {
         let order = match order {
             Order::Replace(mut replacement) => {
-                let is_refreshing = self.in_flight.contains(&self.refresher.grant()) || self.uncommitted.is_some();
-                if is_refreshing && let Credentials::New(secrets) = replacement.credentials {
-                    // The answer on its way belongs to this very grant: it must not be lost.
-                    replacement.credentials = match self.held.has_refresh_token_of(&secrets) {
+                let is_refreshing = self.in_flight.contains(&self.refresher.grant());
+                if let Credentials::New(secrets) = replacement.credentials {
+                    // What is on its way, or not written yet, belongs to this very grant: it must not be lost.
+                    let is_same = (is_refreshing && self.held.has_refresh_token_of(&secrets))
+                        || self.slot.grants.is_refused_grant_of(&secrets);
+                    replacement.credentials = match is_same {
                         true => Credentials::NewBesideGrant(secrets),
                         false => Credentials::New(secrets),
                     };
@@ -65,9 +60,11 @@ impl Supervised {
             self.held.replace(record, credentials);
             if self.held.record != *written {
                 // Its state changed while it was being written.
-                self.writes.mark(Behind::State);
+                self.writes.mark();
             }
             if has_new_grant {
+                self.slot.grants.replaced(&self.held.secrets);
+                self.shared.note_unsaved(&self.held.record.account, false);
                 self.held.way = Way::of(&self.held.record, &self.config());
                 self.on_other_grant(now);
             }
@@ -108,12 +105,7 @@ impl Supervised {
     pub(super) fn write(&mut self, now: Timestamp) {
         match self.writes.next(now) {
             None => {}
-            Some(Write::Save) => {
-                if let Some(uncommitted) = &mut self.uncommitted {
-                    uncommitted.is_being_saved = true;
-                }
-                tasks::save(self);
-            }
+            Some(Write::Save) => tasks::save(self),
             Some(Write::Order(Order::Replace(replacement))) => tasks::replace(self, replacement),
             Some(Write::Order(Order::Remove(reply))) => tasks::remove(self, reply),
         }

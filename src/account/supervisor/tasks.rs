@@ -7,24 +7,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use ractor::{ActorRef, MessagingErr, RpcReplyPort};
+use ractor::{ActorRef, RpcReplyPort};
 use tokio::task::JoinHandle;
 
-use super::{Message, Supervised};
+use super::{Message, Refreshed, Supervised};
+use crate::account::grants::{self, Kept, UnderWay};
 use crate::account::shared::Shared;
-use crate::account::writes::Replacement;
+use crate::account::writes::{Credentials, Replacement};
 use crate::account::{Accounts, UpstreamTarget};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::fault::{Fault, FaultKind};
 use crate::metrics::names;
 use crate::oauth::{Revocation, TokenError};
 use crate::proto::Protocol;
-use crate::secret::SecretString;
-use crate::store::{StoreError, TokenId};
+use crate::secret::{SecretString, duplicate};
+use crate::store::{Amendment, StoreError, TokenId};
 
-/// Refreshes the grant that is held, as soon as the provider has room for one more request of ours.
+/// Refreshes the grant that is held, as soon as the provider has room for one more request of ours, and keeps what that brings.
 pub(super) fn refresh(state: &Supervised, grant: u64) {
-    let myself = state.myself.clone();
+    // IMPORTANT: from now on, not from when the task runs first.
+    let under_way = UnderWay::begin(&state.slot);
+    let (myself, clock) = (state.myself.clone(), state.clock);
+    let held = state.held.secrets.grant.clone().unwrap_or_default();
     let shared = Arc::clone(&state.shared);
     let config = state.config();
     let account = state.held.record.account.clone();
@@ -33,7 +37,7 @@ pub(super) fn refresh(state: &Supervised, grant: u64) {
     let basis = state.held.basis();
     let timeout = config.limits.token_request_timeout;
     let limiter = shared.limiter(&name);
-    let (for_removed, account_id, provider_name) = (Arc::clone(&shared), account.clone(), name.clone());
+    let (for_keeping, account_id, provider_name) = (Arc::clone(&shared), account.clone(), name.clone());
     let request = async move {
         let Some(provider) = provider else {
             return Err(TokenError::app(
@@ -59,27 +63,62 @@ pub(super) fn refresh(state: &Supervised, grant: u64) {
     tokio::spawn(async move {
         let result = AssertUnwindSafe(Box::pin(request)).catch_unwind().await;
         let result = result.unwrap_or_else(|panic| Err(TokenError::temporary("internal", what(&*panic))));
+        let mut rotated = None;
         let message = match result {
             Ok(None) => Message::NotSent { grant },
-            Ok(Some(answer)) => Message::Refreshed {
-                grant,
-                result: Ok(answer),
-            },
+            Ok(Some(answer)) => {
+                rotated = answer.refresh_token.as_ref().map(duplicate);
+                let renewed = grants::renewed(held, answer, clock.now());
+                // IMPORTANT: before anybody is told, and here: this task runs on if the supervisor ends.
+                let kept = under_way.keep(&for_keeping, &account_id, &renewed).await;
+                Message::Refreshed {
+                    grant,
+                    result: Ok(Refreshed { grant: renewed, kept }),
+                }
+            }
             Err(error) => Message::Refreshed {
                 grant,
                 result: Err(error),
             },
         };
-        let Err(MessagingErr::SendErr(undelivered)) = myself.send_message(message) else {
-            return;
-        };
-        tracing::debug!("a refresh outlived the supervisor of its account");
-        if let Message::Refreshed { result: Ok(answer), .. } = undelivered
-            && let Some(rotated) = answer.refresh_token
-            && let Ok(None) = for_removed.store.account(&account_id).await
-        {
+        drop(under_way);
+        let is_gone = matches!(
+            &message,
+            Message::Refreshed {
+                result: Ok(Refreshed {
+                    kept: Kept::AccountGone,
+                    ..
+                }),
+                ..
+            }
+        );
+        let is_delivered = myself.send_message(message).is_ok();
+        if !is_delivered {
+            tracing::debug!("a refresh outlived the supervisor of its account");
+        }
+        let Some(rotated) = rotated else { return };
+        if is_gone || (!is_delivered && matches!(for_keeping.store.account(&account_id).await, Ok(None))) {
             // The account was removed meanwhile, and gave back a refresh token that this one had replaced.
-            revoke(&for_removed, &account_id, &provider_name, rotated);
+            revoke(&for_keeping, &account_id, &provider_name, rotated);
+        }
+    });
+}
+
+/// Writes that somebody has been warned of the end of the grant that is held. Tried once: where it
+/// fails, they are warned again after a restart.
+pub(super) fn note_warning(state: &Supervised, ends: Timestamp) {
+    let (store, account) = (state.shared.store.clone(), state.held.record.account.clone());
+    let warned = state.held.refresh_token().map(duplicate);
+    let amendment: Amendment = Box::new(move |secrets| match &mut secrets.grant {
+        Some(grant) if grants::is_named(grant, warned.as_ref()) => {
+            grant.warned_of = Some(ends);
+            true
+        }
+        _ => false,
+    });
+    tokio::spawn(async move {
+        if let Err(error) = or_panicked(store.amend_secrets(&account, amendment)).await {
+            tracing::debug!(%account, %error, "that the grant's end was told is not written");
         }
     });
 }
@@ -140,23 +179,37 @@ pub(super) fn revoke(shared: &Arc<Shared>, account: &str, provider: &str, refres
     });
 }
 
-/// Writes what is held.
+/// Writes the record that is held. The disk has the credentials already.
 pub(super) fn save(state: &Supervised) {
     let (myself, store) = (state.myself.clone(), state.shared.store.clone());
-    let (record, secrets) = (state.held.record.clone(), state.held.secrets.clone());
+    let record = state.held.record.clone();
     tokio::spawn(async move {
-        let result = or_panicked(store.replace_account(record, secrets)).await;
+        let result = or_panicked(store.amend_account(record, None)).await;
         report(&myself, Message::Saved(result));
     });
 }
 
-/// Writes what the account is after a replacement.
+/// Writes what the account is after a replacement. The grant that stays is left as the disk has it: a refresh may just have
+/// written another.
 pub(super) fn replace(state: &Supervised, replacement: Box<Replacement>) {
     let (myself, store) = (state.myself.clone(), state.shared.store.clone());
-    let (record, secrets) = state.held.after(&replacement);
+    let record = state.held.after(&replacement);
     tokio::spawn(async move {
-        let result = or_panicked(store.replace_account(record.clone(), secrets)).await;
-        report(&myself, Message::Replaced(replacement, Box::new(record), result));
+        let written = record.clone();
+        let write = match &replacement.credentials {
+            Credentials::Kept => store.amend_account(record, None),
+            Credentials::New(secrets) => store.replace_account(record, secrets.clone()),
+            Credentials::NewBesideGrant(secrets) => {
+                let password = secrets.password.clone();
+                let amendment: Amendment = Box::new(move |kept| {
+                    kept.password = password;
+                    true
+                });
+                store.amend_account(record, Some(amendment))
+            }
+        };
+        let result = or_panicked(write).await;
+        report(&myself, Message::Replaced(replacement, Box::new(written), result));
     });
 }
 

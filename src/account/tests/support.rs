@@ -22,8 +22,8 @@ use crate::proto::Protocol;
 use crate::proto::session::Goodbye;
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::{
-    AccountRecord, AccountSecrets, AccountState, Grant, Listing, Page, SharedStore, Store, StoreError, TokenId,
-    TokenRecord, TokenUse, UsageEvent, UsageFilter,
+    AccountRecord, AccountSecrets, AccountState, Amendment, Grant, Listing, Page, SharedStore, Store, StoreError,
+    TokenId, TokenRecord, TokenUse, UsageEvent, UsageFilter,
 };
 
 /// An account `id` at the provider `example`.
@@ -112,6 +112,7 @@ pub(crate) fn config() -> Config {
             command_line_bytes_max: 8192,
             literal_bytes_max: 4096,
             bad_commands_max: 10,
+            pre_auth_commands_max: 100,
             auth_failures_max: 3,
             auth_failure_delay: Duration::ZERO,
         },
@@ -326,8 +327,10 @@ pub(crate) async fn submission(world: &World, token: u8) -> LiveSession {
 #[derive(Default)]
 pub(crate) struct MemoryStore {
     pub(crate) kept: Mutex<Kept>,
-    /// How many account writes there were.
+    /// How often the record of an account was written, alone or with its credentials.
     pub(crate) writes: AtomicUsize,
+    /// How often a grant was.
+    pub(crate) grant_writes: AtomicUsize,
     /// Whether account writes are refused.
     pub(crate) is_full: AtomicBool,
     /// Where given, each account write waits for a permit.
@@ -352,11 +355,49 @@ impl MemoryStore {
         self.writes.load(Ordering::SeqCst)
     }
 
-    async fn pass_gate(&self) {
+    pub(crate) fn grant_writes(&self) -> usize {
+        self.grant_writes.load(Ordering::SeqCst)
+    }
+
+    async fn begin_write(&self, count: &AtomicUsize) -> Result<(), StoreError> {
         let gate = self.gate.lock().unwrap().clone();
         if let Some(gate) = gate {
             gate.acquire().await.unwrap().forget();
         }
+        count.fetch_add(1, Ordering::SeqCst);
+        match self.is_full.load(Ordering::SeqCst) {
+            true => Err(StoreError::Unwritable("no space left on device".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    fn replace(
+        &self,
+        account: AccountRecord,
+        secrets: impl FnOnce(AccountSecrets) -> AccountSecrets,
+    ) -> Result<(), StoreError> {
+        let mut kept = self.kept.lock().unwrap();
+        let is_taken = |(other, _): &(AccountRecord, AccountSecrets)| {
+            other.account != account.account && other.email == account.email
+        };
+        if kept.accounts.values().any(is_taken) {
+            return Err(StoreError::Conflict("e-mail"));
+        }
+        let held = kept
+            .accounts
+            .get_mut(&account.account)
+            .ok_or(StoreError::NotFound("account"))?;
+        *held = (account, secrets(held.1.clone()));
+        Ok(())
+    }
+}
+
+/// The credentials as they are after an amendment.
+fn amended(mut secrets: AccountSecrets, amendment: Option<Amendment>) -> (AccountSecrets, bool) {
+    let before = secrets.clone();
+    match amendment.is_some_and(|amendment| amendment(&mut secrets)) {
+        true => (secrets, true),
+        false => (before, false),
     }
 }
 
@@ -372,24 +413,22 @@ impl Store for MemoryStore {
     }
 
     async fn replace_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
-        self.pass_gate().await;
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        if self.is_full.load(Ordering::SeqCst) {
-            return Err(StoreError::Unwritable("no space left on device".to_owned()));
-        }
+        self.begin_write(&self.writes).await?;
+        self.replace(account, |_| secrets)
+    }
+
+    async fn amend_account(&self, account: AccountRecord, secrets: Option<Amendment>) -> Result<(), StoreError> {
+        self.begin_write(&self.writes).await?;
+        self.replace(account, |kept| amended(kept, secrets).0)
+    }
+
+    async fn amend_secrets(&self, account: &str, amendment: Amendment) -> Result<bool, StoreError> {
+        self.begin_write(&self.grant_writes).await?;
         let mut kept = self.kept.lock().unwrap();
-        let is_taken = |(other, _): &(AccountRecord, AccountSecrets)| {
-            other.account != account.account && other.email == account.email
-        };
-        if kept.accounts.values().any(is_taken) {
-            return Err(StoreError::Conflict("e-mail"));
-        }
-        let held = kept
-            .accounts
-            .get_mut(&account.account)
-            .ok_or(StoreError::NotFound("account"))?;
-        *held = (account, secrets);
-        Ok(())
+        let (_, secrets) = kept.accounts.get_mut(account).ok_or(StoreError::NotFound("account"))?;
+        let (after, is_amended) = amended(secrets.clone(), Some(amendment));
+        *secrets = after;
+        Ok(is_amended)
     }
 
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {

@@ -4,11 +4,12 @@
 //! Work and sizes are bounded, because the file says how much of both there is. A key that does not fit and a token that was
 //! tampered with cannot be told apart, and need not be.
 
+use std::num::NonZeroU32;
+
+use aws_lc_rs::pbkdf2;
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
 use fernet::Fernet;
-use hmac::Hmac;
-use sha2::Sha256;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::format::SealedGrant;
@@ -67,9 +68,10 @@ pub(super) fn unlock(grant: &SealedGrant, password: &SecretString) -> Result<Sec
 fn key(password: &SecretString, salt: &[u8], iterations: u32) -> Result<Fernet, UnlockError> {
     let mut key = Zeroizing::new([0; FERNET_KEY_BYTES]);
     let password = password.expose_secret().as_bytes();
-    // Neither can fail: HMAC takes keys of any length (RFC 2104 §3), and the key has Fernet's length.
-    pbkdf2::pbkdf2::<Hmac<Sha256>>(password, salt, iterations, key.as_mut()).map_err(|_| UnlockError::WrongPassword)?;
+    let iterations = NonZeroU32::new(iterations).ok_or(UnlockError::Iterations)?;
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, key.as_mut());
     let encoded = Zeroizing::new(BASE64_URL_SAFE.encode(key.as_ref()));
+    // It cannot fail: the key has Fernet's length.
     Fernet::new(&encoded).ok_or(UnlockError::WrongPassword)
 }
 

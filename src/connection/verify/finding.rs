@@ -6,6 +6,8 @@ use crate::fault::{Fault, FaultKind};
 use crate::net::tls;
 use crate::oauth::explain;
 use crate::proto::Protocol;
+use crate::sentence::explained;
+use crate::shell;
 
 /// What a failed step found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,26 +60,39 @@ impl Finding {
 
     /// Why `account` has no credential to present.
     pub(super) fn of_credential(account: &str, provider: &Provider, fault: Fault) -> Self {
-        let Fault { kind, detail } = fault;
+        let Fault {
+            kind, detail, remedy, ..
+        } = fault;
         let message = match detail.is_empty() {
             true => kind.to_string(),
             false => detail,
         };
-        if let Some(known) = explain::at_end_of(&message) {
-            let message = message.strip_suffix(known.remedy).unwrap_or(&message);
+        if let Some(remedy) = remedy {
+            return Self::new(message, remedy);
+        }
+        if let Some(remedy) = explain::remedy_at_end_of(&message) {
+            let message = message.strip_suffix(remedy).unwrap_or(&message);
             let message = message.trim_end_matches(". ");
             let message = provider
                 .oauth
                 .as_ref()
                 .map_or_else(|| message.to_owned(), |app| with_token_endpoint(app, message));
-            return Self::new(message, known.remedy);
+            return Self::new(message, remedy);
         }
         let remedy = match kind {
             FaultKind::AuthorizationGone => {
-                format!("Authorize the account (portreeve account authorize {account}), or give it new credentials")
+                format!(
+                    "Authorize the account (portreeve account authorize {}), or give it new credentials",
+                    shell::word(account)
+                )
             }
             FaultKind::AppRefused => "Check the provider's OAuth app: client_id, client_secret, client_auth".to_owned(),
-            FaultKind::AccountDisabled => format!("Enable the account: portreeve account update {account} --enable"),
+            FaultKind::AccountDisabled => {
+                format!(
+                    "Enable the account: portreeve account update {} --enable",
+                    shell::word(account)
+                )
+            }
             _ => "Wait: it is tried again by itself".to_owned(),
         };
         Self::new(message, remedy)
@@ -87,7 +102,7 @@ impl Finding {
     pub(super) fn of_login(protocol: Protocol, fault: &Fault) -> Self {
         if let Some(known) = meaning::of_fault(protocol, fault) {
             let known = known.explanation;
-            return Self::new(format!("{fault}; {}", known.cause), known.remedy);
+            return Self::new(explained(fault, known.cause), known.remedy);
         }
         let text = fault.to_string();
         if let Some((problem, remedy)) = tls::remedy_at_end_of(&text) {
@@ -110,7 +125,7 @@ impl Finding {
         match meaning::of_words(protocol, &words) {
             Some(known) => {
                 let known = known.explanation;
-                Self::new(format!("{words}; {}", known.cause), known.remedy)
+                Self::new(explained(words, known.cause), known.remedy)
             }
             None => Self::new(
                 words,

@@ -7,6 +7,7 @@ use super::*;
 use crate::account::tests::support::{World, account, config, password, refresh_token};
 use crate::config::{Endpoint, Listener, ListenerTls, PlaintextAuth, Provider};
 use crate::connection::Trust;
+use crate::fault::{LoginStep, UpstreamWords};
 use crate::net::tls::SystemRoots;
 use crate::oauth::{TokenError, TokenErrorKind};
 use crate::store::{AccountSecrets, AccountState, EndpointOverride, Grant};
@@ -265,11 +266,10 @@ async fn a_refusal_of_the_grant_is_explained_and_skips_all_that_needs_it() {
     world.config.send_replace(Arc::new(config));
     let services = services(&world);
     let walking = tokio::spawn(async move { verify(&services, &account("ada")).await });
-    world.request().await.fail(TokenError {
-        kind: TokenErrorKind::Grant,
-        code: "invalid_grant".to_owned(),
-        message: "AADSTS70043: The refresh token has expired.".to_owned(),
-    });
+    let words = "AADSTS70043: The refresh token has expired.";
+    let mut error = TokenError::new(TokenErrorKind::Grant, "invalid_grant", words);
+    error.facts.number = Some(70043);
+    world.request().await.fail(error);
     let steps = walking.await.unwrap();
     let failed: Vec<_> = steps.iter().filter(|step| step.result == StepResult::Failed).collect();
     let [token, smtp_connect] = failed.as_slice() else {
@@ -280,7 +280,7 @@ async fn a_refusal_of_the_grant_is_explained_and_skips_all_that_needs_it() {
     assert_eq!(smtp_connect.name, "connect");
     assert_eq!(
         token.message,
-        "invalid_grant: AADSTS70043: The refresh token has expired.; the organization's sign-in frequency has ended the grant"
+        "invalid_grant: AADSTS70043: The refresh token has expired; the organization's sign-in frequency has ended the grant"
     );
     assert_eq!(
         token.remedy.as_deref(),
@@ -301,7 +301,8 @@ async fn a_mailbox_that_is_to_be_left_alone_is() {
         .config
         .send_replace(Arc::new(asking(&[Protocol::Smtp], &endpoint, &[])));
     let services = services(&world);
-    let throttled = Fault::unavailable("Request is throttled. Suggested Backoff Time: 60000 milliseconds");
+    let text = "Request is throttled. Suggested Backoff Time: 60000 milliseconds".to_owned();
+    let throttled = Fault::unavailable("no").for_words(UpstreamWords::new(LoginStep::Login, None, text));
     services
         .throttles
         .note("ada", Protocol::Smtp, &throttled, clock::instant());

@@ -11,13 +11,21 @@ const GRANT: TokenErrorKind = TokenErrorKind::Grant;
 const APP: TokenErrorKind = TokenErrorKind::App;
 const PASSING: TokenErrorKind = TokenErrorKind::Temporary { retry_after: None };
 
+fn asked<'a>(secrets: &'a [&'a str]) -> Asked<'a> {
+    Asked {
+        step: Step::Refresh,
+        vendor: Vendor::Other,
+        secrets,
+    }
+}
+
 fn read_body(status: u16, body: &str) -> Result<TokenAnswer, TokenError> {
     let response = Response {
         status,
         retry_after: None,
         body: body.as_bytes(),
     };
-    read(&response, NOW, &["r-secret", "app secret"])
+    read(&response, NOW, asked(&["r-secret", "app secret"]))
 }
 
 #[test]
@@ -128,7 +136,7 @@ fn a_refusal_by_way_of_the_browser_is_classified_as_one_of_the_token_endpoint() 
         ("new_code", "", PASSING),
     ];
     for (code, description, kind) in cases {
-        let error = refused(code, description);
+        let error = refused(Vendor::Other, code, description);
         assert_eq!((error.kind, error.code.as_str()), (kind, code), "{description}");
         assert!(!error.message.is_empty());
     }
@@ -142,7 +150,7 @@ fn what_was_to_be_done_is_done_with_status_200_only() {
             retry_after: None,
             body: body.as_bytes(),
         };
-        read_done(&response, NOW, &[])
+        read_done(&response, NOW, asked(&[]))
     };
     read(200, "").unwrap();
     read(200, "<html>").unwrap();
@@ -264,12 +272,7 @@ fn errors_are_the_grants_the_apps_or_passing() {
             APP,
             "invalid_client",
         ),
-        (
-            400,
-            entra("invalid_client", "AADSTS50076: MFA"),
-            GRANT,
-            "invalid_client",
-        ),
+        (400, entra("invalid_client", "AADSTS50076: MFA"), APP, "invalid_client"),
         (
             400,
             r#"{"error":"invalid_request","error_codes":[50173]}"#.into(),
@@ -312,7 +315,7 @@ fn retry_after_is_read_as_seconds_or_as_a_date_and_bounded() {
         retry_after: Some("7"),
         body: b"",
     };
-    let kind = read(&response, NOW, &[]).unwrap_err().kind;
+    let kind = read(&response, NOW, asked(&[])).unwrap_err().kind;
     assert_eq!(
         kind,
         TokenErrorKind::Temporary {
@@ -323,12 +326,38 @@ fn retry_after_is_read_as_seconds_or_as_a_date_and_bounded() {
 
 #[test]
 fn a_refusal_repeats_no_secret() {
-    let jwt = format!("eyJ0eXAiOiJKV1Qi.{}.sig", "x".repeat(60));
-    let body = format!(r#"{{"error":"invalid_grant","error_description":"no such token: r-secret {jwt}"}}"#);
-    assert_eq!(
-        read_body(400, &body).unwrap_err().message,
-        "no such token: [REDACTED] [REDACTED]"
-    );
+    let body = r#"{"error":"invalid_grant","error_description":"no such token: r-secret app%20secret"}"#;
+    let error = read_body(400, body).unwrap_err();
+    assert_eq!(error.message, "no such token: [REDACTED] [REDACTED]");
+}
+
+#[test]
+fn a_refusal_shows_the_scope_and_the_redirect_that_it_names() {
+    for words in [
+        "The scope https://outlook.office.com/IMAP.AccessAsUser.Everything.All is not valid",
+        "redirect_uri https://mail.example.com/tenants/one/oauth/callback does not match",
+    ] {
+        let body = serde_json::json!({ "error": "invalid_request", "error_description": words }).to_string();
+        assert_eq!(read_body(400, &body).unwrap_err().message, words);
+    }
+}
+
+#[test]
+fn a_refusal_tells_its_facts_beside_its_words() {
+    let body = r#"{"error":"invalid_grant","error_description":"AADSTS65001: no consent","error_codes":[65001]}"#;
+    let facts = read_body(400, body).unwrap_err().facts;
+    let expected = TokenErrorFacts {
+        step: Some(Step::Refresh),
+        vendor: Vendor::Other,
+        answered_by: AnsweredBy::Provider,
+        status: Some(400),
+        number: Some(65001),
+        is_about_scopes: true,
+    };
+    assert_eq!(facts, expected);
+    let facts = read_body(302, "").unwrap_err().facts;
+    assert_eq!(facts.answered_by, AnsweredBy::Obstacle(Obstacle::Redirect));
+    assert_eq!((facts.status, facts.number), (Some(302), None));
 }
 
 proptest! {
@@ -343,7 +372,7 @@ proptest! {
     #[test]
     fn no_bytes_break_the_reader(status: u16, body: Vec<u8>, field in "\\PC{0,40}") {
         let response = Response { status, retry_after: Some(&field), body: &body };
-        if let Ok(answer) = read(&response, NOW, &[]) {
+        if let Ok(answer) = read(&response, NOW, asked(&[])) {
             prop_assert!(answer.expires_in <= TOKEN_LIFE_MAX && answer.expires_in >= TOKEN_LIFE_MIN);
         }
     }

@@ -9,11 +9,11 @@ use url::Url;
 use super::{Exchange, OAuthClient};
 use crate::clock;
 use crate::config::Provider;
-use crate::oauth::TokenError;
-use crate::oauth::answer::{self, Response, TokenAnswer};
+use crate::oauth::answer::{self, Asked, Response, TokenAnswer};
 use crate::oauth::identity::Expected;
 use crate::oauth::redirect::{Outcome, Redirect, RedirectUri};
 use crate::oauth::request::{self, Authorization};
+use crate::oauth::{Step, TokenError};
 use crate::secret::{ExposeSecret, SecretString};
 
 /// An authorization request.
@@ -63,8 +63,9 @@ impl OAuthClient {
         login_hint: Option<&str>,
         timeout: Duration,
     ) -> Result<CodeRequest, TokenError> {
-        let exchange = self.begin(provider, timeout)?;
-        exchange.begin_code(redirect_uri, login_hint).await
+        let exchange = self.begin(provider, Step::Consent, timeout)?;
+        let begun = exchange.begin_code(redirect_uri, login_hint).await;
+        begun.map_err(|error| exchange.place(error))
     }
 
     /// Exchanges what the browser brought back. `timeout` bounds the whole exchange.
@@ -81,8 +82,9 @@ impl OAuthClient {
         redirect: &Redirect,
         timeout: Duration,
     ) -> Result<TokenAnswer, TokenError> {
-        let exchange = self.begin(provider, timeout)?;
-        exchange.exchange_code(pending, redirect).await
+        let exchange = self.begin(provider, Step::Exchange, timeout)?;
+        let exchanged = exchange.exchange_code(pending, redirect).await;
+        exchanged.map_err(|error| exchange.place(error))
     }
 }
 
@@ -130,7 +132,7 @@ impl Exchange<'_> {
         self.require_issuer(pending, redirect).await?;
         let code = match &redirect.outcome {
             Outcome::Code(code) => code,
-            Outcome::Refused { code, description } => return Err(answer::refused(code, description)),
+            Outcome::Refused { code, description } => return Err(answer::refused(self.vendor, code, description)),
         };
         let url = self.token_url().await?;
         let proof = self.proof().await?;
@@ -146,10 +148,10 @@ impl Exchange<'_> {
             client_id: &self.app.client_id,
             nonce: pending.nonce.as_ref(),
         };
-        let read = |response: &Response<'_>, secrets: &[&str]| {
-            answer::read_consented(response, clock::now(), secrets, &expected)
+        let read = |response: &Response<'_>, asked: Asked<'_>| {
+            answer::read_consented(response, clock::now(), asked, &expected)
         };
-        self.ask(&url, request, &[code, &pending.verifier], read).await
+        self.ask(&url, request, read).await
     }
 
     /// Refuses what comes from another issuer than the one that was asked (RFC 9207 §2.4): a code must not reach a token

@@ -11,8 +11,10 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::config::Variables;
 use crate::limits::{TOKEN_COMMAND_DRAIN, TOKEN_COMMAND_STDERR_BYTES_MAX};
-use crate::process::ProcessGroup;
+use crate::process::{ProcessGroup, set_environment};
+use crate::secret::SecretString;
 
 /// Why a program brought no output. The text is for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,8 @@ pub(super) enum CommandError {
     Failed {
         /// How it ended.
         status: ExitStatus,
+        /// What it printed before.
+        output: SecretString,
         /// What it wrote to its standard error, as it is.
         complaint: Vec<u8>,
     },
@@ -42,10 +46,13 @@ pub(super) enum CommandError {
 pub(super) async fn run(
     program: &str,
     arguments: &[String],
+    env: &Variables,
     output_max: usize,
     limit: Duration,
 ) -> Result<Zeroizing<Vec<u8>>, CommandError> {
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    set_environment(&mut command, env.iter());
+    let child = command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -62,7 +69,11 @@ pub(super) async fn run(
         Err(_) => Err(CommandError::TimedOut(limit)),
         Ok(Err(error)) => Err(CommandError::System(error)),
         Ok(Ok((status, output, _))) if status.success() => Ok(output),
-        Ok(Ok((status, _, complaint))) => Err(CommandError::Failed { status, complaint }),
+        Ok(Ok((status, output, complaint))) => Err(CommandError::Failed {
+            status,
+            output: String::from_utf8_lossy(&output).into_owned().into(),
+            complaint,
+        }),
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::{Exchange, OAuthClient};
 use crate::clock;
 use crate::config::Provider;
-use crate::oauth::TokenError;
-use crate::oauth::answer::{self, Response};
+use crate::oauth::answer::{self, Asked, Response};
 use crate::oauth::device::{self, DeviceCode, DevicePoll};
 use crate::oauth::identity::Expected;
 use crate::oauth::request;
+use crate::oauth::{Step, TokenError};
 
 impl OAuthClient {
     /// Asks `provider` for a device code. `timeout` bounds the whole exchange.
@@ -17,7 +17,9 @@ impl OAuthClient {
     /// # Errors
     /// [`TokenError`]; `no_endpoint` where the provider offers no device codes.
     pub async fn begin_device(&self, provider: &Provider, timeout: Duration) -> Result<DeviceCode, TokenError> {
-        self.begin(provider, timeout)?.begin_device().await
+        let exchange = self.begin(provider, Step::DeviceCode, timeout)?;
+        let begun = exchange.begin_device().await;
+        begun.map_err(|error| exchange.place(error))
     }
 
     /// Asks whether the owner has decided. `timeout` bounds the whole exchange.
@@ -32,8 +34,9 @@ impl OAuthClient {
         code: &DeviceCode,
         timeout: Duration,
     ) -> Result<DevicePoll, TokenError> {
-        let exchange = self.begin(provider, timeout)?;
-        exchange.poll_device(code).await
+        let exchange = self.begin(provider, Step::DevicePoll, timeout)?;
+        let polled = exchange.poll_device(code).await;
+        polled.map_err(|error| exchange.place(error))
     }
 }
 
@@ -49,9 +52,8 @@ impl Exchange<'_> {
         };
         let proof = self.proof().await?;
         let request = request::device_code(self.caller(proof.as_ref()), &url);
-        let read =
-            |response: &Response<'_>, secrets: &[&str]| device::read(response, clock::now(), secrets, &app.scopes);
-        self.ask(&url, request, &[], read).await
+        let read = |response: &Response<'_>, asked: Asked<'_>| device::read(response, clock::now(), asked, &app.scopes);
+        self.ask(&url, request, read).await
     }
 
     async fn poll_device(&self, code: &DeviceCode) -> Result<DevicePoll, TokenError> {
@@ -64,10 +66,10 @@ impl Exchange<'_> {
             client_id: &self.app.client_id,
             nonce: None,
         };
-        let read = |response: &Response<'_>, secrets: &[&str]| {
-            answer::read_consented(response, clock::now(), secrets, &expected)
+        let read = |response: &Response<'_>, asked: Asked<'_>| {
+            answer::read_consented(response, clock::now(), asked, &expected)
         };
-        device::poll(self.ask(&url, request, &[&code.device_code], read).await)
+        device::poll(self.ask(&url, request, read).await)
     }
 }
 

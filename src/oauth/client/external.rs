@@ -6,26 +6,41 @@ use url::Url;
 use super::Exchange;
 use super::command::{self, CommandError};
 use crate::clock;
-use crate::config::Provider;
+use crate::config::{Provider, Variables};
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
 use crate::oauth::answer::TokenAnswer;
-use crate::oauth::text::clean;
+use crate::oauth::text::clean_complaint;
 use crate::oauth::{Basis, TokenError, external, is_url_allowed};
+use crate::secret::ExposeSecret;
 
 impl Exchange<'_> {
-    /// Runs a command, in whose arguments `{account}` stands for the account's id.
-    pub(super) async fn by_command(&self, command: &[String], basis: &Basis) -> Result<TokenAnswer, TokenError> {
+    /// Runs a command, in whose arguments `{account}` stands for the account's id, with `env` in its environment.
+    pub(super) async fn by_command(
+        &self,
+        command: &[String],
+        env: &Variables,
+        basis: &Basis,
+    ) -> Result<TokenAnswer, TokenError> {
         let Some((program, arguments)) = command.split_first() else {
             return Err(TokenError::app("token_command", "there is no token_command"));
         };
         let arguments = arguments_for(arguments, &basis.account)?;
         let limit = self.deadline.left();
-        match command::run(program, &arguments, TOKEN_ANSWER_BYTES_MAX, limit).await {
+        match command::run(program, &arguments, env, TOKEN_ANSWER_BYTES_MAX, limit).await {
             Ok(output) => external::read(&output, clock::now()),
             Err(error @ CommandError::NotThere(_)) => Err(TokenError::app("token_command", error.to_string())),
             Err(error @ CommandError::TimedOut(_)) => Err(TokenError::temporary("timeout", error.to_string())),
-            Err(CommandError::Failed { status, complaint }) => {
-                let complaint = clean(&String::from_utf8_lossy(&complaint), &[]);
+            Err(CommandError::Failed {
+                status,
+                output,
+                complaint,
+            }) => {
+                // Whatever it printed before it failed may be a token.
+                let printed = output.expose_secret().split_whitespace();
+                let printed = printed.filter(|word| word.len() >= PRINTED_TOKEN_CHARS_MIN);
+                let held = self.held.iter().flatten().map(|held| held.expose_secret());
+                let secrets: Vec<&str> = printed.chain(held).collect();
+                let complaint = clean_complaint(&String::from_utf8_lossy(&complaint), &secrets);
                 let message = match complaint.is_empty() {
                     true => format!("the token command ended with {status}, without a word"),
                     false => format!("the token command ended with {status}: {complaint}"),
@@ -84,6 +99,9 @@ fn question(url: &Url, account: &str, provider: &Provider) -> Url {
 }
 
 const ACCOUNT: &str = "{account}";
+
+/// Characters from which on a word that a failing command printed is taken for a token. Shorter ones are words.
+const PRINTED_TOKEN_CHARS_MIN: usize = 16;
 
 #[cfg(test)]
 mod tests;

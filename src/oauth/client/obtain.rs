@@ -7,10 +7,10 @@ use url::Url;
 use super::Exchange;
 use crate::clock;
 use crate::config::{External, GrantType};
-use crate::oauth::answer::{self, Response, TokenAnswer};
+use crate::oauth::answer::{self, Asked, Response, TokenAnswer};
 use crate::oauth::assertion::ServiceAccount;
 use crate::oauth::request::{self, TokenRequest};
-use crate::oauth::{Basis, TokenError, TokenErrorKind};
+use crate::oauth::{Basis, Step, TokenError, TokenErrorKind, scopes};
 use crate::secret::SecretString;
 
 impl Exchange<'_> {
@@ -18,39 +18,54 @@ impl Exchange<'_> {
     pub(super) async fn obtain(&self, basis: &Basis) -> Result<TokenAnswer, TokenError> {
         match &self.app.grant {
             GrantType::Code | GrantType::Device => match &basis.refresh_token {
-                Some(refresh_token) => self.refresh(refresh_token).await,
+                Some(refresh_token) => self.refresh(refresh_token, basis).await,
                 None => Err(TokenError::app("no_grant", "the account has no refresh token")),
             },
             GrantType::ClientCredentials => self.by_client_credentials().await,
             GrantType::ServiceAccount { key_file } => self.by_service_account(key_file, &basis.user).await,
             GrantType::Password => self.by_password(basis).await,
-            GrantType::External(External::Command(command)) => self.by_command(command, basis).await,
+            GrantType::External(External::Command(command)) => self.by_command(command, &self.app.env, basis).await,
             GrantType::External(External::Url(url)) => self.by_url(url, basis).await,
         }
     }
 
     /// Refreshes a grant (RFC 6749 §6).
-    async fn refresh(&self, refresh_token: &SecretString) -> Result<TokenAnswer, TokenError> {
+    async fn refresh(&self, refresh_token: &SecretString, basis: &Basis) -> Result<TokenAnswer, TokenError> {
+        let step = Step::Refresh;
+        let exchange = Self { step, ..*self };
+        let refreshed = exchange.refresh_in_time(refresh_token, basis).await;
+        refreshed.map_err(|error| exchange.place(error))
+    }
+
+    async fn refresh_in_time(&self, refresh_token: &SecretString, basis: &Basis) -> Result<TokenAnswer, TokenError> {
         let url = self.token_url().await?;
-        let ask = async |scopes: &[String]| {
+        let ask = async |scopes: &[&str]| {
             // Each its own: an assertion may be good once (RFC 7523 §3, item 7).
             let proof = self.proof().await?;
             let request = request::refresh(self.caller(proof.as_ref()), &url, refresh_token, scopes);
-            self.ask_for_token(&url, request, &[refresh_token]).await
+            self.ask_for_token(&url, request).await
         };
-        let scopes = self.app.refresh_scopes.as_slice();
-        match ask(scopes).await {
-            // A grant that was given for less than is served now: its own scopes still open what they opened before. Nothing
-            // was rotated, since the endpoint refused.
-            Err(error) if !scopes.is_empty() && error.is_for_want_of_consent() && !self.deadline.left().is_zero() => {
-                tracing::info!(provider = %self.provider.name, %error, "refreshing for the scopes that the grant has");
-                // The first refusal says what is missing, and is not made better by a second.
-                ask(&[]).await.map_err(|second| match second.kind {
-                    TokenErrorKind::Temporary { .. } => second,
-                    TokenErrorKind::Grant | TokenErrorKind::App => error,
-                })
-            }
-            answer => answer,
+        let scopes = match basis.names_no_scopes {
+            true => Vec::new(),
+            false => scopes::of_refresh(self.app, self.vendor, basis.granted.as_deref()),
+        };
+        let first = match ask(&scopes).await {
+            Err(error) if !scopes.is_empty() && error.is_refusal_of_scopes() => error,
+            answer => return answer,
+        };
+        if self.deadline.left().is_zero() {
+            return Err(first);
+        }
+        // The grant's own scopes still open what they opened before, whatever is served now. Nothing was rotated, since the
+        // endpoint refused.
+        let (account, provider) = (&basis.account, &self.provider.name);
+        tracing::info!(%account, %provider, error = %first, "the scopes of a refresh are refused; asking without them");
+        match ask(&[]).await {
+            Ok(answer) => Ok(TokenAnswer {
+                had_without_scopes: true,
+                ..answer
+            }),
+            Err(second) => Err(worse_of(first, second)),
         }
     }
 
@@ -59,7 +74,7 @@ impl Exchange<'_> {
         let url = self.token_url().await?;
         let proof = self.proof().await?;
         let request = request::client_credentials(self.caller(proof.as_ref()), &url);
-        let answer = self.ask_for_token(&url, request, &[]).await?;
+        let answer = self.ask_for_token(&url, request).await?;
         Ok(without_refresh_token(answer))
     }
 
@@ -81,7 +96,7 @@ impl Exchange<'_> {
         let proof = if is_known { self.proof().await? } else { None };
         let caller = is_known.then(|| self.caller(proof.as_ref()));
         let request = request::service_account(caller, &url, &assertion);
-        let answer = self.ask_for_token(&url, request, &[&assertion]).await?;
+        let answer = self.ask_for_token(&url, request).await?;
         Ok(without_refresh_token(answer))
     }
 
@@ -93,9 +108,9 @@ impl Exchange<'_> {
                 let message = "the account has neither a password nor a refresh token";
                 Err(TokenError::app("no_grant", message))
             }
-            (Some(refresh_token), None) => self.refresh(refresh_token).await,
+            (Some(refresh_token), None) => self.refresh(refresh_token, basis).await,
             (None, Some(password)) => self.log_in(&basis.user, password).await,
-            (Some(refresh_token), Some(password)) => match self.refresh(refresh_token).await {
+            (Some(refresh_token), Some(password)) => match self.refresh(refresh_token, basis).await {
                 Err(error) if error.kind == TokenErrorKind::Grant && !self.deadline.left().is_zero() => {
                     tracing::debug!(account = %basis.account, %error, "the grant is gone; asking with the password");
                     self.log_in(&basis.user, password).await
@@ -109,17 +124,22 @@ impl Exchange<'_> {
         let url = self.token_url().await?;
         let proof = self.proof().await?;
         let request = request::password(self.caller(proof.as_ref()), &url, user, password);
-        self.ask_for_token(&url, request, &[password]).await
+        self.ask_for_token(&url, request).await
     }
 
-    async fn ask_for_token(
-        &self,
-        url: &Url,
-        request: Result<TokenRequest, String>,
-        secrets: &[&SecretString],
-    ) -> Result<TokenAnswer, TokenError> {
-        let read = |response: &Response<'_>, secrets: &[&str]| answer::read(response, clock::now(), secrets);
-        self.ask(url, request, secrets, read).await
+    async fn ask_for_token(&self, url: &Url, request: Result<TokenRequest, String>) -> Result<TokenAnswer, TokenError> {
+        let read = |response: &Response<'_>, asked: Asked<'_>| answer::read(response, clock::now(), asked);
+        self.ask(url, request, read).await
+    }
+}
+
+/// What to make of a refresh that was refused for its scopes, and then without any. The first refusal says what is missing, and
+/// is not made better by a second, unless that one blames the grant itself, or nobody.
+fn worse_of(first: TokenError, second: TokenError) -> TokenError {
+    match second.kind {
+        TokenErrorKind::Temporary { .. } => second,
+        TokenErrorKind::Grant if first.kind != TokenErrorKind::Grant => second,
+        TokenErrorKind::Grant | TokenErrorKind::App => first,
     }
 }
 

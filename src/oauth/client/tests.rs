@@ -19,6 +19,9 @@ fn basis() -> Basis {
         user: "ada@example.com".to_owned(),
         refresh_token: Some("r1".into()),
         password: None,
+        access_token: None,
+        granted: None,
+        names_no_scopes: false,
     }
 }
 
@@ -52,43 +55,146 @@ async fn a_refresh_sends_the_form_and_reads_the_answer() {
     );
 }
 
-#[tokio::test]
-async fn a_grant_for_less_than_is_served_is_refreshed_for_what_it_has() {
-    let (seen, mut bodies) = mpsc::unbounded_channel();
-    let answer = async |State(seen): State<mpsc::UnboundedSender<String>>, body: String| {
-        seen.send(body.clone()).unwrap();
-        if body.contains("scope=") {
-            let refusal = r#"{"error":"invalid_grant","error_description":"AADSTS65001: The user has not consented."}"#;
-            return (StatusCode::BAD_REQUEST, refusal);
-        }
-        (StatusCode::OK, r#"{"access_token":"a2","expires_in":3600}"#)
+/// What comes of a refresh, named scopes and all, against answers to requests that name scopes and to those that do not; and
+/// the forms that came.
+async fn refresh_scoped(
+    basis: &Basis,
+    scoped: (u16, &'static str),
+    unscoped: (u16, &'static str),
+) -> (Result<TokenAnswer, TokenError>, Vec<String>) {
+    let (seen, mut forms) = mpsc::unbounded_channel();
+    let answer = async move |State(seen): State<mpsc::UnboundedSender<String>>, form: String| {
+        let (status, body) = if form.contains("scope=") { scoped } else { unscoped };
+        seen.send(form).unwrap();
+        (StatusCode::from_u16(status).unwrap(), body)
     };
     let base = serve(Router::new().route("/token", post(answer)).with_state(seen)).await;
     let mut provider = provider(base.join("token").ok(), None);
     let app = provider.oauth.as_mut().unwrap();
-    app.refresh_scopes = vec!["imap".to_owned(), "smtp".to_owned()];
-    let answer = refresh(&provider, TIMEOUT).await.unwrap();
-    assert_eq!(answer.access_token.expose_secret(), "a2");
-    assert!(bodies.recv().await.unwrap().contains("&scope=imap+smtp&"));
-    assert!(!bodies.recv().await.unwrap().contains("scope="));
-    assert!(bodies.try_recv().is_err(), "a third request");
+    app.refresh_scopes = ["imap", "smtp", "offline_access"].map(str::to_owned).to_vec();
+    let answer = client().obtain(&provider, basis, TIMEOUT).await;
+    let mut came = Vec::new();
+    while let Ok(form) = forms.try_recv() {
+        came.push(form);
+    }
+    (answer, came)
+}
+
+/// A grant of which the provider said that it is for both.
+fn granted() -> Basis {
+    Basis {
+        granted: Some(vec!["imap".to_owned(), "smtp".to_owned()]),
+        ..basis()
+    }
+}
+
+const UNAUTHORIZED_SCOPES: &str = r#"{"error":"invalid_grant","error_codes":[70000],"error_description":
+    "AADSTS70000: The request was denied because one or more scopes requested are unauthorized or expired."}"#;
+const GOOD: (u16, &str) = (200, r#"{"access_token":"a2","expires_in":3600}"#);
+
+#[tokio::test]
+async fn scopes_that_are_refused_are_left_out_at_once_and_from_then_on() {
+    for (status, body) in [
+        (400, UNAUTHORIZED_SCOPES),
+        (
+            400,
+            r#"{"error":"invalid_scope","error_description":"refresh token missing requested scope"}"#,
+        ),
+        (
+            400,
+            r#"{"error":"invalid_request","error_description":"AADSTS90023: Invalid STS request."}"#,
+        ),
+        (
+            400,
+            r#"{"error":"invalid_grant","error_description":"AADSTS65001: The user has not consented."}"#,
+        ),
+        (401, r#"{"error":"consent_required"}"#),
+    ] {
+        let (answer, forms) = refresh_scoped(&granted(), (status, body), GOOD).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.access_token.expose_secret(), "a2");
+        assert!(answer.had_without_scopes, "{body}");
+        assert_eq!(forms.len(), 2, "{forms:?}");
+        assert!(forms[0].contains("&scope=imap+smtp&"), "{forms:?}");
+        assert!(!forms[1].contains("scope="), "{forms:?}");
+    }
+    let known = Basis {
+        names_no_scopes: true,
+        ..granted()
+    };
+    let (answer, forms) = refresh_scoped(&known, (400, UNAUTHORIZED_SCOPES), GOOD).await;
+    assert!(!answer.unwrap().had_without_scopes);
+    assert_eq!(forms.len(), 1, "{forms:?}");
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_grants_own_scopes_keeps_the_first_words() {
-    let answer = async |body: String| {
-        let refusal = if body.contains("scope=") {
-            r#"{"error":"invalid_grant","error_description":"AADSTS65001: The user has not consented."}"#
-        } else {
-            r#"{"error":"invalid_grant","error_description":"AADSTS70000: no."}"#
-        };
-        (StatusCode::BAD_REQUEST, refusal)
+async fn a_refusal_that_may_have_used_up_the_grant_or_is_not_of_scopes_is_the_last() {
+    for (status, body) in [
+        (400, r#"{"error":"invalid_grant"}"#),
+        (400, r#"{"error":"invalid_client"}"#),
+        (503, UNAUTHORIZED_SCOPES),
+        (429, r#"{"error":"invalid_scope"}"#),
+        (200, r#"{"error":"invalid_scope"}"#),
+    ] {
+        let (answer, forms) = refresh_scoped(&granted(), (status, body), GOOD).await;
+        answer.unwrap_err();
+        assert_eq!(forms.len(), 1, "{status} {body}");
+    }
+    // None were named: there is nothing to leave out.
+    let (answer, forms) = refresh_scoped(&basis(), GOOD, (400, UNAUTHORIZED_SCOPES)).await;
+    answer.unwrap_err();
+    assert_eq!(forms.len(), 1, "{forms:?}");
+}
+
+#[tokio::test]
+async fn of_two_refusals_the_one_that_blames_the_grant_counts_and_else_the_first() {
+    const GONE: (u16, &str) = (400, r#"{"error":"invalid_grant","error_description":"gone"}"#);
+    const SCOPE: (u16, &str) = (400, r#"{"error":"invalid_scope","error_description":"missing"}"#);
+    for (scoped, unscoped, code, kind) in [
+        ((400, UNAUTHORIZED_SCOPES), GONE, "invalid_grant", TokenErrorKind::Grant),
+        (SCOPE, GONE, "invalid_grant", TokenErrorKind::Grant),
+        (SCOPE, SCOPE, "invalid_scope", TokenErrorKind::App),
+        (
+            (400, UNAUTHORIZED_SCOPES),
+            SCOPE,
+            "invalid_grant",
+            TokenErrorKind::Grant,
+        ),
+        (
+            SCOPE,
+            (503, ""),
+            "http_503",
+            TokenErrorKind::Temporary { retry_after: None },
+        ),
+    ] {
+        let (answer, forms) = refresh_scoped(&granted(), scoped, unscoped).await;
+        let error = answer.unwrap_err();
+        assert_eq!((error.code.as_str(), error.kind), (code, kind), "{error}");
+        assert_eq!(forms.len(), 2, "{forms:?}");
+    }
+    let (answer, _) = refresh_scoped(&granted(), (400, UNAUTHORIZED_SCOPES), GONE).await;
+    let first = answer.unwrap_err();
+    assert!(first.facts.is_about_scopes, "{first}");
+}
+
+#[tokio::test]
+async fn an_error_knows_the_step_and_the_vendor_and_repeats_nothing_that_is_held() {
+    let held = Basis {
+        access_token: Some("old-access-token".into()),
+        password: Some("hunter 2".into()),
+        ..granted()
     };
-    let base = serve(Router::new().route("/token", post(answer))).await;
-    let mut provider = provider(base.join("token").ok(), None);
-    provider.oauth.as_mut().unwrap().refresh_scopes = vec!["imap".to_owned()];
-    let error = refresh(&provider, TIMEOUT).await.unwrap_err();
-    assert!(error.is_for_want_of_consent(), "{error}");
+    let body = r#"{"error":"invalid_grant","error_description":"not r1x, old-access-token, hunter+2, s3cr3t or app"}"#;
+    let (answer, _) = refresh_scoped(&held, (400, body), GOOD).await;
+    let error = answer.unwrap_err();
+    assert_eq!(error.message, "not r1x, [REDACTED], [REDACTED], [REDACTED] or app");
+    assert_eq!(error.facts.step, Some(Step::Refresh));
+    let nowhere = provider(Url::parse("http://id.example.com/token").ok(), None);
+    let error = refresh(&nowhere, TIMEOUT).await.unwrap_err();
+    assert_eq!(
+        (error.code.as_str(), error.facts.step),
+        ("insecure_url", Some(Step::Refresh))
+    );
 }
 
 #[tokio::test]

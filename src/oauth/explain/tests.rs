@@ -1,15 +1,39 @@
 use super::super::classify::Trouble;
 use super::*;
-use crate::oauth::TokenErrorKind;
+use crate::oauth::answer;
+use crate::oauth::error::Obstacle;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
+/// What `vendor` refuses in `step`, as it is read.
+fn refused(vendor: Vendor, step: Step, code: &str, message: &str) -> TokenError {
+    let body = serde_json::json!({ "error": code, "error_description": message }).to_string();
+    let response = answer::Response {
+        status: 400,
+        retry_after: None,
+        body: body.as_bytes(),
+    };
+    let asked = answer::Asked {
+        step,
+        vendor,
+        secrets: &[],
+    };
+    answer::read(&response, NOW, asked).unwrap_err()
+}
+
+/// One of a refresh, by the vendor whose words these are; or of ours.
 fn error(code: &str, message: &str) -> TokenError {
-    TokenError {
-        kind: TokenErrorKind::Grant,
-        code: code.to_owned(),
-        message: message.to_owned(),
+    let vendor = if message.contains("AADSTS") {
+        Vendor::Microsoft
+    } else {
+        Vendor::Google
+    };
+    match code {
+        "timeout" | "connect" | "network" | "trust" | "proxy_login" | "proxy_refused" => {
+            TokenError::temporary(code, message).at(Step::Refresh, vendor)
+        }
+        _ => refused(vendor, Step::Refresh, code, message),
     }
 }
 
@@ -22,7 +46,7 @@ fn handed() -> GrantLife {
     }
 }
 
-fn explained(code: &str, message: &str) -> Option<&'static Explanation> {
+fn explained(code: &str, message: &str) -> Option<Explanation> {
     of_token_error(&error(code, message), handed(), NOW)
 }
 
@@ -124,15 +148,31 @@ fn each_number_of_microsofts_is_explained_by_what_it_is() {
         (7_000_229, "service principal", "consent"),
         (9_001_023, "common", "tenant"),
         (9_002_313, "malformed", "token_url"),
+        (9_002_331, "personal accounts only", "\"consumers\""),
         (9_002_332, "work accounts only", "organization"),
+        (9_002_346, "personal accounts only", "\"consumers\""),
+        (90130, "work accounts only", "\"organizations\""),
+        (90009, "for itself", "scopes"),
+        (90014, "incomplete", "token_url"),
+        (90023, "scope", "consumers"),
+        (90072, "another tenant", "tenant"),
+        (28003, "scope", "scopes"),
+        (500_200, "personal account", "work account"),
+        (700_023, "another endpoint", "token_url"),
+        (700_024, "clock", "NTP"),
+        (900_023, "no tenant", "cloud"),
+        (7_000_012, "another tenant", "authorize"),
+        (7_000_216, "no secret was sent", "client_secret"),
     ] {
         let known = of_aadsts(number).unwrap_or_else(|| panic!("{number} is not explained"));
+        let known = known.in_step(Some(Step::Refresh));
         assert!(known.cause.contains(cause), "{number}: {known}");
         assert!(known.remedy.contains(remedy), "{number}: {known}");
-        // Whatever the code beside it is.
+        // Whatever the code beside it is, where that leaves anything to be said.
         let message = format!("AADSTS{number}: some words. Trace ID: 0");
-        for code in ["invalid_grant", "invalid_client", "something_new"] {
-            assert_eq!(explained(code, &message), Some(known), "{number} {code}");
+        assert_eq!(explained("something_new", &message), Some(known), "{number}");
+        if !classify::is_general(number) {
+            assert_eq!(explained("invalid_grant", &message), Some(known), "{number}");
         }
     }
 }
@@ -159,9 +199,15 @@ fn what_is_explained_is_classified_and_the_other_way_round() {
     assert_eq!(distinct.len(), numbers.len(), "each number is in one row");
 
     // The codes that no endpoint sends.
-    const OURS: [&str; 4] = ["timeout", "connect", "network", "trust"];
-    for (code, _) in CODES {
-        assert_ne!(classify::of_code(code).is_some(), OURS.contains(code), "{code}");
+    const OURS: [&str; 6] = ["timeout", "connect", "network", "trust", "proxy_login", "proxy_refused"];
+    // At a poll alone, where it is a device code's.
+    const POLLS: [&str; 1] = ["bad_verification_code"];
+    for (code, _) in CODES.iter().filter(|(code, _)| !POLLS.contains(code)) {
+        let is_classified = classify::of_code(Vendor::Other, code).is_some();
+        assert_ne!(is_classified, OURS.contains(code), "{code}");
+    }
+    for (vendor, code, _) in VENDORS {
+        assert!(classify::of_code(*vendor, code).is_some(), "{vendor:?} {code}");
     }
 }
 
@@ -172,7 +218,7 @@ fn who_must_act_is_who_the_remedy_speaks_to() {
             let mut numbers = numbers.iter();
             numbers.all(|number| classify::of_aadsts(*number) == Some(wanted))
         });
-        rows.map(|(_, known)| known)
+        rows.map(|(_, known)| known.in_step(None))
     };
     for known in troubles(Trouble::Passing) {
         assert!(known.remedy.starts_with("Wait"), "{known}");
@@ -236,6 +282,8 @@ fn each_code_of_the_standards_and_of_google_is_explained() {
         ("timeout", "no answer", "did not answer in time", "firewall"),
         ("connect", "refused", "no connection", "HTTPS_PROXY"),
         ("network", "broke", "broke", "proxy"),
+        ("proxy_login", "407", "wants a login", "HTTPS_PROXY"),
+        ("proxy_refused", "403", "refuses to connect", "NO_PROXY"),
         ("trust", "cannot read", "ca_file", "SIGHUP"),
         (
             "admin_policy_enforced",
@@ -294,9 +342,9 @@ fn each_code_of_the_standards_and_of_google_is_explained() {
 #[test]
 fn an_unknown_number_leaves_the_word_to_the_code() {
     let known = explained("invalid_grant", "AADSTS123456: something new").unwrap();
-    assert_eq!(known, of_code("invalid_grant").unwrap());
+    assert!(known.cause.starts_with("the grant is gone"), "{known}");
     let known = explained("invalid_grant", "AADSTS123456: new. AADSTS70043: The token has expired").unwrap();
-    assert_eq!(known, of_aadsts(70043).unwrap());
+    assert!(known.cause.contains("sign-in frequency"), "{known}");
 }
 
 #[test]
@@ -313,22 +361,22 @@ fn a_google_grant_that_ends_after_seven_days_tells_of_testing() {
     };
     for (consented, held, last_good, expected) in [
         // Used all the time, and over when the seven days were.
-        (Some(7.0), 7.0, Some(0.04), &GOOGLE_TESTING),
+        (Some(7.0), 7.0, Some(0.04), GOOGLE_TESTING),
         // Its last access token was had within the slack after its end.
-        (Some(7.1), 7.1, Some(0.05), &GOOGLE_TESTING),
+        (Some(7.1), 7.1, Some(0.05), GOOGLE_TESTING),
         // Idle since the second day, and found dead in the fifth week.
-        (Some(30.0), 30.0, Some(28.0), &GOOGLE_TESTING),
+        (Some(30.0), 30.0, Some(28.0), GOOGLE_TESTING),
         // Never used again.
-        (Some(8.0), 8.0, None, &GOOGLE_TESTING),
+        (Some(8.0), 8.0, None, GOOGLE_TESTING),
         // Too early for that.
-        (Some(2.0), 2.0, Some(0.04), &GOOGLE_GONE),
-        (Some(6.5), 6.5, Some(0.04), &GOOGLE_GONE),
+        (Some(2.0), 2.0, Some(0.04), GOOGLE_GONE),
+        (Some(6.5), 6.5, Some(0.04), GOOGLE_GONE),
         // It has lived longer than any in Testing.
-        (Some(90.0), 90.0, Some(0.04), &GOOGLE_GONE),
-        (None, 90.0, Some(0.04), &GOOGLE_GONE),
+        (Some(90.0), 90.0, Some(0.04), GOOGLE_GONE),
+        (None, 90.0, Some(0.04), GOOGLE_GONE),
         // Given by hand, so that nobody knows how old it was.
-        (None, 1.0, Some(0.04), &GOOGLE_TESTING_OR_GONE),
-        (None, 30.0, None, &GOOGLE_TESTING_OR_GONE),
+        (None, 1.0, Some(0.04), GOOGLE_TESTING_OR_GONE),
+        (None, 30.0, None, GOOGLE_TESTING_OR_GONE),
     ] {
         let known = of(life(consented, held, last_good));
         assert_eq!(known, expected, "{consented:?} {held} {last_good:?}");
@@ -350,15 +398,19 @@ fn explanations_are_a_phrase_and_a_sentence_and_are_found_again_at_the_end_of_a_
         let first = |text: &str| text.chars().next().unwrap();
         assert!(first(known.remedy).is_uppercase(), "{text}");
         assert!(
-            !first(known.cause).is_uppercase() || known.cause.starts_with("Exchange"),
+            !first(known.cause).is_uppercase()
+                || ["Exchange", "Yahoo", "Yandex"]
+                    .iter()
+                    .any(|name| known.cause.starts_with(name)),
             "{text}"
         );
         assert!(!known.cause.ends_with('.') && !known.remedy.ends_with('.'), "{text}");
         let told = format!("invalid_grant: the provider's words; {text}");
-        assert_eq!(at_end_of(&told), Some(known), "{text}");
-        assert_eq!(at_end_of(&format!("{told} and more")), None);
+        let found = remedy_at_end_of(&told).unwrap();
+        assert!(known.remedy.ends_with(found), "{text}");
+        assert_eq!(remedy_at_end_of(&format!("{told} and more")), None);
     }
-    for (phrase, _) in PHRASES {
+    for (phrase, _, _) in PHRASES {
         assert_eq!(*phrase, phrase.to_ascii_lowercase());
     }
 }
@@ -370,4 +422,296 @@ fn an_owner_who_declines_is_not_taken_for_a_token_that_is_not_valid() {
     assert!(known.cause.contains("declined"), "{known}");
     let known = explained("invalid_grant", declined).unwrap();
     assert!(known.cause.contains("refresh token"), "{known}");
+}
+
+/// What `vendor` refuses in `step`, in words.
+fn in_step(vendor: Vendor, step: Step, code: &str, message: &str) -> String {
+    let error = refused(vendor, step, code, message);
+    of_token_error(&error, handed(), NOW)
+        .unwrap_or_else(|| panic!("{step:?} {code} {message}"))
+        .to_string()
+}
+
+#[test]
+fn a_number_that_says_little_is_explained_by_the_code_beside_it() {
+    let malformed = "AADSTS9002313: Invalid request. Request is malformed or invalid.";
+    for (step, code, cause, remedy) in [
+        (
+            Step::Refresh,
+            "invalid_grant",
+            "the refresh token is damaged",
+            "the whole refresh token",
+        ),
+        (
+            Step::Exchange,
+            "invalid_grant",
+            "the authorization code is damaged",
+            "the whole of the address",
+        ),
+        (
+            Step::DevicePoll,
+            "invalid_grant",
+            "the device code is damaged",
+            "within the time",
+        ),
+        (Step::Refresh, "invalid_request", "incomplete or malformed", "token_url"),
+    ] {
+        let text = in_step(Vendor::Microsoft, step, code, malformed);
+        assert!(text.contains(cause) && text.contains(remedy), "{step:?} {code}: {text}");
+    }
+    let expired = "AADSTS70002: Error validating credentials. AADSTS50126: Invalid username or password.";
+    let text = in_step(Vendor::Microsoft, Step::Password, "invalid_grant", expired);
+    assert!(
+        text.contains("password is wrong") && !text.contains("browser"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_refused_is_what_was_presented() {
+    let invalid = "AADSTS70000: The provided value for the input parameter is not valid.";
+    let expired = "AADSTS70008: The provided authorization code or refresh token has expired.";
+    for (vendor, step, code, message, cause) in [
+        (
+            Vendor::Microsoft,
+            Step::Refresh,
+            "invalid_grant",
+            invalid,
+            "the refresh token is not valid",
+        ),
+        (
+            Vendor::Microsoft,
+            Step::Exchange,
+            "invalid_grant",
+            invalid,
+            "the authorization code is not valid",
+        ),
+        (
+            Vendor::Microsoft,
+            Step::DevicePoll,
+            "invalid_grant",
+            invalid,
+            "the device code is not valid",
+        ),
+        (
+            Vendor::Microsoft,
+            Step::Refresh,
+            "invalid_grant",
+            expired,
+            "not used for too long",
+        ),
+        (
+            Vendor::Microsoft,
+            Step::Exchange,
+            "invalid_grant",
+            expired,
+            "the authorization code has expired",
+        ),
+        (Vendor::Other, Step::Refresh, "invalid_grant", "no", "the grant is gone"),
+        (
+            Vendor::Other,
+            Step::Exchange,
+            "invalid_grant",
+            "no",
+            "the authorization code is not good",
+        ),
+        (
+            Vendor::Google,
+            Step::Exchange,
+            "invalid_grant",
+            "Bad Request",
+            "the authorization code is not good",
+        ),
+        (
+            Vendor::Other,
+            Step::Refresh,
+            "invalid_grant",
+            "Bad Request",
+            "the grant is gone: expired",
+        ),
+        (
+            Vendor::Other,
+            Step::Password,
+            "invalid_grant",
+            "no",
+            "password is wrong",
+        ),
+        (
+            Vendor::Yahoo,
+            Step::Refresh,
+            "INVALID_REFRESH_TOKEN",
+            "",
+            "the refresh token is not good",
+        ),
+        (
+            Vendor::Yahoo,
+            Step::Refresh,
+            "ACCOUNT_NOT_AUTHORIZED",
+            "",
+            "not authorized this app",
+        ),
+        (Vendor::Yandex, Step::Refresh, "unauthorized_client", "", "not approved"),
+        (
+            Vendor::Other,
+            Step::Refresh,
+            "unauthorized_client",
+            "",
+            "may not use this grant",
+        ),
+    ] {
+        let text = in_step(vendor, step, code, message);
+        assert!(
+            text.starts_with(cause) || text.contains(cause),
+            "{vendor:?} {step:?} {code}: {text}"
+        );
+    }
+    let about_scopes =
+        "AADSTS70000: The request was denied because one or more scopes requested are unauthorized or expired.";
+    let text = in_step(Vendor::Microsoft, Step::Refresh, "invalid_grant", about_scopes);
+    assert!(text.contains("consent is missing for a scope"), "{text}");
+}
+
+#[test]
+fn a_service_accounts_refusal_is_explained_by_what_whoever_runs_it_can_do() {
+    for (code, message, cause, remedy) in [
+        ("invalid_grant", "Invalid JWT Signature.", "key", "service_account_file"),
+        (
+            "invalid_grant",
+            "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check your iat and exp \
+             values in the JWT claim.",
+            "clock",
+            "NTP",
+        ),
+        (
+            "invalid_grant",
+            "Invalid grant: account not found",
+            "does not exist",
+            "key",
+        ),
+        ("invalid_grant", "Robot is disabled.", "is disabled", "enable it"),
+        (
+            "invalid_grant",
+            "Not a valid email or user ID.",
+            "mailbox that does not exist",
+            "address",
+        ),
+        (
+            "access_denied",
+            "Requested client not authorized.",
+            "domain-wide delegation",
+            "Admin console",
+        ),
+        ("invalid_grant", "something new", "assertion", "key file"),
+        (
+            "invalid_scope",
+            "Some requested scopes were invalid.",
+            "scope",
+            "scopes",
+        ),
+    ] {
+        let error = refused(Vendor::Google, Step::ServiceAccount, code, message);
+        assert_eq!(error.kind, TokenErrorKind::App, "{message}");
+        let text = in_step(Vendor::Google, Step::ServiceAccount, code, message);
+        assert!(text.contains(cause) && text.contains(remedy), "{message}: {text}");
+    }
+    // The same words of an owner's account are not about a service account.
+    let text = in_step(Vendor::Google, Step::Refresh, "invalid_grant", "account not found");
+    assert!(!text.contains("service account"), "{text}");
+}
+
+#[test]
+fn nobody_is_told_to_authorize_what_no_owner_can() {
+    let steps = [
+        Step::ClientCredentials,
+        Step::ServiceAccount,
+        Step::Password,
+        Step::External,
+    ];
+    let numbers = AADSTS
+        .iter()
+        .map(|(_, known)| known)
+        .chain(BESIDE.iter().map(|(_, _, known)| known));
+    let codes = CODES
+        .iter()
+        .map(|(_, known)| known)
+        .chain(VENDORS.iter().map(|(_, _, known)| known));
+    let phrases = PHRASES.iter().map(|(_, _, known)| known);
+    for known in numbers.chain(codes).chain(phrases) {
+        for step in steps {
+            assert!(!step.has_owner());
+            let told = known.in_step(Some(step));
+            assert!(!told.remedy.contains("uthorize the account"), "{step:?}: {told}");
+            assert!(!told.remedy.contains("authorize it"), "{step:?}: {told}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_in_the_providers_place_is_named() {
+    for (status, body, cause, remedy) in [
+        (407, "", "wants a login", "HTTPS_PROXY"),
+        (511, "<html>", "wants a login", "log this machine in"),
+        (302, "", "redirect", "token_url"),
+        (
+            200,
+            " <!DOCTYPE html><title>Welcome</title>",
+            "web page",
+            "let portreeve pass",
+        ),
+        (400, "<html>", "web page", "let portreeve pass"),
+        (
+            403,
+            "<html>Blocked by policy",
+            "refuses the request",
+            "let portreeve pass",
+        ),
+        (403, "Forbidden", "refuses the request", "let portreeve pass"),
+        (404, "not found", "no token endpoint at this URL", "token_url"),
+        (401, "", "who asks", "client_secret"),
+        (429, "", "too often", "Wait"),
+        (503, "<html>", "trouble of its own", "Wait"),
+    ] {
+        let response = answer::Response {
+            status,
+            retry_after: None,
+            body: body.as_bytes(),
+        };
+        let asked = answer::Asked {
+            step: Step::Refresh,
+            vendor: Vendor::Other,
+            secrets: &[],
+        };
+        let error = answer::read(&response, NOW, asked).unwrap_err();
+        let known = of_token_error(&error, handed(), NOW).unwrap_or_else(|| panic!("{status} {body}"));
+        assert!(
+            known.cause.contains(cause) && known.remedy.contains(remedy),
+            "{status} {body}: {known}"
+        );
+        let is_obstacle = matches!(error.facts.answered_by, AnsweredBy::Obstacle(_));
+        assert_eq!(
+            is_obstacle,
+            !known.remedy.starts_with("Wait") && status != 401,
+            "{status} {body}"
+        );
+    }
+    let told = table::of_obstacle(Obstacle::Login);
+    assert_ne!(told, table::of_obstacle(Obstacle::Page));
+}
+
+#[test]
+fn a_status_that_passes_is_not_explained_as_an_end() {
+    let body = br#"{"error":"invalid_grant","error_description":"AADSTS70043: expired"}"#;
+    let response = answer::Response {
+        status: 503,
+        retry_after: None,
+        body,
+    };
+    let asked = answer::Asked {
+        step: Step::Refresh,
+        vendor: Vendor::Microsoft,
+        secrets: &[],
+    };
+    let error = answer::read(&response, NOW, asked).unwrap_err();
+    let known = of_token_error(&error, handed(), NOW).unwrap();
+    assert!(known.remedy.starts_with("Wait"), "{known}");
 }

@@ -22,7 +22,8 @@ fn caller(app: &OAuthApp) -> Caller<'_> {
 
 fn built(app: &OAuthApp) -> (String, Option<String>) {
     let url = Url::parse("https://id.example.com/token?tenant=1").unwrap();
-    let request = refresh(caller(app), &url, &"r/1+&=".into(), &app.refresh_scopes).unwrap();
+    let scopes: Vec<&str> = app.refresh_scopes.iter().map(String::as_str).collect();
+    let request = refresh(caller(app), &url, &"r/1+&=".into(), &scopes).unwrap();
     assert_eq!(request.http.uri(), "https://id.example.com/token?tenant=1");
     assert_eq!(request.http.method(), "POST");
     assert_eq!(

@@ -201,7 +201,7 @@ pub(super) fn listed<'a>(response: &Response<'a>) -> Option<Capabilities<'a>> {
 /// Passes on what an upstream says before the login's OK, except what it says to the proxy: its identity.
 pub(super) fn pass_on_untagged(response: &Response<'_>, bytes: &[u8], leg: &mut Leg) {
     if !matches!(response, Response::Identity) {
-        leg.pass_on(bytes);
+        leg.pass_on_response(response, bytes);
     }
 }
 

@@ -6,17 +6,16 @@
 //! | `LIMIT`, `CONTACTADMIN`, `NOPERM`, `OVERQUOTA`, `WEBALERT` | refused with that code, the credential not blamed |
 //! | `ALERT` | refused with that code; the text decides whether the credential is blamed |
 //! | `UNAVAILABLE`, `SERVERBUG`, `INUSE`, any other code of RFC 5530, a referral | unavailable |
-//! | no or an unknown code: a text of throttling | unavailable |
-//! | no or an unknown code: any other `NO`, or a `BAD` whose text names credentials | refused without code, the credential blamed |
-//! | no or an unknown code: any other `BAD` | unavailable: the upstream did not get as far as the credential |
+//! | no or an unknown code: a text that blames the credential (`AUTHENTICATE failed.`, Microsoft's answer to an expired token; `Lookup failed`, Gmail's to one without the mail scope) | refused without code, the credential blamed |
+//! | no or an unknown code: any other text | unavailable: nobody is asked for a new password for words that are not understood |
 //!
 //! A refusal without a code always blames the credential, so that the reply to the client, which then says
-//! `AUTHENTICATIONFAILED`, never asks a user for a new password because of a temporary trouble. A plain `NO` has to be taken
-//! that way: it is Microsoft's answer to an expired token and Gmail's to a token without the mail scope. A code that would
-//! send the client elsewhere (RFC 2221) or speaks of the proxy's own connection is not passed on.
+//! `AUTHENTICATIONFAILED`, never asks a user for a new password because of a temporary trouble. Which texts blame it is in
+//! `phrases`. A code that would send the client elsewhere (RFC 2221) or speaks of the proxy's own connection is not passed on.
 
 use super::response::{Condition, Status};
-use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::fault::{Fault, FaultKind, LoginStep, UpstreamRefusal, UpstreamWords};
+use crate::proto::phrases;
 use crate::proto::redaction::Redaction;
 
 /// The fault that a tagged NO or BAD to a login stands for. `refused` is the command, for the operator.
@@ -25,13 +24,21 @@ pub(super) fn refusal(condition: &Condition<'_>, redaction: &Redaction, refused:
     let code = condition
         .code
         .map(|code| redaction.clean(code.name).to_ascii_uppercase());
-    match judge(condition.status, code.as_deref(), &text) {
+    let link = condition
+        .code
+        .filter(|code| code.is("WEBALERT") && !code.arguments.is_empty());
+    let words = UpstreamWords::new(LoginStep::Login, code.clone(), text.clone());
+    let fault = match judge(code.as_deref(), &text) {
         Verdict::Refused {
             code,
             blames_credential,
         } => Fault::with_detail(
             FaultKind::UpstreamRefused(UpstreamRefusal {
-                code: code.map(str::to_owned),
+                // A link is of no use without its address.
+                code: match link {
+                    Some(link) => Some(format!("WEBALERT {}", redaction.clean_line(link.arguments))),
+                    None => code.map(str::to_owned),
+                },
                 text,
                 blames_credential,
             }),
@@ -42,7 +49,8 @@ pub(super) fn refusal(condition: &Condition<'_>, redaction: &Redaction, refused:
             rendered(condition.status, code.as_deref()),
             text
         )),
-    }
+    };
+    fault.for_words(words)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -54,9 +62,7 @@ enum Verdict<'a> {
     Unavailable,
 }
 
-fn judge<'a>(status: Status, code: Option<&'a str>, text: &str) -> Verdict<'a> {
-    let text = text.to_ascii_lowercase();
-    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+fn judge<'a>(code: Option<&'a str>, text: &str) -> Verdict<'a> {
     match code {
         Some("AUTHENTICATIONFAILED" | "AUTHORIZATIONFAILED" | "EXPIRED") => Verdict::Refused {
             code,
@@ -68,14 +74,13 @@ fn judge<'a>(status: Status, code: Option<&'a str>, text: &str) -> Verdict<'a> {
         },
         Some("ALERT") => Verdict::Refused {
             code,
-            blames_credential: says(&CREDENTIAL_PHRASES) && !says(&THROTTLING_PHRASES),
+            blames_credential: phrases::blames_credential(text),
         },
         Some(
             "UNAVAILABLE" | "SERVERBUG" | "INUSE" | "PRIVACYREQUIRED" | "CLIENTBUG" | "CANNOT" | "CORRUPTION"
             | "EXPUNGEISSUED" | "NONEXISTENT" | "ALREADYEXISTS" | "REFERRAL",
         ) => Verdict::Unavailable,
-        _ if says(&THROTTLING_PHRASES) => Verdict::Unavailable,
-        _ if status == Status::No || says(&CREDENTIAL_PHRASES) => Verdict::Refused {
+        _ if phrases::blames_credential(text) => Verdict::Refused {
             code: None,
             blames_credential: true,
         },
@@ -88,33 +93,9 @@ fn rendered(status: Status, code: Option<&str>) -> String {
     code.map_or_else(|| status.to_owned(), |code| format!("{status} [{code}]"))
 }
 
-/// Texts by which providers without response codes say that it is too much or too early, in lower case (Gmail, Exchange
-/// Online, Yahoo, Dovecot).
-const THROTTLING_PHRASES: [&str; 10] = [
-    "too many",
-    "throttled",
-    "suggested backoff",
-    "backoff time",
-    "try again later",
-    "rate limit",
-    "temporar",
-    "server busy",
-    "unavailable",
-    "internal error",
-];
-
-/// Texts that speak of the credential, in lower case.
-const CREDENTIAL_PHRASES: [&str; 6] = [
-    "credential",
-    "password",
-    "authenticate failed",
-    "authentication failed",
-    "login failed",
-    "invalid token",
-];
-
 #[cfg(test)]
 mod tests {
+    use super::super::response::Code;
     use super::*;
 
     #[test]
@@ -144,7 +125,24 @@ mod tests {
             (No, None, "AUTHENTICATE failed.", blamed(None)),
             (No, None, "Lookup failed", blamed(None)),
             (No, None, "LOGIN Login error password error", blamed(None)),
-            (No, Some("X-OWN"), "no", blamed(None)),
+            (No, Some("X-OWN"), "Invalid login or password", blamed(None)),
+            // What is not understood is nobody's fault.
+            (No, Some("X-OWN"), "no", Verdict::Unavailable),
+            (No, None, "", Verdict::Unavailable),
+            (No, None, "Web login required.", Verdict::Unavailable),
+            (No, None, "Server Unavailable. 15", Verdict::Unavailable),
+            (
+                No,
+                None,
+                "Protocol error. Connection is closed. 10",
+                Verdict::Unavailable,
+            ),
+            (
+                Bad,
+                None,
+                "User is authenticated but not connected.",
+                Verdict::Unavailable,
+            ),
             (Bad, None, "Invalid credentials", blamed(None)),
             (
                 No,
@@ -191,32 +189,62 @@ mod tests {
             (Bad, None, "Command unknown", Verdict::Unavailable),
         ];
         for (status, code, text, expected) in table {
-            assert_eq!(judge(status, code, text), expected, "{status:?} {code:?} {text}");
+            let condition = Condition {
+                status,
+                code: code.map(|name: &str| Code {
+                    name: name.as_bytes(),
+                    arguments: b"",
+                }),
+                text: text.as_bytes(),
+            };
+            assert_eq!(judge(code, text), expected, "{status:?} {code:?} {text}");
+            let said = refusal(&condition, &Redaction::default(), "LOGIN").said.unwrap();
+            assert_eq!((said.code.as_deref(), said.text.as_str()), (code, text));
         }
     }
 
     #[test]
     fn a_refusal_without_code_always_blames_the_credential() {
-        for status in [Status::No, Status::Bad] {
-            for text in [
-                "",
-                "x",
-                "too many",
-                "password",
-                "try again later",
-                "unavailable password",
-            ] {
-                for code in [None, Some("UNKNOWN"), Some("ALERT"), Some("LIMIT"), Some("INUSE")] {
-                    if let Verdict::Refused {
-                        code: None,
-                        blames_credential,
-                    } = judge(status, code, text)
-                    {
-                        assert!(blames_credential, "{status:?} {code:?} {text}");
-                    }
+        for text in [
+            "",
+            "x",
+            "too many",
+            "bad password",
+            "login failed",
+            "try again later",
+            "unavailable: bad password",
+        ] {
+            for code in [None, Some("UNKNOWN"), Some("ALERT"), Some("LIMIT"), Some("INUSE")] {
+                if let Verdict::Refused {
+                    code: None,
+                    blames_credential,
+                } = judge(code, text)
+                {
+                    assert!(blames_credential, "{code:?} {text}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_link_to_log_in_keeps_its_address() {
+        let condition = Condition {
+            status: Status::No,
+            code: Some(Code {
+                name: b"WEBALERT",
+                arguments: b"https://accounts.example/continue?x=1",
+            }),
+            text: b"Web login required.",
+        };
+        let fault = refusal(&condition, &Redaction::default(), "LOGIN");
+        let FaultKind::UpstreamRefused(refusal) = &fault.kind else {
+            panic!("{fault:?}");
+        };
+        assert_eq!(
+            refusal.code.as_deref(),
+            Some("WEBALERT https://accounts.example/continue?x=1")
+        );
+        assert!(!refusal.blames_credential && !fault.kind.is_temporary());
     }
 
     #[test]
@@ -226,12 +254,12 @@ mod tests {
         let condition = Condition {
             status: Status::No,
             code: None,
-            text: b"bad \x1btoken ya29.secret-token\xff",
+            text: b"invalid \x1btoken is ya29.secret-token\xff, Login failed",
         };
         let fault = refusal(&condition, &redaction, "AUTHENTICATE");
         let FaultKind::UpstreamRefused(refusal) = &fault.kind else {
             panic!("{fault:?}");
         };
-        assert_eq!(refusal.text, "bad  token [REDACTED]");
+        assert_eq!(refusal.text, "invalid  token is [REDACTED] Login failed");
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::command::Tag;
 use super::promise::NAMES;
 use crate::fault::{FaultKind, UpstreamRefusal};
+use crate::proto::named;
 use crate::proto::session::{Goodbye, Offer};
 
 /// The tagged reply to a login refused for `kind`, without tag and line end: `NO [EXPIRED] …`. Codes are those of RFC 5530.
@@ -36,6 +37,7 @@ pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
         FaultKind::UpstreamRefused(refusal) => return Cow::Owned(upstream_refusal(refusal)),
         FaultKind::Malformed => "BAD Malformed command",
         FaultKind::TooManyBadCommands => "BAD Too many bad commands",
+        FaultKind::TooManyCommands => "BAD Too many commands before a login",
         FaultKind::TooManyFailures => "NO [AUTHENTICATIONFAILED] Too many failed logins",
         FaultKind::LineTooLong => "BAD The command line is too long",
         FaultKind::LiteralTooLong => "NO [TOOBIG] The literal is too large",
@@ -49,6 +51,7 @@ pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
 pub fn farewell(kind: &FaultKind) -> &'static str {
     match kind {
         FaultKind::TooManyBadCommands => "* BYE Too many bad commands\r\n",
+        FaultKind::TooManyCommands => "* BYE Too many commands before a login\r\n",
         FaultKind::TooManyFailures => "* BYE Too many failed logins\r\n",
         FaultKind::LineTooLong => "* BYE The command line is too long\r\n",
         FaultKind::LiteralTooLong => "* BYE The literal is too large\r\n",
@@ -116,9 +119,15 @@ pub fn identity() -> &'static str {
 
 /// The reply to a login that succeeded: `A OK example authenticated`.
 pub fn authenticated(tag: Option<&Tag>, account: &str) -> String {
-    // An account id has no controls; if one ever had, it could still not end this line.
-    let account: String = account.chars().filter(|character| !character.is_control()).collect();
+    let account = named(account);
     format!("{} OK {account} authenticated\r\n", tag.map_or("*", Tag::as_str))
+}
+
+/// A response of the upstream's that the client is to see, without its `* `. It comes cleaned; what could end the line is
+/// dropped here again.
+pub fn untagged(said: &str) -> String {
+    let said: String = said.chars().filter(|character| !character.is_control()).collect();
+    format!("* {said}\r\n")
 }
 
 /// The upstream's own words. They come cleaned; what could end the line or the code is dropped here again, so that this
@@ -152,6 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::imap::command;
     use crate::proto::session::ClientSecurity;
 
     const OPEN: Offer = Offer {
@@ -235,6 +245,24 @@ mod tests {
     }
 
     #[test]
+    fn no_account_id_reads_as_a_response_code() {
+        let reply = |account| {
+            authenticated(
+                command::parse(b"A NOOP").ok().map(|command| command.tag).as_ref(),
+                account,
+            )
+        };
+        assert_eq!(reply("[x"), "A OK \"[x\" authenticated\r\n");
+        assert_eq!(reply("[ALERT] x"), "A OK \"[ALERT] x\" authenticated\r\n");
+        assert_eq!(reply("x[y]"), "A OK x[y] authenticated\r\n");
+        assert_eq!(reply("\r[x"), "A OK \"[x\" authenticated\r\n");
+        assert_eq!(
+            crate::proto::pop3::reply::authenticated("[AUTH] x"),
+            "+OK \"[AUTH] x\" authenticated\r\n"
+        );
+    }
+
+    #[test]
     fn the_greeting_is_that_of_the_contract() {
         assert_eq!(
             greeting(OPEN, &[], "127.0.0.1".parse().unwrap()),
@@ -287,6 +315,11 @@ mod tests {
             let reply = refusal(&refused(code.as_deref(), &text, blames_credential)).into_owned();
             prop_assert!(!reply.contains(char::is_control));
             prop_assert!(reply.starts_with("NO [") && reply.contains("] "));
+        }
+
+        #[test]
+        fn no_alert_ends_the_line(said in "[\\x00-\\u{ff}]{0,20}") {
+            prop_assert_eq!(untagged(&said).matches(['\r', '\n']).count(), 2);
         }
 
         #[test]

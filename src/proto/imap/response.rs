@@ -160,6 +160,13 @@ impl<'a> Condition<'a> {
     }
 }
 
+impl Condition<'_> {
+    /// Whether an untagged one says something for the mailbox's owner: an alert, Gmail's link to log in by, a warning.
+    pub(super) fn is_for_owner(&self) -> bool {
+        self.status == Status::No || self.is_alert() || self.code.is_some_and(|code| code.is("WEBALERT"))
+    }
+}
+
 impl Code<'_> {
     pub(super) fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())

@@ -29,7 +29,8 @@ use super::login::{AwaitAnswer, AwaitInvitation, AwaitSettlement, Login, is_unta
 use super::presentation::{Presentation, identify};
 use super::promise::NAMES;
 use super::response::{Capabilities, Condition, Response, ResponseFramer, Status, without_line_end};
-use crate::fault::Fault;
+use crate::fault::{Fault, LoginStep, UpstreamWords};
+use crate::limits::UPSTREAM_ALERTS_MAX;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
 use crate::proto::presentation::SecretBytes;
@@ -100,9 +101,11 @@ impl ImapUpstream {
         }
     }
 
+    /// What the upstream has said for the mailbox's owner goes with whatever the login fails for.
     fn fail(&mut self, fault: Fault) {
         self.state = State::Failed;
-        self.leg.out.fail(fault);
+        let alerts = std::mem::take(&mut self.leg.alerts);
+        self.leg.out.fail(fault.after_alerts(alerts));
     }
 }
 
@@ -146,6 +149,8 @@ impl fmt::Debug for ImapUpstream {
 pub(super) struct Leg {
     pub(super) out: Outbox,
     for_client: Vec<u8>,
+    /// What of that is for the mailbox's owner even where the login fails.
+    alerts: Vec<String>,
     /// Whether untagged data and alerts from around the login reach the client: only inside TLS (INTERFACE §5).
     pub(super) passes_on: bool,
     tags: u32,
@@ -169,6 +174,21 @@ impl Leg {
         if self.passes_on {
             self.for_client.extend_from_slice(without_line_end(response));
             self.for_client.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Keeps an untagged response for the client. If it is an alert or a warning (RFC 9051 §7.1, Gmail's `WEBALERT`), the
+    /// client hears it also where the login fails: it may be all that says how to mend that.
+    pub(super) fn pass_on_response(&mut self, response: &Response<'_>, bytes: &[u8]) {
+        self.pass_on(bytes);
+        if self.passes_on
+            && self.alerts.len() < UPSTREAM_ALERTS_MAX
+            && let Response::Untagged(condition) = response
+            && condition.is_for_owner()
+        {
+            // An echo of the credential has not come so far.
+            let said = Redaction::default().clean_line(without_line_end(bytes));
+            self.alerts.push(said.trim_start_matches("* ").to_owned());
         }
     }
 
@@ -220,6 +240,15 @@ impl State {
         }
     }
 
+    fn step(&self) -> LoginStep {
+        match self {
+            Self::Greeting(_) => LoginStep::Greeting,
+            Self::StartTls(_) | Self::Handshake(_) => LoginStep::StartTls,
+            Self::Capability(_) => LoginStep::Capabilities,
+            _ => LoginStep::Login,
+        }
+    }
+
     fn takes_responses(&self) -> bool {
         !matches!(self, Self::Handshake(_) | Self::LoggedIn | Self::Failed)
     }
@@ -237,15 +266,14 @@ impl State {
         };
         if let Response::Untagged(Condition {
             status: Status::Bye,
+            code,
             text,
-            ..
         }) = &response
         {
             let said = self.clean(text);
-            return Err(Fault::unavailable(format_args!(
-                "upstream says BYE, {}: {said}",
-                self.name()
-            )));
+            let fault = Fault::unavailable(format_args!("upstream says BYE, {}: {said}", self.name()));
+            let code = code.map(|code| self.clean(code.name).to_ascii_uppercase());
+            return Err(fault.for_words(UpstreamWords::new(self.step(), code, said)));
         }
         if self.redaction().is_some_and(|redaction| redaction.is_in(bytes)) && is_untagged(&response) {
             // An echo of the credential is for nobody.
@@ -321,7 +349,10 @@ impl AwaitGreeting {
             // Nobody's credential was checked, so it is not known whose mailbox this is; and in clear it is how an attacker
             // keeps STARTTLS from being used (RFC 9051 §11.1).
             Status::Preauth => return Err(Fault::unavailable("upstream greets with PREAUTH, which is refused")),
-            Status::No | Status::Bad | Status::Bye => return Err(unexpected(bytes, &State::Greeting(self))),
+            Status::No | Status::Bad | Status::Bye => {
+                let words = words_of(LoginStep::Greeting, greeting);
+                return Err(unexpected(bytes, &State::Greeting(self)).for_words(words));
+            }
         }
         if self.plan.ready.security == UpstreamSecurity::StartTls {
             let tag = leg.next_tag();
@@ -329,7 +360,7 @@ impl AwaitGreeting {
             return Ok(State::StartTls(AwaitStartTls { plan: self.plan, tag }));
         }
         if greeting.is_alert() {
-            leg.pass_on(bytes);
+            leg.pass_on_response(response, bytes);
         }
         match greeting.capabilities() {
             Some(offered) => self.plan.present(offered, leg),
@@ -353,8 +384,8 @@ impl AwaitStartTls {
                     Ok(State::Handshake(AwaitHandshake { plan: self.plan }))
                 }
                 _ => {
-                    let said = Redaction::default().clean(condition.text);
-                    Err(Fault::unavailable(format_args!("upstream refuses STARTTLS: {said}")))
+                    let words = words_of(LoginStep::StartTls, condition);
+                    Err(Fault::unavailable(format_args!("upstream refuses STARTTLS: {}", words.text)).for_words(words))
                 }
             },
             response if is_untagged(response) => Ok(State::StartTls(self)),
@@ -399,9 +430,8 @@ impl AwaitCapability {
                     Some(list) if condition.status == Status::Ok => self.plan.present(Capabilities(&list), leg),
                     _ => {
                         let said = Redaction::default().clean(without_line_end(bytes));
-                        Err(Fault::unavailable(format_args!(
-                            "upstream gives no capabilities: {said}"
-                        )))
+                        let fault = Fault::unavailable(format_args!("upstream gives no capabilities: {said}"));
+                        Err(fault.for_words(words_of(LoginStep::Capabilities, condition)))
                     }
                 }
             }
@@ -429,6 +459,13 @@ pub(super) fn unexpected(bytes: &[u8], state: &State) -> Fault {
         "upstream sent an unexpected response, {}: {said}",
         state.name()
     ))
+}
+
+/// What the upstream says in a `condition` before it has been sent anything secret.
+fn words_of(step: LoginStep, condition: &Condition<'_>) -> UpstreamWords {
+    let clean = |text| Redaction::default().clean(text);
+    let code = condition.code.map(|code| clean(code.name).to_ascii_uppercase());
+    UpstreamWords::new(step, code, clean(condition.text))
 }
 
 /// CVE-2011-0411's class, from the other side: what an attacker put behind the OK would be taken for the upstream's word.

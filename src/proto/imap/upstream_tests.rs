@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::fault::FaultKind;
+use crate::fault::{FaultKind, LoginStep};
 use crate::proto::testing::login::{
     self, ALL, Run, TOKEN, WITHOUT_STARTTLS, assert_end_is_told, blob, check_interactive_split, check_last_step,
     check_split, oauth, password, readies,
@@ -237,6 +237,86 @@ fn alerts_and_data_from_inside_tls_reach_the_client_whole() {
 }
 
 #[test]
+fn what_is_said_for_the_owner_goes_with_whatever_the_login_fails_for() {
+    let link = "NO [WEBALERT https://accounts.example/signin?x=1] Web login required.";
+    let blob = blob(Mechanism::XOAuth2);
+    let says = |end: &str| {
+        let login = format!(
+            "* {link}\r\n* CAPABILITY IMAP4rev1\r\n* LIST () \"/\" x\r\n* BAD hm\r\n* OK [ALERT] caf\u{e9} {blob}\r\n\
+             * OK [ALERT] closed \x07 at noon\r\n{end}"
+        );
+        let greeting = "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] hi\r\n".to_owned();
+        [greeting, login]
+    };
+    for end in [
+        "P1 NO [ALERT] Please log in (Failure)\r\n",
+        "P1 NO hm\r\n",
+        "* BYE bye\r\n",
+        "P1 BAD what?\r\n",
+    ] {
+        let says = says(end);
+        let says = [says[0].as_str(), says[1].as_str()];
+        let secured = run(oauth(UpstreamSecurity::Secured), &says);
+        // The echo of what was sent is left out with its whole response.
+        assert_eq!(secured.fault().alerts(), [link, "OK [ALERT] closed   at noon"], "{end}");
+        let clear = run(oauth(UpstreamSecurity::Clear), &says);
+        assert_eq!(clear.fault().alerts(), [""; 0], "in clear it may be anybody's word");
+    }
+    let many = "* OK [ALERT] again\r\n".repeat(100);
+    let says = [
+        "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] hi\r\n",
+        &many,
+        "P1 NO no\r\n",
+    ];
+    let flooded = run(oauth(UpstreamSecurity::Secured), &says);
+    assert_eq!(flooded.fault().alerts().len(), crate::limits::UPSTREAM_ALERTS_MAX);
+}
+
+#[test]
+fn a_server_that_turns_us_away_is_known_by_how_far_we_came() {
+    for (security, says, step, code) in [
+        (
+            UpstreamSecurity::Secured,
+            &["* BYE [UNAVAILABLE] no\r\n"][..],
+            LoginStep::Greeting,
+            Some("UNAVAILABLE"),
+        ),
+        (UpstreamSecurity::Secured, &["* NO no\r\n"], LoginStep::Greeting, None),
+        (
+            UpstreamSecurity::StartTls,
+            &["* OK hi\r\n", "P1 NO no\r\n"],
+            LoginStep::StartTls,
+            None,
+        ),
+        (
+            UpstreamSecurity::Secured,
+            &["* OK hi\r\n", "P1 BAD no\r\n"],
+            LoginStep::Capabilities,
+            None,
+        ),
+        (
+            UpstreamSecurity::Secured,
+            &[
+                "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] hi\r\n",
+                "P1 NO no\r\n",
+            ],
+            LoginStep::Login,
+            None,
+        ),
+    ] {
+        let run = run(oauth(security), says);
+        let said = run.fault().said.as_ref().unwrap();
+        assert_eq!(
+            (said.step, said.code.as_deref(), said.text.as_str()),
+            (step, code, "no"),
+            "{says:?}"
+        );
+    }
+    let unheard = run(oauth(UpstreamSecurity::Secured), &["HTTP/1.1 400 Bad Request\r\n"]);
+    assert_eq!(unheard.fault().said, None, "no words of this protocol");
+}
+
+#[test]
 fn behind_a_starttls_that_is_over_capabilities_come_first_and_no_greeting_is_awaited() {
     let run = run(
         oauth(UpstreamSecurity::Upgraded),
@@ -358,7 +438,7 @@ fn a_greeting_that_is_none_ends_the_login() {
             UpstreamSecurity::StartTls,
         ] {
             let run = run(oauth(security), &[greeting]);
-            assert_eq!(run.fault(), &Fault::unavailable(detail));
+            run.assert_unavailable(detail);
             assert!(run.did.is_empty());
         }
     }
@@ -495,10 +575,7 @@ fn an_upstream_without_our_mechanism_is_not_blamed_on_the_credential() {
         oauth(UpstreamSecurity::Secured),
         &["* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi\r\n"],
     );
-    assert_eq!(
-        run.fault(),
-        &Fault::unavailable("login needs OAUTHBEARER or XOAUTH2, but the upstream offers AUTH=PLAIN")
-    );
+    run.assert_unavailable("login needs OAUTHBEARER or XOAUTH2, but the upstream offers AUTH=PLAIN");
     assert!(run.did.is_empty());
 }
 

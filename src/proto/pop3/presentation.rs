@@ -70,6 +70,7 @@ fn choose(ready: &UpstreamReady, offered: Option<&Offered>) -> Result<Way, Fault
     match &ready.credential.secret {
         CredentialSecret::OAuth { .. } => choose_for_token(ready, offered),
         CredentialSecret::Password(password) => choose_for_password(
+            ready,
             check_arguments(&ready.credential.user, password.expose_secret()).is_ok(),
             offered,
         ),
@@ -80,12 +81,12 @@ fn choose(ready: &UpstreamReady, offered: Option<&Offered>) -> Result<Way, Fault
 fn choose_for_token(ready: &UpstreamReady, offered: Option<&Offered>) -> Result<Way, Fault> {
     let listed = offered.filter(|offered| offered.tells_mechanisms());
     let is_offered = |mechanism| listed.is_none_or(|offered| offered.lists(mechanism));
-    first_offered(&token_mechanisms(ready), is_offered, || logins(offered)).map(Way::Sasl)
+    first_offered(ready, &token_mechanisms(ready), is_offered, || logins(offered)).map(Way::Sasl)
 }
 
 /// PLAIN where it is listed. Else USER and PASS, which the oldest servers know and CAPA need not be known for; but a list
 /// without USER forbids them. LOGIN is the last resort, for passwords that fit on no line too.
-fn choose_for_password(fits_on_a_line: bool, offered: Option<&Offered>) -> Result<Way, Fault> {
+fn choose_for_password(ready: &UpstreamReady, fits_on_a_line: bool, offered: Option<&Offered>) -> Result<Way, Fault> {
     let lists = |mechanism| offered.is_some_and(|offered| offered.lists(mechanism));
     let takes_user = offered.is_none_or(Offered::lists_user);
     if lists(Mechanism::Plain) {
@@ -95,7 +96,7 @@ fn choose_for_password(fits_on_a_line: bool, offered: Option<&Offered>) -> Resul
     } else if lists(Mechanism::Login) {
         Ok(Way::Sasl(Mechanism::Login))
     } else {
-        Err(not_offered("PLAIN, USER or LOGIN", &logins(offered)))
+        Err(not_offered(ready, "PLAIN, USER or LOGIN", &logins(offered)))
     }
 }
 
@@ -232,9 +233,10 @@ mod tests {
                 "PLAIN, USER or LOGIN, but the upstream offers no login at all",
             ),
         ] {
+            let fault = composed(ready, offered).unwrap_err();
             assert_eq!(
-                composed(ready, offered),
-                Err(Fault::unavailable(format!("login needs {said}")))
+                (fault.kind, fault.detail),
+                (FaultKind::Unavailable, format!("login needs {said}"))
             );
         }
     }

@@ -5,16 +5,17 @@
 //! | `[AUTH]` (RFC 3206 §5) | refused with that code, the credential blamed |
 //! | `[SYS/PERM]` (RFC 3206 §4), `[IN-USE]` (RFC 2449 §8.1.2) | refused with that code, the credential not blamed |
 //! | `[SYS/TEMP]`, any other `[SYS]`, `[LOGIN-DELAY]` (RFC 2449 §8.1.1) | unavailable |
-//! | no or an unknown code: a text of throttling | unavailable |
 //! | no or an unknown code, before the upstream was told anything of the credential | unavailable: it dislikes the command |
-//! | no or an unknown code: anything else | refused without code, the credential blamed |
+//! | no or an unknown code: a text that blames the credential (`Authentication failure: unknown user name or bad password.`, Microsoft's answer to an expired token) | refused without code, the credential blamed |
+//! | no or an unknown code: any other text (`Protocol error. Connection is closed. 10`) | unavailable: nobody is asked for a new password for words that are not understood |
 //!
 //! A refusal without a code always blames the credential, so that the reply to the client, which then says `AUTH`, never asks
-//! a user for a new password because of a temporary trouble. A plain `-ERR` has to be taken that way: it is Microsoft's
-//! answer to an expired token. Codes are hierarchies (RFC 2449 §8): what follows a known one with a slash refines it.
+//! a user for a new password because of a temporary trouble. Which texts blame it is in `phrases`. Codes are hierarchies
+//! (RFC 2449 §8): what follows a known one with a slash refines it.
 
 use super::response::Refused;
-use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::fault::{Fault, FaultKind, LoginStep, UpstreamRefusal, UpstreamWords};
+use crate::proto::phrases;
 use crate::proto::redaction::Redaction;
 
 /// What the refused command told the upstream.
@@ -30,7 +31,8 @@ pub(super) enum Told {
 pub(super) fn refusal(refused: &Refused<'_>, told: Told, redaction: &Redaction, command: &str) -> Fault {
     let text = redaction.clean(refused.text);
     let code = refused.code.map(|code| redaction.clean(code).to_ascii_uppercase());
-    match judge(code.as_deref(), &text, told) {
+    let words = UpstreamWords::new(LoginStep::Login, code.clone(), text.clone());
+    let fault = match judge(code.as_deref(), &text, told) {
         Verdict::Refused {
             code,
             blames_credential,
@@ -46,7 +48,8 @@ pub(super) fn refusal(refused: &Refused<'_>, told: Told, redaction: &Redaction, 
             let code = code.map(|code| format!("[{code}] ")).unwrap_or_default();
             Fault::unavailable(format_args!("upstream answers {command} with -ERR {code}{text}"))
         }
-    }
+    };
+    fault.for_words(words)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -64,34 +67,15 @@ fn judge(code: Option<&str>, text: &str, told: Told) -> Verdict {
         blames_credential,
     };
     let levels: Vec<&str> = code.iter().flat_map(|code| code.split('/')).collect();
-    let text = text.to_ascii_lowercase();
     match levels.as_slice() {
         ["AUTH", ..] => refused(Some("AUTH"), true),
         ["SYS", "PERM", ..] => refused(Some("SYS/PERM"), false),
         ["IN-USE", ..] => refused(Some("IN-USE"), false),
         ["SYS" | "LOGIN-DELAY", ..] => Verdict::Unavailable,
-        _ if THROTTLING_PHRASES.iter().any(|phrase| text.contains(phrase)) => Verdict::Unavailable,
-        _ if told == Told::Mechanism => Verdict::Unavailable,
-        _ => refused(None, true),
+        _ if told == Told::Credential && phrases::blames_credential(text) => refused(None, true),
+        _ => Verdict::Unavailable,
     }
 }
-
-/// Texts by which providers without response codes say that it is too much or too early, in lower case (Gmail, Exchange
-/// Online, Yahoo, Dovecot, qpopper).
-const THROTTLING_PHRASES: [&str; 12] = [
-    "too many",
-    "throttled",
-    "suggested backoff",
-    "backoff time",
-    "try again later",
-    "rate limit",
-    "temporar",
-    "server busy",
-    "unavailable",
-    "internal error",
-    "locked by another",
-    "already in use",
-];
 
 #[cfg(test)]
 mod tests {
@@ -144,7 +128,15 @@ mod tests {
                 "Logon failure: unknown user name or bad password.",
                 refused(None, true),
             ),
-            (None, "", refused(None, true)),
+            (None, "authentication failed", refused(None, true)),
+            // What is not understood is nobody's fault.
+            (None, "", Verdict::Unavailable),
+            (None, "Protocol error. Connection is closed. 10", Verdict::Unavailable),
+            (
+                None,
+                "login failure or POP3 disabled, try later. sc=x",
+                Verdict::Unavailable,
+            ),
             (Some("X-ODD"), "invalid password", refused(None, true)),
             (Some("X-ODD"), "Too many logins", Verdict::Unavailable),
             (None, "Server Unavailable. 21", Verdict::Unavailable),
@@ -186,6 +178,8 @@ mod tests {
             refusal(&Refused { code, text }, Told::Credential, &redaction, "AUTH XOAUTH2")
         };
         let refused = answer(Some(b"auth"), b"no c2VjcmV0LXRva2Vu \xff\x1b");
+        let words =
+            |code: &str, text: &str| UpstreamWords::new(LoginStep::Login, Some(code.to_owned()), text.to_owned());
         assert_eq!(
             refused,
             Fault::with_detail(
@@ -196,10 +190,12 @@ mod tests {
                 }),
                 "in answer to AUTH XOAUTH2",
             )
+            .for_words(words("AUTH", "no [REDACTED] ?"))
         );
         assert_eq!(
             answer(Some(b"SYS/TEMP"), b"later"),
             Fault::unavailable("upstream answers AUTH XOAUTH2 with -ERR [SYS/TEMP] later")
+                .for_words(words("SYS/TEMP", "later"))
         );
     }
 }

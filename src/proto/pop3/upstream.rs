@@ -29,7 +29,7 @@ use super::presentation::{Presentation, Way};
 use super::promise::NAMES;
 use super::refusal::{Told, refusal};
 use super::response::{Offered, Refused, ReplyFramer, Response};
-use crate::fault::Fault;
+use crate::fault::{Fault, LoginStep, UpstreamWords};
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
 use crate::proto::presentation::SecretBytes;
@@ -218,7 +218,11 @@ impl AwaitGreeting {
                 Ok(State::Stls(AwaitStls { ready: self.ready }))
             }
             (Response::Ok(_), _) => Ok(State::Capa(AwaitCapa::ask(self.ready, out))),
-            _ => Err(unexpected(line, &State::Greeting(self))),
+            (Response::Err(refused), _) => {
+                let words = words_of(LoginStep::Greeting, refused);
+                Err(unexpected(line, &State::Greeting(self)).for_words(words))
+            }
+            (Response::Continuation(_), _) => Err(unexpected(line, &State::Greeting(self))),
         }
     }
 }
@@ -236,8 +240,8 @@ impl AwaitStls {
                 Ok(State::Handshake(AwaitHandshake { ready: self.ready }))
             }
             Response::Err(refused) => {
-                let said = Redaction::default().clean(refused.text);
-                Err(Fault::unavailable(format_args!("upstream refuses STLS: {said}")))
+                let words = words_of(LoginStep::StartTls, refused);
+                Err(Fault::unavailable(format_args!("upstream refuses STLS: {}", words.text)).for_words(words))
             }
             Response::Continuation(_) => Err(unexpected(line, &State::Stls(self))),
         }
@@ -400,6 +404,13 @@ fn unexpected(line: &[u8], state: &State) -> Fault {
         "upstream sent an unexpected reply, {}: {said}",
         state.name()
     ))
+}
+
+/// What the upstream says before it has been sent anything secret.
+fn words_of(step: LoginStep, refused: &Refused<'_>) -> UpstreamWords {
+    let clean = |text| Redaction::default().clean(text);
+    let code = refused.code.map(|code| clean(code).to_ascii_uppercase());
+    UpstreamWords::new(step, code, clean(refused.text))
 }
 
 /// CVE-2011-0411's class, from the other side: what an attacker put behind the `+OK` would be taken for the upstream's word.

@@ -131,16 +131,16 @@ fn what_is_not_the_credentials_fault_is_not_blamed_on_it() {
         ),
         ("-ERR [LOGIN-DELAY] too soon\r\n", "-ERR [LOGIN-DELAY] too soon"),
         ("-ERR Server Unavailable. 21\r\n", "-ERR Server Unavailable. 21"),
+        (
+            "-ERR Protocol error. Connection is closed. 10\r\n",
+            "-ERR Protocol error. Connection is closed. 10",
+        ),
     ] {
-        let expected = Fault::unavailable(format!("upstream answers AUTH XOAUTH2 with {detail}"));
-        assert_eq!(after_blob(answer).fault(), &expected);
+        after_blob(answer).assert_unavailable(&format!("upstream answers AUTH XOAUTH2 with {detail}"));
     }
     let says = ["+OK hi\r\n", EXCHANGE, "-ERR Protocol error. 14\r\n"];
     let command = run(oauth(UpstreamSecurity::Secured), &says);
-    assert_eq!(
-        command.fault(),
-        &Fault::unavailable("upstream answers AUTH XOAUTH2 with -ERR Protocol error. 14")
-    );
+    command.assert_unavailable("upstream answers AUTH XOAUTH2 with -ERR Protocol error. 14");
     assert_eq!(command.did.len(), 2, "the token stays here");
 }
 
@@ -198,9 +198,9 @@ fn a_refused_name_or_password_is_blamed() {
     let begin = ["+OK hi\r\n", "-ERR\r\n"];
     let name = run(
         password(UpstreamSecurity::Secured),
-        &[&begin[..], &["-ERR never heard of ada\r\n"]].concat(),
+        &[&begin[..], &["-ERR no such user: ada\r\n"]].concat(),
     );
-    assert_eq!(name.refusal(), (None, "never heard of ada", true));
+    assert_eq!(name.refusal(), (None, "no such user: ada", true));
     assert_eq!(name.fault().detail, "in answer to USER and PASS");
     assert_eq!(name.did.len(), 2, "the password stays here");
     let secret = run(
@@ -293,7 +293,7 @@ fn a_greeting_that_is_none_ends_the_login() {
         ] {
             let run = run(oauth(security), &[&format!("{greeting}\r\n")]);
             let detail = format!("upstream sent an unexpected reply, waiting for the upstream's greeting: {greeting}");
-            assert_eq!(run.fault(), &Fault::unavailable(detail));
+            run.assert_unavailable(&detail);
             assert!(run.did.is_empty());
         }
     }

@@ -102,10 +102,10 @@ fn plain(message: &[u8]) -> Outcome {
         Outcome::Login(given) if !authorization.is_empty() && authorization != user => {
             Outcome::Unfit(UnfitCredentials {
                 user: given.user,
-                fault: Fault::with_detail(
+                fault: Box::new(Fault::with_detail(
                     FaultKind::UnknownCredentials,
                     "the authorization identity differs from the authentication identity",
-                ),
+                )),
             })
         }
         outcome => outcome,

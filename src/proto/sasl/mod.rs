@@ -25,7 +25,7 @@ pub struct UnfitCredentials {
     /// The login name, where it can be shown.
     pub user: Option<String>,
     /// The refusal. To the client it looks as any unknown name or token does.
-    pub fault: Fault,
+    pub fault: Box<Fault>,
 }
 
 /// The credentials as a request to check them. `user` is `None` where the mechanism leaves the name to the token.
@@ -40,7 +40,7 @@ pub fn login_request(
 ) -> Result<LoginRequest, UnfitCredentials> {
     let unfit = |user: Option<&str>, detail: &str| UnfitCredentials {
         user: user.map(str::to_owned),
-        fault: Fault::with_detail(FaultKind::UnknownCredentials, detail),
+        fault: Box::new(Fault::with_detail(FaultKind::UnknownCredentials, detail)),
     };
     let user = user
         .map(|name| std::str::from_utf8(name).map_err(|_| unfit(None, "the login name is not UTF-8")))

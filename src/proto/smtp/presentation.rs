@@ -121,7 +121,12 @@ fn choose(ready: &UpstreamReady, offered: &Offered) -> Result<Mechanism, Fault> 
         CredentialSecret::Password(_) => by_password.to_vec(),
         CredentialSecret::OAuth { .. } => token_mechanisms(ready),
     };
-    first_offered(&wanted, |mechanism| offered.offers(mechanism), || logins(offered))
+    first_offered(
+        ready,
+        &wanted,
+        |mechanism| offered.offers(mechanism),
+        || logins(offered),
+    )
 }
 
 /// The ways to log in that are offered, for the log.
@@ -145,7 +150,7 @@ const COMMAND_LINE_OCTETS_MAX: usize = 512;
 mod tests {
     use super::super::response::ReplyFramer;
     use super::*;
-    use crate::fault::FaultKind;
+    use crate::fault::{FaultKind, LoginStep};
     use crate::proto::testing::login::{password_secret, ready, token_secret};
 
     fn offered(keywords: &[&str]) -> Offered {
@@ -249,7 +254,9 @@ mod tests {
             ),
         ] {
             let fault = Presentation::compose(ready, &offered(keywords)).err().unwrap();
-            assert_eq!(fault, Fault::unavailable(detail));
+            assert_eq!((fault.kind, fault.detail.as_str()), (FaultKind::Unavailable, detail));
+            let form = ready.credential.secret.form();
+            assert_eq!(fault.said.unwrap().step, LoginStep::Mechanism(form));
         }
     }
 

@@ -17,15 +17,17 @@
 //! not help where the credential is not blamed.
 
 use super::response::Reply;
-use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::fault::{Fault, FaultKind, LoginStep, UpstreamRefusal, UpstreamWords};
 use crate::proto::Mechanism;
+use crate::proto::phrases;
 use crate::proto::redaction::Redaction;
 
 /// The fault that a final reply other than `235` to AUTH stands for.
 pub(super) fn refusal(reply: &Reply, redaction: &Redaction, mechanism: Mechanism) -> Fault {
     let (code, text) = (reply.full_code(), redaction.clean(&reply.text()));
     let refused = mechanism.name();
-    match judge(reply.code, reply.enhanced_code(), &text) {
+    let words = UpstreamWords::new(LoginStep::Login, Some(code.clone()), text.clone());
+    let fault = match judge(reply.code, reply.enhanced_code(), &text) {
         Verdict::Refused { blames_credential } => Fault::with_detail(
             FaultKind::UpstreamRefused(UpstreamRefusal {
                 code: Some(code),
@@ -35,7 +37,8 @@ pub(super) fn refusal(reply: &Reply, redaction: &Redaction, mechanism: Mechanism
             format_args!("in answer to AUTH {refused}"),
         ),
         Verdict::Unavailable => Fault::unavailable(format_args!("upstream answers AUTH {refused} with {code} {text}")),
-    }
+    };
+    fault.for_words(words)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -45,13 +48,14 @@ enum Verdict {
 }
 
 fn judge(code: u16, enhanced: Option<&str>, text: &str) -> Verdict {
-    let text = text.to_ascii_lowercase();
-    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     match (code, enhanced) {
         (..500, _) => Verdict::Unavailable,
-        _ if says(&THROTTLING_PHRASES) => Verdict::Unavailable,
+        _ if phrases::is_passing(text) => Verdict::Unavailable,
+        // All of its texts begin with "Authentication unsuccessful".
         (535, Some("5.7.139")) => Verdict::Refused {
-            blames_credential: says(&WRONG_CREDENTIAL_PHRASES),
+            blames_credential: WRONG_CREDENTIAL_PHRASES
+                .iter()
+                .any(|phrase| text.to_ascii_lowercase().contains(phrase)),
         },
         (535, _) => Verdict::Refused {
             blames_credential: true,
@@ -60,26 +64,11 @@ fn judge(code: u16, enhanced: Option<&str>, text: &str) -> Verdict {
             blames_credential: false,
         },
         (525 | 550..=554, _) => Verdict::Refused {
-            blames_credential: says(&CREDENTIAL_PHRASES),
+            blames_credential: phrases::blames_credential(text),
         },
         _ => Verdict::Unavailable,
     }
 }
-
-/// Texts by which providers say in a permanent reply that it is too much or too early, in lower case (Yahoo, Exchange
-/// Online, Dovecot).
-const THROTTLING_PHRASES: [&str; 7] = [
-    "too many",
-    "throttled",
-    "try again later",
-    "rate limit",
-    "temporar",
-    "server busy",
-    "internal error",
-];
-
-/// Texts that speak of the credential, in lower case.
-const CREDENTIAL_PHRASES: [&str; 4] = ["credential", "password not", "authentication failed", "invalid token"];
 
 /// What Exchange Online says with `5.7.139` where not a policy but the credential is at fault, in lower case.
 const WRONG_CREDENTIAL_PHRASES: [&str; 2] = ["credentials were incorrect", "password has expired"];
@@ -145,6 +134,13 @@ mod tests {
             ),
             ("554 5.7.0 Authentication failed\r\n", BLAMED),
             ("554 5.7.0 Too many errors\r\n", Verdict::Unavailable),
+            ("535 5.7.0 Invalid login or password\r\n", BLAMED),
+            (
+                "535 5.7.8 Error: authentication failed: Connection lost to authentication server\r\n",
+                Verdict::Unavailable,
+            ),
+            ("535 Internal authentication failure\r\n", Verdict::Unavailable),
+            ("550 5.1.1 no such thing\r\n", NOT_BLAMED),
             (
                 "454 4.7.0 Too many login attempts, please try again later.\r\n",
                 Verdict::Unavailable,
@@ -204,9 +200,15 @@ mod tests {
             &redaction,
             Mechanism::XOAuth2,
         );
+        assert_eq!(unavailable.kind, FaultKind::Unavailable);
         assert_eq!(
-            unavailable,
-            Fault::unavailable("upstream answers AUTH XOAUTH2 with 454 4.7.0 [REDACTED]")
+            unavailable.detail,
+            "upstream answers AUTH XOAUTH2 with 454 4.7.0 [REDACTED]"
+        );
+        let said = unavailable.said.unwrap();
+        assert_eq!(
+            (said.code.as_deref(), said.text.as_str()),
+            (Some("454 4.7.0"), "[REDACTED]")
         );
     }
 }

@@ -32,7 +32,7 @@ use super::extensions;
 use super::presentation::{Offered, Presentation, ehlo_name};
 use super::refusal::refusal;
 use super::response::{Reply, ReplyError, ReplyFramer};
-use crate::fault::Fault;
+use crate::fault::{Fault, LoginStep, UpstreamWords};
 use crate::proto::Mechanism;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
@@ -178,6 +178,15 @@ impl State {
         }
     }
 
+    fn step(&self) -> LoginStep {
+        match self {
+            Self::Greeting(_) => LoginStep::Greeting,
+            Self::Ehlo(_) => LoginStep::Capabilities,
+            Self::StartTls(_) | Self::Handshake(_) => LoginStep::StartTls,
+            _ => LoginStep::Login,
+        }
+    }
+
     fn takes_replies(&self) -> bool {
         !matches!(self, Self::Handshake(_) | Self::LoggedIn | Self::Failed)
     }
@@ -283,9 +292,8 @@ impl AwaitStartTls {
         if reply.code != SERVICE_READY {
             let said = Redaction::default().clean(&reply.text());
             let code = reply.full_code();
-            return Err(Fault::unavailable(format_args!(
-                "upstream refuses STARTTLS: {code} {said}"
-            )));
+            let fault = Fault::unavailable(format_args!("upstream refuses STARTTLS: {code} {said}"));
+            return Err(fault.for_words(UpstreamWords::new(LoginStep::StartTls, Some(code), said)));
         }
         out.secure();
         Ok(State::Handshake(AwaitHandshake { plan: self.plan }))
@@ -387,7 +395,12 @@ pub(super) fn keywords(reply: &Reply) -> Vec<String> {
 fn unexpected(reply: &Reply, state: &State) -> Fault {
     let code = reply.full_code();
     let said = state.clean(&reply.text());
-    Fault::unavailable(format_args!("upstream says {code} {said}, {}", state.name()))
+    let fault = Fault::unavailable(format_args!("upstream says {code} {said}, {}", state.name()));
+    match reply.code {
+        400.. => fault.for_words(UpstreamWords::new(state.step(), Some(code), said)),
+        // It has another protocol in mind; there is nothing to be understood of it.
+        _ => fault,
+    }
 }
 
 /// The fault of what is no reply, or too much of one.

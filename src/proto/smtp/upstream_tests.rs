@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::fault::FaultKind;
+use crate::fault::{FaultKind, LoginStep};
 use crate::proto::Mechanism;
 use crate::proto::testing::login::{
     self, ALL, Run, TOKEN, WITHOUT_STARTTLS, assert_end_is_told, blob, check_interactive_split, check_last_step,
@@ -148,11 +148,8 @@ fn office_365_refuses_for_reasons_that_are_kept_apart() {
     }
     let limit = "432 4.3.2 STOREDRV.ClientSubmit; Concurrent connections limit exceeded\r\n";
     let run = run(oauth(UpstreamSecurity::StartTls), &[&before[..], &[limit]].concat());
-    assert_eq!(
-        run.fault(),
-        &Fault::unavailable(
-            "upstream answers AUTH XOAUTH2 with 432 4.3.2 STOREDRV.ClientSubmit; Concurrent connections limit exceeded"
-        )
+    run.assert_unavailable(
+        "upstream answers AUTH XOAUTH2 with 432 4.3.2 STOREDRV.ClientSubmit; Concurrent connections limit exceeded",
     );
 }
 
@@ -310,7 +307,7 @@ fn starttls_that_is_refused_or_avoided_ends_the_login_before_the_credential() {
         ),
     ] {
         let run = run(oauth(UpstreamSecurity::StartTls), says);
-        assert_eq!(run.fault(), &Fault::unavailable(detail));
+        run.assert_unavailable(detail);
         assert!(
             run.did.iter().all(|write| write == EHLO || write == "STARTTLS\r\n"),
             "{:?}",
@@ -333,7 +330,13 @@ fn a_greeting_that_is_none_ends_the_login() {
     ] {
         for security in ALL {
             let run = run(oauth(*security), &[greeting]);
-            assert_eq!(run.fault(), &Fault::unavailable(format!("{detail}, {place}")));
+            run.assert_unavailable(&format!("{detail}, {place}"));
+            let said = run.fault().said.as_ref().map(|said| (said.step, said.code.clone()));
+            let code = greeting
+                .split_once(" No")
+                .or(greeting.split_once(" Too"))
+                .map(|(code, _)| code.to_owned());
+            assert_eq!(said, code.map(|code| (LoginStep::Greeting, Some(code))), "{greeting}");
             assert!(run.did.is_empty());
         }
     }
@@ -351,12 +354,9 @@ fn an_upstream_without_our_mechanism_is_not_blamed_on_the_credential() {
         ("250 x\r\n", "no AUTH at all"),
     ] {
         let run = run(oauth(UpstreamSecurity::Secured), &["220 x\r\n", ehlo]);
-        assert_eq!(
-            run.fault(),
-            &Fault::unavailable(format!(
-                "login needs OAUTHBEARER or XOAUTH2, but the upstream offers {offers}"
-            ))
-        );
+        run.assert_unavailable(&format!(
+            "login needs OAUTHBEARER or XOAUTH2, but the upstream offers {offers}"
+        ));
         assert_eq!(run.did.len(), 1, "EHLO alone");
     }
 }

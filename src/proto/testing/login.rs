@@ -49,6 +49,12 @@ impl Run {
         }
     }
 
+    /// That the login failed for a passing trouble, and what the log says of it.
+    pub(crate) fn assert_unavailable(&self, detail: &str) {
+        let fault = self.fault();
+        assert_eq!((&fault.kind, fault.detail.as_str()), (&FaultKind::Unavailable, detail));
+    }
+
     /// The refusal's code and text, and whether it is the credential's fault.
     pub(crate) fn refusal(&self) -> (Option<&str>, &str, bool) {
         match &self.fault().kind {

@@ -9,8 +9,7 @@ use super::codec;
 use super::draft::Draft;
 use super::meta;
 use super::tables::Table;
-use crate::clock::Timestamp;
-use crate::store::{AccountRecord, StoreError, TokenId, TokenRecord, TokenUse, UpstreamId, UpstreamRecord, UsageEvent, keys};
+use crate::store::{AccountRecord, StoreError, TokenId, TokenRecord, TokenUse, UpstreamId, UpstreamRecord, keys};
 
 /// Writes a new account.
 pub(super) fn create_account(draft: &mut Draft<'_>, record: &AccountRecord, sealed: Vec<u8>) -> Result<(), StoreError> {
@@ -28,11 +27,11 @@ pub(super) fn create_account(draft: &mut Draft<'_>, record: &AccountRecord, seal
     Ok(())
 }
 
-/// Replaces an account and its secrets.
+/// Replaces an account and, where given, its secrets.
 pub(super) fn replace_account(
     draft: &mut Draft<'_>,
     record: &AccountRecord,
-    sealed: Vec<u8>,
+    sealed: Option<Vec<u8>>,
 ) -> Result<(), StoreError> {
     let before = account(draft, &record.account)?.ok_or(StoreError::NotFound("account"))?;
     check_sharing(draft, record)?;
@@ -45,7 +44,9 @@ pub(super) fn replace_account(
     put_names(draft, names)?;
     put_sharer(draft, Some(&before), Some(record));
     draft.put(Table::Accounts, record.account.as_bytes(), bytes);
-    draft.put(Table::Secrets, record.account.as_bytes(), sealed);
+    if let Some(sealed) = sealed {
+        draft.put(Table::Secrets, record.account.as_bytes(), sealed);
+    }
     draft.counts.subtract(before.state);
     draft.counts.add(record.state);
     Ok(())
@@ -120,49 +121,6 @@ pub(super) fn keep_upstreams(
     }
     Ok(())
 }
-
-/// Adds a usage event.
-pub(super) fn add_usage(draft: &mut Draft<'_>, event: &UsageEvent) -> Result<(), StoreError> {
-    let bytes = codec::encode(event)?;
-    let number = keys::next_sequence(draft.usage.last, event.time);
-    draft.usage.last = number;
-    draft.usage.count += 1;
-    draft.put(Table::Usage, keys::sequence(&[], number), bytes);
-    for (table, key) in index_keys(event, number) {
-        draft.put(table, key, []);
-    }
-    Ok(())
-}
-
-/// Deletes up to [`SWEEP_MAX`] of the oldest events: those before `cutoff`, and those beyond the newest `events_max`. Stops
-/// at the first that is to stay. Returns how many were deleted.
-pub(super) fn sweep(draft: &mut Draft<'_>, cutoff: Timestamp, events_max: u64) -> Result<u64, StoreError> {
-    let mut swept = Vec::new();
-    let mut left = draft.usage.count;
-    for entry in draft.committed().entries(Table::Usage) {
-        let (key, value) = entry?;
-        if draft.deletes(Table::Usage, &key) {
-            continue;
-        }
-        let event: UsageEvent = codec::decode("a usage event", &value)?;
-        if swept.len() >= SWEEP_MAX || (left <= events_max && event.time >= cutoff) {
-            break;
-        }
-        left = left.saturating_sub(1);
-        swept.push((key.to_vec(), event));
-    }
-    draft.usage.count = left;
-    for (key, event) in &swept {
-        draft.delete(Table::Usage, key.as_slice());
-        for (table, key) in index_keys(event, keys::sequence_of(key).unwrap_or_default()) {
-            draft.delete(table, key);
-        }
-    }
-    Ok(u64::try_from(swept.len()).unwrap_or(u64::MAX))
-}
-
-/// Events that one sweep deletes at most, so that an operation that waits behind it waits for milliseconds.
-pub(super) const SWEEP_MAX: usize = 1000;
 
 /// Who bears a name, ids and e-mail addresses folded alike.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -305,21 +263,6 @@ fn delete_token(draft: &mut Draft<'_>, id: &TokenId, account: Option<&str>) {
         draft.delete(Table::AccountTokens, keys::account_token(account, id));
     }
     draft.counts.tokens = draft.counts.tokens.saturating_sub(1);
-}
-
-fn index_keys(event: &UsageEvent, number: u64) -> impl Iterator<Item = (Table, Vec<u8>)> {
-    let account = event
-        .account
-        .as_ref()
-        .filter(|account| meta::is_keyable(account))
-        .map(|account| {
-            let key = keys::sequence(&keys::account_prefix(account), number);
-            (Table::UsageByAccount, key)
-        });
-    let token = event
-        .token
-        .map(|token| (Table::UsageByToken, keys::sequence(&token.0, number)));
-    account.into_iter().chain(token)
 }
 
 const ACCOUNT_ID: &str = "the account id";

@@ -1,7 +1,6 @@
 //! Records as bytes: a format number and JSON.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 
@@ -14,7 +13,7 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, StoreError> {
 }
 
 /// The record in `bytes`; `what` names its kind for the error.
-pub(super) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, StoreError> {
     match bytes.split_first() {
         Some((&FORMAT, json)) => serde_json::from_slice(json)
             .map_err(|error| StoreError::Unreadable(format!("the record of {what} is damaged: {error}"))),

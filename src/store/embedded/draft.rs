@@ -3,18 +3,23 @@
 //! Several operations share one commit, hence one fsync; each must see what those before it are about to write, so that two
 //! accounts with the same name in one commit still conflict.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::codec;
-use super::meta::{Counts, USAGE_METER, UsageMeter};
+use super::meta::Counts;
 use super::tables::{Table, Tables, View, Writes};
+use super::usage::{self, USAGE_METER, UsageMeter};
 use crate::store::StoreError;
 
 /// The tables with a commit's writes laid over them. An operation reads everything it depends on before it writes anything,
 /// so that one that fails leaves no trace.
 pub(super) struct Draft<'a> {
     tables: &'a Tables,
-    writes: Writes,
+    writes: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    /// Keys that are deleted, and that nothing else in this draft reads or writes.
+    forgotten: Vec<(Table, Vec<u8>)>,
+    /// The last rank of each series of usage events that was added to.
+    ranks: HashMap<(Table, Vec<u8>), u64>,
     usage_before: UsageMeter,
     /// The counts as they will be.
     pub(super) counts: Counts,
@@ -27,8 +32,10 @@ impl<'a> Draft<'a> {
     pub(super) fn new(tables: &'a Tables, counts: Counts, usage: UsageMeter) -> Self {
         Self {
             tables,
-            writes: Writes::new(),
-            usage_before: usage,
+            writes: BTreeMap::new(),
+            forgotten: Vec::new(),
+            ranks: HashMap::new(),
+            usage_before: usage.clone(),
             counts,
             usage,
         }
@@ -63,9 +70,17 @@ impl<'a> Draft<'a> {
         self.tables.view()
     }
 
-    /// Whether this draft deletes `key`.
-    pub(super) fn deletes(&self, table: Table, key: &[u8]) -> bool {
-        matches!(self.writes.get(&(table, key.to_vec())), Some(None))
+    /// The rank of the next event in a series of usage events, none of which has a number below `oldest`.
+    pub(super) fn next_rank(&self, table: Table, series: &[u8], oldest: u64) -> Result<u64, StoreError> {
+        match self.ranks.get(&(table, series.to_vec())) {
+            Some(last) => Ok(last + 1),
+            None => usage::next_rank(self.tables, table, series, oldest),
+        }
+    }
+
+    /// Notes the rank of the event that was added to a series last.
+    pub(super) fn set_rank(&mut self, table: Table, series: Vec<u8>, rank: u64) {
+        self.ranks.insert((table, series), rank);
     }
 
     /// Sets the value of `key`.
@@ -78,12 +93,20 @@ impl<'a> Draft<'a> {
         self.writes.insert((table, key.into()), None);
     }
 
+    /// Deletes `key`, which nothing else in this draft reads or writes: cheaper than [`Self::delete`], for sweeps.
+    pub(super) fn forget(&mut self, table: Table, key: Vec<u8>) {
+        self.forgotten.push((table, key));
+    }
+
     /// What is to be written, with the meter of usage events if it moved.
     pub(super) fn into_writes(mut self) -> Result<Writes, StoreError> {
         if self.usage != self.usage_before {
             let meter = codec::encode(&self.usage)?;
             self.put(Table::Meta, USAGE_METER, meter);
         }
-        Ok(self.writes)
+        Ok(Writes {
+            values: self.writes,
+            forgotten: self.forgotten,
+        })
     }
 }

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::codec;
 use super::tables::{Durability, Table, Tables, Writes};
 use crate::secret::ExposeSecret;
-use crate::store::master_key::{MasterKey, MasterKeySource};
+use crate::store::master_key::{self, GENERATED_KEY_FILE, MasterKey, MasterKeySource};
 use crate::store::seal::Sealer;
 use crate::store::{AccountRecord, AccountState, StoreError, keys};
 
@@ -62,25 +62,6 @@ impl Counts {
     }
 }
 
-/// Where the numbering of usage events stands, and how many there are: kept on disk beside them, because counting a million
-/// of them would delay every start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct UsageMeter {
-    /// The number of the newest event there ever was.
-    pub(super) last: u64,
-    /// How many there are.
-    pub(super) count: u64,
-}
-
-impl UsageMeter {
-    /// The meter as `value` of [`USAGE_METER`] tells.
-    pub(super) fn read(value: Option<&[u8]>) -> Result<Self, StoreError> {
-        value.map_or(Ok(Self { last: 0, count: 0 }), |bytes| {
-            codec::decode("the usage meter", bytes)
-        })
-    }
-}
-
 /// Refuses a store of a newer format; marks a new one.
 pub(super) fn check_format(tables: &Tables) -> Result<(), StoreError> {
     match tables.value(Table::Meta, FORMAT_KEY)? {
@@ -108,7 +89,7 @@ pub(super) fn sealer(tables: &Tables, state_dir: &Path, source: &MasterKeySource
         }
         MasterKeySource::File(path) => (key_in(path, has_sealed, false)?, path.display().to_string()),
         MasterKeySource::Generated => {
-            let path = state_dir.join(DEFAULT_KEY_FILE);
+            let path = state_dir.join(GENERATED_KEY_FILE);
             (key_in(&path, has_sealed, true)?, path.display().to_string())
         }
     };
@@ -142,10 +123,7 @@ fn key_in(path: &Path, has_sealed: bool, may_generate: bool) -> Result<MasterKey
              backup, or set secrets.master_key_file to where the key is"
         ))),
         None if may_generate => MasterKey::generate(path),
-        None => Err(StoreError::MasterKey(format!(
-            "there is no master key in {shown} (secrets.master_key_file); make one with \
-             'umask 077; head -c 32 /dev/urandom | base64 > {shown}'"
-        ))),
+        None => Err(StoreError::MasterKey(master_key::missing(path))),
     }
 }
 
@@ -154,12 +132,8 @@ pub(super) fn is_keyable(name: &str) -> bool {
     (1..=keys::NAME_BYTES_MAX).contains(&name.len())
 }
 
-/// The key of the [`UsageMeter`].
-pub(super) const USAGE_METER: &[u8] = b"usage-meter";
-
 fn put(tables: &Tables, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
-    let writes = Writes::from([((Table::Meta, key.to_vec()), Some(value))]);
-    tables.commit(writes, Durability::Synced)
+    tables.commit(Writes::of(Table::Meta, key, value), Durability::Synced)
 }
 
 const STATES: [AccountState; 5] = [
@@ -169,8 +143,6 @@ const STATES: [AccountState; 5] = [
     AccountState::Failing,
     AccountState::Disabled,
 ];
-
-const DEFAULT_KEY_FILE: &str = "master.key";
 
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT: &[u8] = b"1";

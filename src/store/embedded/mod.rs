@@ -22,6 +22,7 @@ mod shared;
 mod tables;
 #[cfg(test)]
 pub(super) mod tests;
+mod usage;
 mod writer;
 
 use std::path::Path;
@@ -37,12 +38,12 @@ use self::changes::Bearers;
 use self::draft::Draft;
 use self::shared::Shared;
 use self::tables::{Table, Tables};
-use self::writer::{Order, Writer};
+use self::writer::{Change, Order, Writer};
 use super::master_key::MasterKeySource;
 use super::seal::Sealer;
 use super::{
-    AccountRecord, AccountSecrets, AccountState, Listing, Page, Store, StoreError, TokenId, TokenRecord, TokenUse,
-    UpstreamId, UpstreamRecord, UsageEvent, UsageFilter, keys, secrets, state_dir,
+    AccountRecord, AccountSecrets, AccountState, Amendment, Listing, Page, Store, StoreError, TokenId, TokenRecord,
+    TokenUse, UpstreamId, UpstreamRecord, UsageEvent, UsageFilter, keys, secrets, state_dir,
 };
 use crate::clock::Timestamp;
 use crate::limits::STORE_QUEUE;
@@ -50,7 +51,7 @@ use crate::limits::STORE_QUEUE;
 /// The store on fjall. Dropping it without [`Store::close`] loses nothing that was acknowledged.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     orders: mpsc::Sender<Order>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -72,7 +73,8 @@ impl EmbeddedStore {
         })?;
         state_dir::sync_directory(state_dir).map_err(|error| StoreError::Unwritable(error.to_string()))?;
         meta::check_format(&tables)?;
-        let sealer = meta::sealer(&tables, state_dir, master_key)?;
+        let sealer = Arc::new(meta::sealer(&tables, state_dir, master_key)?);
+        usage::migrate(&tables)?;
 
         let shared = Arc::new(Shared::new(tables));
         let (orders, receiver) = mpsc::channel(STORE_QUEUE);
@@ -96,13 +98,19 @@ impl EmbeddedStore {
         operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let change = Order::Change(Box::new(move |draft| {
-            let staged = draft.and_then(operation);
-            Box::new(move |committed| {
-                let _ = reply.send(staged.and_then(|outcome| committed.map(|()| outcome)));
-            })
-        }));
+        let change = Order::Change(answering(operation, reply));
         self.orders.send(change).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Like [`Self::change`], but what is done survives a killed process only, and costs no sync.
+    async fn chore<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let chore = Order::Chore(answering(operation, reply));
+        self.orders.send(chore).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -127,12 +135,6 @@ impl EmbeddedStore {
             .map_err(|error| StoreError::Unreadable(format!("a listing was cut short: {error}")))?
     }
 
-    fn seal(&self, account: &str, secrets: &AccountSecrets) -> Result<Vec<u8>, StoreError> {
-        self.sealer
-            .seal(Table::Secrets.name(), account.as_bytes(), secrets::encode(secrets))
-            .map_err(|error| StoreError::Unwritable(error.to_string()))
-    }
-
     fn record<T: serde::de::DeserializeOwned>(
         &self,
         table: Table,
@@ -144,18 +146,56 @@ impl EmbeddedStore {
     }
 }
 
+/// An operation that tells `reply` its outcome once it is committed.
+fn answering<T: Send + 'static>(
+    operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+) -> Change {
+    Box::new(move |draft| {
+        let staged = draft.and_then(operation);
+        Box::new(move |committed| {
+            let _ = reply.send(staged.and_then(|outcome| committed.map(|()| outcome)));
+        })
+    })
+}
+
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn create_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
-        let sealed = self.seal(&account.account, &secrets)?;
+        let sealed = seal(&self.sealer, &account.account, &secrets)?;
         self.change(move |draft| changes::create_account(draft, &account, sealed))
             .await
     }
 
     async fn replace_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
-        let sealed = self.seal(&account.account, &secrets)?;
-        self.change(move |draft| changes::replace_account(draft, &account, sealed))
+        let sealed = seal(&self.sealer, &account.account, &secrets)?;
+        self.change(move |draft| changes::replace_account(draft, &account, Some(sealed)))
             .await
+    }
+
+    async fn amend_account(&self, account: AccountRecord, secrets: Option<Amendment>) -> Result<(), StoreError> {
+        let sealer = Arc::clone(&self.sealer);
+        self.change(move |draft| {
+            let sealed = match secrets {
+                Some(amendment) => amend(draft, &sealer, &account.account, amendment)?,
+                None => None,
+            };
+            changes::replace_account(draft, &account, sealed)
+        })
+        .await
+    }
+
+    async fn amend_secrets(&self, account: &str, amendment: Amendment) -> Result<bool, StoreError> {
+        let (sealer, account) = (Arc::clone(&self.sealer), account.to_owned());
+        self.change(move |draft| {
+            let sealed = amend(draft, &sealer, &account, amendment)?;
+            let is_amended = sealed.is_some();
+            if let Some(sealed) = sealed {
+                draft.put(Table::Secrets, account.as_bytes(), sealed);
+            }
+            Ok(is_amended)
+        })
+        .await
     }
 
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
@@ -191,14 +231,7 @@ impl Store for EmbeddedStore {
         let Some(sealed) = self.shared.tables()?.value(Table::Secrets, account.as_bytes())? else {
             return Ok(None);
         };
-        let damaged = |reason: &str| StoreError::Unreadable(format!("the secrets of an account: {reason}"));
-        let plaintext = self
-            .sealer
-            .open(Table::Secrets.name(), account.as_bytes(), &sealed)
-            .map_err(|error| damaged(&error.to_string()))?;
-        secrets::decode(&plaintext)
-            .map(Some)
-            .ok_or_else(|| damaged("of a format that this version does not read"))
+        unseal(&self.sealer, account, &sealed).map(Some)
     }
 
     async fn accounts(&self, query: Option<&str>, page: Page) -> Result<Listing<AccountRecord>, StoreError> {
@@ -263,7 +296,8 @@ impl Store for EmbeddedStore {
     async fn usage(&self, filter: &UsageFilter, page: Page) -> Result<Listing<UsageEvent>, StoreError> {
         self.barrier().await?;
         let filter = filter.clone();
-        self.scan(move |tables| queries::usage(tables, &filter, page)).await
+        self.scan(move |tables| usage::listing::usage(tables, &filter, page))
+            .await
     }
 
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError> {
@@ -272,9 +306,7 @@ impl Store for EmbeddedStore {
         let mut swept = 0;
         // In steps, so that logins and refreshes that are to be written meanwhile are not kept waiting.
         loop {
-            let step = self
-                .change(move |draft| changes::sweep(draft, cutoff, events_max))
-                .await?;
+            let step = self.chore(move |draft| usage::sweep(draft, cutoff, events_max)).await?;
             if step == 0 {
                 return Ok(swept);
             }
@@ -316,6 +348,39 @@ impl Store for EmbeddedStore {
         }
         outcome
     }
+}
+
+/// What the secrets of `account` are after `amendment`, sealed; `None` if it changes nothing.
+fn amend(
+    draft: &Draft<'_>,
+    sealer: &Sealer,
+    account: &str,
+    amendment: Amendment,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let sealed = match meta::is_keyable(account) {
+        true => draft.value(Table::Secrets, account.as_bytes())?,
+        false => None,
+    };
+    let sealed = sealed.ok_or(StoreError::NotFound("account"))?;
+    let mut secrets = unseal(sealer, account, &sealed)?;
+    match amendment(&mut secrets) {
+        true => seal(sealer, account, &secrets).map(Some),
+        false => Ok(None),
+    }
+}
+
+fn seal(sealer: &Sealer, account: &str, secrets: &AccountSecrets) -> Result<Vec<u8>, StoreError> {
+    sealer
+        .seal(Table::Secrets.name(), account.as_bytes(), secrets::encode(secrets))
+        .map_err(|error| StoreError::Unwritable(error.to_string()))
+}
+
+fn unseal(sealer: &Sealer, account: &str, sealed: &[u8]) -> Result<AccountSecrets, StoreError> {
+    let damaged = |reason: &str| StoreError::Unreadable(format!("the secrets of an account: {reason}"));
+    let plaintext = sealer
+        .open(Table::Secrets.name(), account.as_bytes(), sealed)
+        .map_err(|error| damaged(&error.to_string()))?;
+    secrets::decode(&plaintext).ok_or_else(|| damaged("of a format that this version does not read"))
 }
 
 /// The database's own directory under the state directory.

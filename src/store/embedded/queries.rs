@@ -3,10 +3,7 @@
 use super::codec;
 use super::tables::{Table, Tables, View};
 use crate::clock::Timestamp;
-use crate::store::{
-    AccountRecord, Listing, Page, StoreError, TokenId, TokenRecord, TokenUse, UpstreamRecord, UsageEvent, UsageFilter,
-    keys,
-};
+use crate::store::{AccountRecord, Listing, Page, StoreError, TokenId, TokenRecord, TokenUse, UpstreamRecord, keys};
 
 /// Accounts, newest first; see [`crate::store::Store::accounts`].
 pub(super) fn accounts(tables: &Tables, query: Option<&str>, page: Page) -> Result<Listing<AccountRecord>, StoreError> {
@@ -82,45 +79,6 @@ pub(super) fn tokens(
             .map(|bytes| codec::decode("a token's last use", &bytes))
             .transpose()?;
         Ok((record, last))
-    })
-}
-
-/// Usage events, newest first; see [`crate::store::Store::usage`].
-pub(super) fn usage(tables: &Tables, filter: &UsageFilter, page: Page) -> Result<Listing<UsageEvent>, StoreError> {
-    let view = tables.view();
-    let (table, prefix) = match (&filter.token, &filter.account) {
-        (Some(token), _) => (Table::UsageByToken, token.0.to_vec()),
-        (None, Some(account)) => (Table::UsageByAccount, keys::account_prefix(account)),
-        (None, None) => (Table::Usage, Vec::new()),
-    };
-    let from = filter.since.map_or(0, keys::sequence_floor);
-    let range = keys::sequence(&prefix, from)..=keys::sequence(&prefix, u64::MAX);
-    // What an index answers alone need not be read to be counted.
-    let is_answered_by_index = filter.since.is_none()
-        && filter.until.is_none()
-        && filter.kind.is_none()
-        && (filter.token.is_none() || filter.account.is_none());
-
-    let wanted = span(page);
-    let mut total = 0;
-    let mut entries = Vec::new();
-    for key in view.keys_within(table, range).rev() {
-        let key = keys::sequence(&[], keys::sequence_of(&key?).unwrap_or_default());
-        if is_answered_by_index && !wanted.contains(&total) {
-            total += 1;
-            continue;
-        }
-        let event: UsageEvent = value(&view, Table::Usage, "a usage event", &key)?;
-        if filter.matches(&event) {
-            if wanted.contains(&total) {
-                entries.push(event);
-            }
-            total += 1;
-        }
-    }
-    Ok(Listing {
-        total: u64::try_from(total).unwrap_or(u64::MAX),
-        entries,
     })
 }
 

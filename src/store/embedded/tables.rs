@@ -16,7 +16,7 @@ use crate::clock;
 use crate::store::StoreError;
 
 /// One kind of record or index. The names are part of the format on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Table {
     /// What concerns the store itself: see [`super::meta`].
     Meta,
@@ -34,11 +34,11 @@ pub(super) enum Table {
     AccountTokens,
     /// Token id → last accepted use.
     TokenUses,
-    /// Sequence number → usage event.
+    /// Usage events; see [`super::usage`] for this and the next two.
     Usage,
-    /// Account id, sequence number → nothing.
+    /// Where an account's events are.
     UsageByAccount,
-    /// Token id, sequence number → nothing.
+    /// Where an access token's events are.
     UsageByToken,
 }
 
@@ -70,8 +70,29 @@ pub(super) enum Durability {
     Synced,
 }
 
-/// What a commit writes: a value, or `None` for a deletion, for each key.
-pub(super) type Writes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+/// What a commit writes.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    /// A value, or `None` for a deletion, for each key.
+    pub(super) values: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    /// Keys that are deleted besides.
+    pub(super) forgotten: Vec<(Table, Vec<u8>)>,
+}
+
+impl Writes {
+    /// One value.
+    pub(super) fn of(table: Table, key: &[u8], value: Vec<u8>) -> Self {
+        Self {
+            values: BTreeMap::from([((table, key.to_vec()), Some(value))]),
+            forgotten: Vec::new(),
+        }
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.forgotten.is_empty()
+    }
+}
 
 /// An open database.
 pub(super) struct Tables {
@@ -142,7 +163,10 @@ impl Tables {
             Durability::Buffered => PersistMode::Buffer,
             Durability::Synced => PersistMode::SyncData,
         }));
-        for ((table, key), value) in writes {
+        for (table, key) in writes.forgotten {
+            batch.remove(self.keyspace(table), key);
+        }
+        for ((table, key), value) in writes.values {
             match value {
                 Some(value) => batch.insert(self.keyspace(table), key, value),
                 None => batch.remove(self.keyspace(table), key),
@@ -248,7 +272,7 @@ impl View<'_> {
     }
 
     /// The keys and values of `table` whose keys come after `key`, or all, in order.
-    pub(super) fn entries_behind(&self, table: Table, key: Option<&[u8]>) -> impl Iterator<Item = Entry> {
+    pub(super) fn entries_behind(&self, table: Table, key: Option<&[u8]>) -> impl Iterator<Item = Entry> + use<> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         let range = (from, Bound::Unbounded);
         self.snapshot
@@ -265,12 +289,21 @@ impl View<'_> {
         self.snapshot.prefix(self.tables.keyspace(table), prefix).map(key)
     }
 
+    /// The keys and values of `table` in `range`, in order.
+    pub(super) fn entries_within(
+        &self,
+        table: Table,
+        range: RangeInclusive<Vec<u8>>,
+    ) -> impl DoubleEndedIterator<Item = Entry> + use<> {
+        self.snapshot.range(self.tables.keyspace(table), range).map(entry)
+    }
+
     /// The keys in `range`, in order.
     pub(super) fn keys_within(
         &self,
         table: Table,
         range: RangeInclusive<Vec<u8>>,
-    ) -> impl DoubleEndedIterator<Item = Result<fjall::Slice, StoreError>> {
+    ) -> impl DoubleEndedIterator<Item = Result<fjall::Slice, StoreError>> + use<> {
         self.snapshot.range(self.tables.keyspace(table), range).map(key)
     }
 }

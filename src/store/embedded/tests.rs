@@ -14,11 +14,11 @@ use super::*;
 use crate::clock;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString};
-use crate::store::{Grant, Restrictions, UsageKind};
+use crate::store::{Grant, Restrictions, UsageClass, UsageKind};
 
 mod model;
 
-const ALL: Page = Page { page: 0, size: 1000 };
+pub(super) const ALL: Page = Page { page: 0, size: 1000 };
 
 // ── What tests are made of ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -29,14 +29,16 @@ pub(in crate::store) fn any_secrets() -> impl Strategy<Value = AccountSecrets> {
     let plain = || prop::option::of(any::<String>());
     let texts = (text(), text(), plain(), plain());
     let times = prop::array::uniform5(time());
-    let grant = (texts, times).prop_map(|(texts, [obtained, expires, ends, ends_told, warned_of])| {
+    let grant = (texts, times, any::<bool>()).prop_map(|(texts, times, names_no_scopes)| {
         let (refresh_token, access_token, scope, user) = texts;
+        let [obtained, expires, ends, ends_told, warned_of] = times;
         Grant {
             refresh_token,
             access_token,
             obtained,
             expires,
             scope,
+            names_no_scopes,
             user,
             ends,
             ends_told,
@@ -52,23 +54,23 @@ pub(in crate::store) fn revealed(secrets: &AccountSecrets) -> String {
     let grant = secrets.grant.as_ref().map(|grant| {
         let texts = (text(&grant.refresh_token), text(&grant.access_token));
         let ends = (grant.ends, grant.ends_told, grant.warned_of);
-        let plain = (grant.scope.clone(), grant.user.clone());
+        let plain = (grant.scope.clone(), grant.names_no_scopes, grant.user.clone());
         (texts, grant.obtained, grant.expires, plain, ends)
     });
     format!("{grant:?} {:?}", text(&secrets.password))
 }
 
-fn state_dir() -> TempDir {
+pub(super) fn state_dir() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
     directory
 }
 
-fn open(directory: &Path) -> Arc<EmbeddedStore> {
+pub(super) fn open(directory: &Path) -> Arc<EmbeddedStore> {
     EmbeddedStore::open(directory, &MasterKeySource::Generated).unwrap()
 }
 
-fn account(id: &str, email: Option<&str>, created: u64) -> AccountRecord {
+pub(super) fn account(id: &str, email: Option<&str>, created: u64) -> AccountRecord {
     AccountRecord {
         email: email.map(str::to_owned),
         name: Some(format!("Mailbox of {id}")),
@@ -98,7 +100,7 @@ fn token(id: u8, account: Option<&str>) -> TokenRecord {
     }
 }
 
-fn event(time: u64, account: Option<&str>, token: Option<u8>) -> UsageEvent {
+pub(super) fn event(time: u64, account: Option<&str>, token: Option<u8>) -> UsageEvent {
     UsageEvent {
         time: Timestamp::from_millis(time),
         kind: if token.is_some() {
@@ -112,6 +114,7 @@ fn event(time: u64, account: Option<&str>, token: Option<u8>) -> UsageEvent {
         remote_address: Some([127, 0, 0, 1].into()),
         client: None,
         reason: None,
+        count: None,
         bytes_up: None,
         bytes_down: None,
         duration_ms: None,
@@ -139,7 +142,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// A copy as a power loss would leave it: what was not written is not there.
-fn copy(from: &Path) -> TempDir {
+pub(super) fn copy(from: &Path) -> TempDir {
     let to = state_dir();
     for file in files(from) {
         let target = to.path().join(file.strip_prefix(from).unwrap());
@@ -312,33 +315,6 @@ async fn listings_are_searched_without_regard_to_case() {
 }
 
 #[tokio::test]
-async fn a_sweep_of_more_than_one_step_takes_the_oldest() {
-    let directory = state_dir();
-    let store = open(directory.path());
-    let total = 2 * changes::SWEEP_MAX + 500;
-    for time in 0..total {
-        store.record_usage(event(u64::try_from(time).unwrap(), Some("a"), Some(1)));
-        if time % 1000 == 0 {
-            store.usage(&UsageFilter::default(), ALL).await.unwrap();
-        }
-    }
-    let swept = store.sweep_usage(Timestamp::EPOCH, Duration::ZERO, 10).await.unwrap();
-    assert_eq!(swept, u64::try_from(total - 10).unwrap());
-    let by_token = UsageFilter {
-        token: Some(TokenId([1; 32])),
-        ..UsageFilter::default()
-    };
-    for filter in [UsageFilter::default(), by_token] {
-        let left = store.usage(&filter, ALL).await.unwrap();
-        assert_eq!(left.total, 10);
-        assert_eq!(
-            left.entries.last().unwrap().time.as_millis(),
-            u64::try_from(total - 10).unwrap()
-        );
-    }
-}
-
-#[tokio::test]
 async fn a_name_that_cannot_be_a_key_is_refused_or_unknown() {
     let directory = state_dir();
     let store = open(directory.path());
@@ -429,7 +405,7 @@ async fn a_secret_moved_to_another_account_does_not_open() {
     }
     let tables = store.shared.tables().unwrap();
     let stolen = tables.value(Table::Secrets, b"a").unwrap().unwrap().to_vec();
-    let writes = tables::Writes::from([((Table::Secrets, b"b".to_vec()), Some(stolen))]);
+    let writes = tables::Writes::of(Table::Secrets, b"b", stolen);
     tables.commit(writes, tables::Durability::Synced).unwrap();
     assert!(matches!(
         store.account_secrets("b").await,
@@ -552,6 +528,67 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
     assert_eq!(revived.token_count().await.unwrap(), 1);
 }
 
+/// Changes the password to `password` if it is `from`.
+fn amendment(from: &'static str, password: &'static str) -> Amendment {
+    Box::new(move |secrets| {
+        let is_from = secrets
+            .password
+            .as_ref()
+            .is_some_and(|kept| kept.expose_secret() == from);
+        secrets.password = Some(password.into());
+        is_from
+    })
+}
+
+#[tokio::test]
+async fn credentials_are_amended_as_they_are_by_then_and_the_record_without_them() {
+    let directory = state_dir();
+    let store = open(directory.path());
+    store
+        .create_account(account("a", None, 1), password("one"))
+        .await
+        .unwrap();
+    // In one commit, each sees what those before it write.
+    let replaced = store.replace_account(account("a", None, 1), password("two"));
+    let (late, first, second) = (
+        store.amend_secrets("a", amendment("one", "never")),
+        store.amend_secrets("a", amendment("two", "three")),
+        store.amend_secrets("a", amendment("three", "four")),
+    );
+    let (replaced, late, first, second) = tokio::join!(replaced, late, first, second);
+    replaced.unwrap();
+    assert_eq!((late.unwrap(), first.unwrap(), second.unwrap()), (false, true, true));
+
+    let mut record = account("a", Some("a@x.example"), 1);
+    record.state = AccountState::Failing;
+    store.amend_account(record.clone(), None).await.unwrap();
+    assert_eq!(store.account("a").await.unwrap(), Some(record.clone()));
+    store
+        .amend_account(record.clone(), Some(amendment("one", "never")))
+        .await
+        .unwrap();
+    let kept = store.account_secrets("a").await.unwrap().unwrap();
+    assert_eq!(revealed(&kept), revealed(&password("four")));
+    store
+        .amend_account(record, Some(amendment("four", "five")))
+        .await
+        .unwrap();
+
+    let revived = copy(directory.path());
+    let revived = open(revived.path());
+    let kept = revived.account_secrets("a").await.unwrap().unwrap();
+    assert_eq!(revealed(&kept), revealed(&password("five")));
+    assert_eq!(
+        revived.account_by_login("a@x.example").await.unwrap().unwrap().account,
+        "a"
+    );
+
+    let unknown = store.amend_secrets("b", amendment("one", "two")).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))), "{unknown:?}");
+    let unknown = store.amend_account(account("b", None, 1), None).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))), "{unknown:?}");
+}
+
 #[test]
 fn a_second_opener_is_told_that_the_directory_is_in_use() {
     let directory = state_dir();
@@ -585,7 +622,7 @@ async fn a_closed_store_says_so() {
 async fn a_store_of_a_newer_format_is_refused() {
     let directory = state_dir();
     let store = open(directory.path());
-    let writes = tables::Writes::from([((Table::Meta, b"format".to_vec()), Some(b"2".to_vec()))]);
+    let writes = tables::Writes::of(Table::Meta, b"format", b"2".to_vec());
     store
         .shared
         .tables()

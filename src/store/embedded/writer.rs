@@ -23,10 +23,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::changes;
 use super::draft::Draft;
-use super::meta::{Counts, USAGE_METER, UsageMeter};
+use super::meta::Counts;
 use super::room;
 use super::shared::Shared;
 use super::tables::{Durability, Table, Tables};
+use super::usage::{self, Denials, Due, USAGE_METER, UsageMeter};
 use crate::clock;
 use crate::metrics::names;
 use crate::store::{StoreError, TokenId, TokenUse, UsageEvent};
@@ -35,6 +36,8 @@ use crate::store::{StoreError, TokenId, TokenUse, UsageEvent};
 pub(super) enum Order {
     /// A durable change.
     Change(Change),
+    /// A change that need not be synced: sweeping.
+    Chore(Change),
     /// A usage event.
     Usage(UsageEvent),
     /// An accepted use of a token.
@@ -60,6 +63,7 @@ pub(super) struct Writer {
     /// Only for waiting with a time-out; nothing else ever runs on it.
     runtime: tokio::runtime::Runtime,
     usage: UsageMeter,
+    denials: Denials,
     condition: Condition,
     /// Whether something has been committed without a sync.
     is_dirty: bool,
@@ -98,7 +102,8 @@ impl Writer {
             shared,
             orders,
             runtime,
-            usage: UsageMeter::read(None)?,
+            usage: UsageMeter::default(),
+            denials: Denials::default(),
             condition: Condition::Writing,
             is_dirty: false,
             tick_due: None,
@@ -119,6 +124,7 @@ impl Writer {
                 }
                 Wake::Tick => self.tick(),
                 Wake::Abandoned => {
+                    self.carry_out_group(Vec::new(), Some(Due::All));
                     self.sync();
                     let _ = self.shared.release(StoreError::Closed);
                     return;
@@ -128,7 +134,8 @@ impl Writer {
     }
 
     fn wait(&mut self) -> Wake {
-        let is_idle = !self.is_dirty && self.condition == Condition::Writing && !self.shared.has_shed();
+        let is_clean = !self.is_dirty && self.denials.is_empty() && !self.shared.has_shed();
+        let is_idle = is_clean && self.condition == Condition::Writing;
         if is_idle {
             self.tick_due = None;
             return self.orders.blocking_recv().map_or(Wake::Abandoned, Wake::Order);
@@ -156,7 +163,7 @@ impl Writer {
         let mut next = Some(first);
         while let Some(order) = next {
             if let Order::Close(closed) = order {
-                self.carry_out_group(group);
+                self.carry_out_group(group, Some(Due::All));
                 return Some(closed);
             }
             group.push(order);
@@ -166,16 +173,17 @@ impl Writer {
                 None
             };
         }
-        self.carry_out_group(group);
+        self.carry_out_group(group, None);
         None
     }
 
-    /// Stages a group in its order, commits it, and answers those who wait for it.
-    fn carry_out_group(&mut self, group: Vec<Order>) {
+    /// Stages a group in its order and the counts of refused logins that are `due`, commits it, and answers those who wait
+    /// for it.
+    fn carry_out_group(&mut self, group: Vec<Order>, mut due: Option<Due>) {
         let tables = self.writable();
         let mut draft = tables
             .as_deref()
-            .map(|tables| Draft::new(tables, self.shared.counts(), self.usage))
+            .map(|tables| Draft::new(tables, self.shared.counts(), self.usage.clone()))
             .map_err(Clone::clone);
         let mut answers: Vec<Answer> = Vec::new();
         let mut durability = Durability::Buffered;
@@ -187,19 +195,26 @@ impl Writer {
                     answers.push(change(draft));
                     durability = Durability::Synced;
                 }
+                Order::Chore(chore) => answers.push(chore(draft)),
                 Order::Usage(event) => {
-                    log_loss(draft.map_or(Ok(()), |draft| changes::add_usage(draft, &event)));
+                    log_loss(draft.map_or(Ok(()), |draft| usage::record(draft, &mut self.denials, event)));
                     events += 1;
                 }
                 Order::TokenUse(token, last) => {
                     log_loss(draft.map_or(Ok(()), |draft| changes::note_token_use(draft, &token, &last)));
                 }
-                Order::Barrier(passed) => answers.push(Box::new(move |_committed| {
-                    let _ = passed.send(());
-                })),
+                Order::Barrier(passed) => {
+                    due = Some(Due::All);
+                    answers.push(Box::new(move |_committed| {
+                        let _ = passed.send(());
+                    }));
+                }
                 // `carry_out` keeps it out of groups.
                 Order::Close(_) => {}
             }
+        }
+        if let (Ok(draft), Some(due)) = (&mut draft, due) {
+            log_loss(usage::write_counts(draft, &mut self.denials, clock::now(), due));
         }
         let committed = match &tables {
             Ok(tables) => draft.and_then(|draft| self.commit(tables, draft, durability)),
@@ -216,7 +231,7 @@ impl Writer {
     }
 
     fn commit(&mut self, tables: &Tables, draft: Draft<'_>, durability: Durability) -> Result<(), StoreError> {
-        let (counts, usage) = (draft.counts, draft.usage);
+        let (counts, usage) = (draft.counts, draft.usage.clone());
         let writes = draft.into_writes()?;
         if writes.is_empty() {
             return Ok(());
@@ -259,6 +274,9 @@ impl Writer {
                     self.turn(Condition::Broken, Some(&error));
                 }
             }
+        }
+        if !self.denials.is_empty() {
+            self.carry_out_group(Vec::new(), Some(Due::Ended));
         }
         self.sync();
         if let shed @ 1.. = self.shared.take_shed() {

@@ -268,12 +268,15 @@ impl<'a> Bed<'a> {
         (story, reply, heard)
     }
 
-    /// Why logins were refused, the newest first.
+    /// Why logins were refused, the newest first; those of a minute are counted in one event.
     async fn denials(&self) -> Vec<String> {
         let usage = self.portreeve.read("/v1/usage?outcome=denied&pageSize=100").await;
         let events = usage["events"].as_array().expect("a list");
-        let reason = |event: &Value| event["reason"].as_str().map(str::to_owned);
-        events.iter().filter_map(reason).collect()
+        let reasons = |event: &Value| {
+            let times = usize::try_from(event["count"].as_u64().expect("a count")).expect("a few");
+            std::iter::repeat_n(event["reason"].as_str().expect("a reason").to_owned(), times)
+        };
+        events.iter().flat_map(reasons).collect()
     }
 }
 

@@ -83,10 +83,16 @@ const AADSTS: &[(u32, &str, Whose, &str, &str)] = &[
         70000,
         "invalid_grant",
         Owners,
-        "refresh token is not valid",
+        "consent is missing for a scope",
         "Authorize the account again",
     ),
-    (70008, "invalid_grant", Owners, "not used for too long", "keep_alive"),
+    (
+        70008,
+        "invalid_grant",
+        Owners,
+        "not used for too long",
+        "Authorize the account again",
+    ),
     (
         70011,
         "invalid_scope",
@@ -146,6 +152,9 @@ const AADSTS: &[(u32, &str, Whose, &str, &str)] = &[
         "Make a new secret",
     ),
 ];
+
+/// Those of them that refuse the scopes that a refresh names.
+const SCOPES: [u32; 3] = [65001, 70000, 70011];
 
 /// What `google.mjs` calls a refusal, and the same of it.
 const GOOGLE: &[(&str, &str, Whose, &str, &str)] = &[
@@ -267,8 +276,8 @@ async fn microsofts_refusals_of_a_refresh_are_told_in_words() {
     for (number, error, whose, cause, remedy) in AADSTS {
         let account = format!("aadsts{number}@example.com");
         let token = office.granted(&account, OUTLOOK).await;
-        // Where consent is missing, the grant's own scopes are tried as well.
-        let times = if *number == 65001 { 2 } else { 1 };
+        // Where it is the scopes that are refused, the grant's own are tried as well.
+        let times = if SCOPES.contains(number) { 2 } else { 1 };
         office
             .recorded
             .answer_next(times, MICROSOFT_TOKEN, &Ahead::Aadsts(*number))
@@ -278,6 +287,28 @@ async fn microsofts_refusals_of_a_refresh_are_told_in_words() {
         let message = shown["lastError"]["message"].as_str().unwrap_or_default();
         assert!(message.contains(&format!("AADSTS{number}: ")), "{message}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_opened_the_mailbox_before_goes_on_opening_it_where_scopes_are_refused() {
+    let office = microsoft().await;
+    for number in SCOPES {
+        let account = format!("scopes{number}@example.com");
+        let token = office.granted(&account, OUTLOOK).await;
+        office
+            .recorded
+            .answer_next(1, MICROSOFT_TOKEN, &Ahead::Aadsts(number))
+            .await;
+        let reply = office.login(&account, &token).await;
+        assert_eq!(reply, format!("OK {account} authenticated"));
+        assert_eq!(office.shown(&account).await["state"], "active");
+    }
+    let requests = office.recorded.requests_to(MICROSOFT_TOKEN).await;
+    let named: Vec<bool> = requests
+        .iter()
+        .map(|request| request.form.iter().any(|(name, _)| name == "scope"))
+        .collect();
+    assert_eq!(named, [true, false, true, false, true, false]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -364,6 +395,12 @@ async fn refusals_of_a_code_are_told_in_words_and_leave_the_account_as_it_was() 
             _ => (502, json!("exchange_failed")),
         };
         assert_eq!((status, answer["code"].clone()), expected, "{answer}");
+        // A code that is refused is no refresh token.
+        let cause = if *number == 70008 {
+            "authorization code has expired"
+        } else {
+            *cause
+        };
         assert_says(&answer, &[cause, remedy]);
         if *error != "access_denied" {
             assert_says(&answer, &[&format!("AADSTS{number}: ")]);

@@ -35,6 +35,9 @@ fn basis(account: &str) -> Basis {
         user: "ada@example.com".to_owned(),
         refresh_token: None,
         password: None,
+        access_token: None,
+        granted: None,
+        names_no_scopes: false,
     }
 }
 
@@ -58,6 +61,17 @@ async fn a_command_prints_the_token() {
     // Nothing waits for an input that never comes, and complaints of a program that succeeds are its own affair.
     let answer = run("cat; echo warning >&2; echo t").await.unwrap();
     assert_eq!(answer.access_token.expose_secret(), "t");
+}
+
+#[tokio::test]
+async fn a_command_has_its_own_environment_and_what_its_table_names() {
+    let script = r#"printf '{"user":"%s","accessToken":"%s"}' "${CARGO_MANIFEST_DIR:-clean}" "$TOKEN""#;
+    let mut provider = command(&["/bin/sh", "-c", script]);
+    let app = provider.oauth.as_mut().unwrap();
+    app.env = [("TOKEN".to_owned(), "t0ken".into())].into_iter().collect();
+    let answer = obtain(&provider, "ada").await.unwrap();
+    assert_eq!(answer.user.as_deref(), Some("clean"));
+    assert_eq!(answer.access_token.expose_secret(), "t0ken");
 }
 
 #[tokio::test]

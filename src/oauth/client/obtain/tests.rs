@@ -85,6 +85,9 @@ fn basis(refresh_token: Option<&str>, password: Option<&str>) -> Basis {
         user: "ada@example.com".to_owned(),
         refresh_token: refresh_token.map(Into::into),
         password: password.map(Into::into),
+        access_token: None,
+        granted: None,
+        names_no_scopes: false,
     }
 }
 

@@ -22,9 +22,9 @@ use sha2::{Digest, Sha256};
 use super::super::*;
 use crate::clock;
 use crate::config::{self, Environment, FileContent, GrantType, Provider};
-use crate::oauth::RedirectUri;
 use crate::oauth::assertion::test_support::{self, certificate, file, rsa_key, verified};
 use crate::oauth::assertion::{self, ServiceAccount};
+use crate::oauth::{RedirectUri, Vendor, scopes};
 
 const GOOGLE: &str = r#"
 [provider.google]
@@ -180,7 +180,12 @@ fn google_is_asked_for_a_consent_and_has_it_exchanged_refreshed_and_revoked() {
     ]);
     assert_eq!(posted(exchange, "https://oauth2.googleapis.com/token"), wanted);
 
-    let refreshed = refresh(by_secret(app), token_url, &"1//r1".into(), &app.refresh_scopes);
+    let refreshed = refresh(
+        by_secret(app),
+        token_url,
+        &"1//r1".into(),
+        &scopes::of_refresh(app, Vendor::of(&provider), None),
+    );
     let wanted = expected(&[
         ("grant_type", "refresh_token"),
         ("refresh_token", "1//r1"),
@@ -277,7 +282,12 @@ fn microsoft_is_asked_for_a_consent_and_has_it_exchanged_and_refreshed() {
     ]);
     assert_eq!(posted(exchange, url), wanted);
 
-    let refreshed = refresh(by_secret(app), token_url, &"0.r1".into(), &app.refresh_scopes);
+    let refreshed = refresh(
+        by_secret(app),
+        token_url,
+        &"0.r1".into(),
+        &scopes::of_refresh(app, Vendor::of(&provider), None),
+    );
     let wanted = expected(&[
         ("grant_type", "refresh_token"),
         ("refresh_token", "0.r1"),

@@ -12,7 +12,7 @@ enum Step {
     CreateToken(u8, Option<usize>),
     RemoveToken(u8),
     UseToken(u8, u64),
-    Event(u64, Option<usize>, Option<u8>),
+    Event(u64, UsageKind, Option<usize>, Option<u8>),
     Sweep(u64, u64),
     Reopen,
 }
@@ -23,6 +23,9 @@ const NAMES: [&str; 6] = ["a", "A", "a@x.example", "A@X.example", "b", "ß@x.exa
 fn any_step() -> impl Strategy<Value = Step> {
     let name = || 0..NAMES.len();
     let token = || 1..6_u8;
+    // The clock is read out of order, and now and then it is set back.
+    let time = || prop_oneof![0..9_u64, 5_000..5_009_u64];
+    let kind = prop::sample::select(UsageKind::ALL.to_vec());
     prop_oneof![
         6 => (name(), prop::option::of(name())).prop_map(|(id, email)| Step::Create(id, email)),
         3 => (name(), prop::option::of(name())).prop_map(|(id, email)| Step::Replace(id, email)),
@@ -30,22 +33,53 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => (token(), prop::option::of(name())).prop_map(|(id, account)| Step::CreateToken(id, account)),
         2 => token().prop_map(Step::RemoveToken),
         3 => (token(), 0..9_u64).prop_map(|(id, time)| Step::UseToken(id, time)),
-        6 => (0..9_u64, prop::option::of(name()), prop::option::of(token()))
-            .prop_map(|(time, account, token)| Step::Event(time, account, token)),
-        1 => (0..9_u64, 0..9_u64).prop_map(|(age, count)| Step::Sweep(age, count)),
+        8 => (time(), kind, prop::option::of(name()), prop::option::of(token()))
+            .prop_map(|(time, kind, account, token)| Step::Event(time, kind, account, token)),
+        1 => (time(), 0..9_u64).prop_map(|(age, count)| Step::Sweep(age, count)),
         1 => Just(Step::Reopen),
     ]
 }
 
-#[derive(Default)]
 struct Model {
+    /// From when the times of events count: not long ago, so that windows of refusals stay open.
+    start: u64,
     accounts: BTreeMap<String, (AccountRecord, String)>,
     tokens: BTreeMap<TokenId, TokenRecord>,
     uses: BTreeMap<TokenId, TokenUse>,
     events: Vec<UsageEvent>,
+    last_time: Timestamp,
+    /// When refusals of an account began to be counted in one event.
+    windows: BTreeMap<(Option<String>, Option<String>), Timestamp>,
 }
 
 impl Model {
+    /// Adds an event. Refused logins of one account, all from one address, are counted in the first of them.
+    fn record(&mut self, event: UsageEvent) {
+        let time = |event: &UsageEvent, last: Timestamp| {
+            let is_disordered = event.time < last && last.since(event.time) <= Duration::from_secs(1);
+            if is_disordered { last } else { event.time }
+        };
+        if event.kind == UsageKind::Denied {
+            let key = (event.account.clone(), event.reason.clone());
+            if let Some(begun) = self.windows.get(&key)
+                && *begun <= event.time
+            {
+                let counted = self
+                    .events
+                    .iter_mut()
+                    .rev()
+                    .find(|counted| counted.kind == UsageKind::Denied && counted.account == event.account);
+                let counted = counted.unwrap();
+                counted.count = Some(counted.count.unwrap() + 1);
+                return;
+            }
+            self.windows.insert(key, time(&event, self.last_time));
+        }
+        let time = time(&event, self.last_time);
+        self.last_time = time;
+        self.events.push(UsageEvent { time, ..event });
+    }
+
     fn takes_a_name(&self, record: &AccountRecord) -> bool {
         let same = |a: &str, b: &str| a.to_lowercase() == b.to_lowercase();
         self.accounts
@@ -60,17 +94,20 @@ impl Model {
             })
     }
 
-    fn sweep(&mut self, cutoff: u64, events_max: usize) -> u64 {
-        let is_swept = |events: &[UsageEvent]| {
-            let oldest = events.first();
-            oldest.is_some_and(|oldest| events.len() > events_max || oldest.time < Timestamp::from_millis(cutoff))
-        };
-        let mut swept = 0;
-        while is_swept(&self.events) {
-            self.events.remove(0);
-            swept += 1;
+    fn sweep(&mut self, cutoff: Timestamp, events_max: u64) -> u64 {
+        let before = self.events.len();
+        for class in UsageClass::ALL {
+            let events_max = usize::try_from(class.events_max(events_max)).unwrap();
+            let is_of_class = |event: &UsageEvent| event.kind.class() == class;
+            let mut left = self.events.iter().filter(|event| is_of_class(event)).count();
+            while let Some(oldest) = self.events.iter().position(is_of_class)
+                && (left > events_max || self.events[oldest].time < cutoff)
+            {
+                self.events.remove(oldest);
+                left -= 1;
+            }
         }
-        swept
+        u64::try_from(before - self.events.len()).unwrap()
     }
 }
 
@@ -149,26 +186,41 @@ async fn take(step: &Step, store: &mut Arc<EmbeddedStore>, model: &mut Model, di
                 model.uses.insert(id, last_use(time));
             }
         }
-        Step::Event(time, owner, token) => {
-            let event = event(time, owner.map(|at| NAMES[at]), token);
+        Step::Event(time, kind, owner, token) => {
+            // A token that was accepted was for its own account; a refused one may have been presented for any.
+            let is_refused = kind == UsageKind::Denied;
+            let owner = match token {
+                Some(id) if !is_refused => Some(NAMES[usize::from(id)]),
+                _ => owner.map(|at| NAMES[at]),
+            };
+            let event = UsageEvent {
+                kind,
+                count: is_refused.then_some(1),
+                ..event(model.start + time, owner, token)
+            };
             store.record_usage(event.clone());
-            model.events.push(event);
+            model.record(event);
         }
         Step::Sweep(cutoff, count) => {
-            let now = Timestamp::from_millis(100);
-            let retention = Duration::from_millis(100 - cutoff);
+            let now = Timestamp::from_millis(model.start + 10_000);
+            let retention = Duration::from_millis(10_000 - cutoff);
             let swept = store.sweep_usage(now, retention, count).await.unwrap();
-            assert_eq!(swept, model.sweep(cutoff, usize::try_from(count).unwrap()));
+            assert_eq!(swept, model.sweep(Timestamp::from_millis(model.start + cutoff), count));
+            model.windows.clear();
+            store.close().await.unwrap();
+            *store = open(directory);
         }
         Step::Reopen => {
             store.close().await.unwrap();
             assert!(matches!(store.account("a").await, Err(StoreError::Closed)));
             *store = open(directory);
+            model.windows.clear();
         }
     }
 }
 
 async fn compare(store: &EmbeddedStore, model: &Model) {
+    let at = |millis: u64| Timestamp::from_millis(model.start + millis);
     // The barrier within makes token uses visible too.
     for filter in [
         UsageFilter::default(),
@@ -186,12 +238,24 @@ async fn compare(store: &EmbeddedStore, model: &Model) {
             ..UsageFilter::default()
         },
         UsageFilter {
-            since: Some(Timestamp::from_millis(4)),
+            account: Some(NAMES[3].to_owned()),
+            token: Some(TokenId([3; 32])),
+            since: Some(at(2)),
+            ..UsageFilter::default()
+        },
+        UsageFilter {
+            since: Some(at(4)),
             kind: Some(UsageKind::Denied),
             ..UsageFilter::default()
         },
         UsageFilter {
-            until: Some(Timestamp::from_millis(4)),
+            until: Some(at(4)),
+            ..UsageFilter::default()
+        },
+        UsageFilter {
+            account: Some("b".to_owned()),
+            since: Some(at(4)),
+            until: Some(at(5_004)),
             ..UsageFilter::default()
         },
     ] {
@@ -286,7 +350,15 @@ proptest! {
         runtime.block_on(async {
             let directory = state_dir();
             let mut store = open(directory.path());
-            let mut model = Model::default();
+            let mut model = Model {
+                start: clock::now().as_millis() - 20_000,
+                accounts: BTreeMap::new(),
+                tokens: BTreeMap::new(),
+                uses: BTreeMap::new(),
+                events: Vec::new(),
+                last_time: Timestamp::EPOCH,
+                windows: BTreeMap::new(),
+            };
             for (number, step) in steps.iter().enumerate() {
                 take(step, &mut store, &mut model, directory.path(), u64::try_from(number).unwrap()).await;
             }
