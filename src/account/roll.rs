@@ -57,7 +57,12 @@ impl Default for Roll {
 impl Roll {
     /// The upstreams for `protocol` that accounts are at under `config`: of one provider, or of all. `None` until the first
     /// walk is over.
-    pub fn upstreams(&self, config: &Config, protocol: Protocol, provider: Option<&str>) -> Option<HashSet<UpstreamId>> {
+    pub fn upstreams(
+        &self,
+        config: &Config,
+        protocol: Protocol,
+        provider: Option<&str>,
+    ) -> Option<HashSet<UpstreamId>> {
         let kinds = self.lock();
         let wanted = kinds.enrolled.iter();
         let wanted = wanted.filter(|kind| provider.is_none_or(|provider| kind.provider == provider));
@@ -238,7 +243,11 @@ mod tests {
             roll.note(record);
         }
         roll.end_walk(HashSet::new());
-        assert_eq!(hosts(&roll, None).unwrap(), ["imap.example.com"], "added while it was walked");
+        assert_eq!(
+            hosts(&roll, None).unwrap(),
+            ["imap.example.com"],
+            "added while it was walked"
+        );
         roll.note(&own);
         assert_eq!(hosts(&roll, None).unwrap(), ["imap.example.com", "own.example.com"]);
         assert_eq!(hosts(&roll, Some("example")).unwrap().len(), 2);
@@ -249,7 +258,11 @@ mod tests {
         assert!(roll.lock().is_stale);
         roll.begin_walk();
         roll.end_walk(HashSet::from([Kind::of(&ada)]));
-        assert_eq!(hosts(&roll, None).unwrap(), ["imap.example.com"], "the last of its kind is gone");
+        assert_eq!(
+            hosts(&roll, None).unwrap(),
+            ["imap.example.com"],
+            "the last of its kind is gone"
+        );
     }
 
     #[test]

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use url::Url;
 
-use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, UpstreamView, VerifyStep, WebView};
+use super::types::{
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, UpstreamView, VerifyStep, WebView,
+};
 use crate::access::Failures;
 use crate::account::{AccountStatus, Changes};
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};

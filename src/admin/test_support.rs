@@ -17,8 +17,7 @@ use url::Url;
 use super::serve::{Sockets, serve};
 use super::state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};
 use super::types::{
-    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, UpstreamView,
-    VerifyStep, WebView,
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, UpstreamView, VerifyStep, WebView,
 };
 use crate::account::AccountStatus;
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};

@@ -217,7 +217,10 @@ impl Upstreams {
     /// Up to `count` upstreams that are to be asked now. Each is to be reported by [`Upstreams::answered`].
     fn take_due(&self, now: Instant, count: usize) -> Vec<UpstreamId> {
         let mut known = self.lock();
-        let due = known.by_id.iter_mut().filter(|(_, upstream)| upstream.due.is_some_and(|due| due <= now));
+        let due = known
+            .by_id
+            .iter_mut()
+            .filter(|(_, upstream)| upstream.due.is_some_and(|due| due <= now));
         due.take(count)
             .map(|(id, upstream)| {
                 (upstream.due, upstream.is_being_asked) = (None, true);
@@ -248,7 +251,9 @@ impl Upstreams {
     fn on_failed(&self, id: &UpstreamId, fault: &Fault) {
         let (provider, protocol, endpoint) = (&id.provider, id.protocol, &id.endpoint);
         let mut known = self.lock();
-        let Some(upstream) = known.by_id.get_mut(id) else { return };
+        let Some(upstream) = known.by_id.get_mut(id) else {
+            return;
+        };
         let doublings = upstream.failures.min(UPSTREAM_RETRY_DOUBLINGS_MAX);
         let wait = (UPSTREAM_RETRY_MIN * 2_u32.pow(doublings)).min(UPSTREAM_RETRY_MAX);
         upstream.is_being_asked = false;
@@ -369,9 +374,7 @@ impl Upstream {
     /// Whether the store has something else, or has it from so long ago that it would be asked again after a restart.
     fn has_to_be_kept(&self) -> bool {
         match (&self.heard, &self.kept) {
-            (Some(heard), Some(kept)) => {
-                heard.told != kept.told || heard.at.since(kept.at) >= UPSTREAM_ASKED_ROUNDING
-            }
+            (Some(heard), Some(kept)) => heard.told != kept.told || heard.at.since(kept.at) >= UPSTREAM_ASKED_ROUNDING,
             (heard, _) => heard.is_some(),
         }
     }

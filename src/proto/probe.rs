@@ -125,14 +125,18 @@ impl Probe {
         }
         if self.state == State::Handshake && !self.dialect.is_empty() {
             // CVE-2011-0411's class, from the other side.
-            self.fail(Fault::unavailable("upstream sent data in clear behind its answer to STARTTLS"));
+            self.fail(Fault::unavailable(
+                "upstream sent data in clear behind its answer to STARTTLS",
+            ));
         }
     }
 
     /// The upstream will send no more.
     pub fn handle_eof(&mut self) {
         if self.state != State::Ended {
-            self.fail(Fault::unavailable("upstream closed the connection before it told what it can do"));
+            self.fail(Fault::unavailable(
+                "upstream closed the connection before it told what it can do",
+            ));
         }
     }
 
@@ -173,7 +177,8 @@ impl Probe {
     }
 
     fn begin_tls(&mut self) {
-        self.steps.push(ProbeStep::Send(Bytes::from_static(self.dialect.starttls().as_bytes())));
+        self.steps
+            .push(ProbeStep::Send(Bytes::from_static(self.dialect.starttls().as_bytes())));
         self.state = State::StartTls;
     }
 

@@ -7,7 +7,12 @@ use crate::limits::UPSTREAM_LOGIN_BYTES_MAX;
 use crate::proto::Protocol::{Imap, Pop3, Smtp};
 
 /// What a probe did, handshakes included, and its last step.
-fn run(protocol: Protocol, security: UpstreamSecurity, says: &[&str], piece: usize) -> (Vec<String>, Option<ProbeStep>) {
+fn run(
+    protocol: Protocol,
+    security: UpstreamSecurity,
+    says: &[&str],
+    piece: usize,
+) -> (Vec<String>, Option<ProbeStep>) {
     let mut probe = Probe::new(protocol, security, "proxy.example");
     let (mut did, mut last) = (Vec::new(), None);
     for bytes in says.iter().flat_map(|said| said.as_bytes().chunks(piece)) {
@@ -60,7 +65,10 @@ fn inside_tls_the_question_follows_the_greeting_unless_that_tells() {
         assert_told(
             Imap,
             security,
-            &["* OK Gimap ready\r\n", "* CAPABILITY IMAP4rev1 UNSELECT IDLE\r\nP OK Thats all she wrote!\r\n"],
+            &[
+                "* OK Gimap ready\r\n",
+                "* CAPABILITY IMAP4rev1 UNSELECT IDLE\r\nP OK Thats all she wrote!\r\n",
+            ],
             &["P CAPABILITY\r\n"],
             &told(&["IDLE", "UNSELECT"]),
         );
@@ -74,14 +82,20 @@ fn inside_tls_the_question_follows_the_greeting_unless_that_tells() {
         assert_told(
             Smtp,
             security,
-            &["220-one\r\n220 two\r\n", "250-smtp.example.com\r\n250-SIZE 1000\r\n250 DSN\r\n"],
+            &[
+                "220-one\r\n220 two\r\n",
+                "250-smtp.example.com\r\n250-SIZE 1000\r\n250 DSN\r\n",
+            ],
             &["EHLO proxy.example\r\n"],
             &told(&["SIZE 1000", "DSN"]),
         );
         assert_told(
             Pop3,
             security,
-            &["+OK ready <1@x>\r\n", "+OK\r\nTOP\r\nuidl\r\nX-OTHER 1\r\nUIDL\r\nSASL PLAIN\r\n.\r\n"],
+            &[
+                "+OK ready <1@x>\r\n",
+                "+OK\r\nTOP\r\nuidl\r\nX-OTHER 1\r\nUIDL\r\nSASL PLAIN\r\n.\r\n",
+            ],
             &["CAPA\r\n"],
             &told(&["TOP", "UIDL"]),
         );
@@ -116,8 +130,18 @@ fn what_is_said_in_clear_is_not_believed_where_starttls_is_configured() {
     assert_told(
         Smtp,
         starttls,
-        &["220 x\r\n", "250-x\r\n250 DSN\r\n", "220 go\r\n", "250-x\r\n250 8BITMIME\r\n"],
-        &["EHLO proxy.example\r\n", "STARTTLS\r\n", "<TLS>", "EHLO proxy.example\r\n"],
+        &[
+            "220 x\r\n",
+            "250-x\r\n250 DSN\r\n",
+            "220 go\r\n",
+            "250-x\r\n250 8BITMIME\r\n",
+        ],
+        &[
+            "EHLO proxy.example\r\n",
+            "STARTTLS\r\n",
+            "<TLS>",
+            "EHLO proxy.example\r\n",
+        ],
         &told(&["8BITMIME"]),
     );
     assert_told(
@@ -132,10 +156,22 @@ fn what_is_said_in_clear_is_not_believed_where_starttls_is_configured() {
 #[test]
 fn a_starttls_that_is_refused_or_tampered_with_ends_the_question() {
     for (protocol, says, command) in [
-        (Imap, &["* OK x\r\n", "P OK go\r\n* CAPABILITY MOVE\r\n"][..], "P STARTTLS\r\n"),
+        (
+            Imap,
+            &["* OK x\r\n", "P OK go\r\n* CAPABILITY MOVE\r\n"][..],
+            "P STARTTLS\r\n",
+        ),
         (Imap, &["* OK x\r\n", "P NO not now\r\n"], "P STARTTLS\r\n"),
-        (Smtp, &["220 x\r\n", "250 x\r\n", "220 go\r\n250 DSN\r\n"], "STARTTLS\r\n"),
-        (Smtp, &["220 x\r\n", "250 x\r\n", "454 4.7.0 not now\r\n"], "STARTTLS\r\n"),
+        (
+            Smtp,
+            &["220 x\r\n", "250 x\r\n", "220 go\r\n250 DSN\r\n"],
+            "STARTTLS\r\n",
+        ),
+        (
+            Smtp,
+            &["220 x\r\n", "250 x\r\n", "454 4.7.0 not now\r\n"],
+            "STARTTLS\r\n",
+        ),
         (Pop3, &["+OK x\r\n", "+OK go\r\n+OK\r\n"], "STLS\r\n"),
         (Pop3, &["+OK x\r\n", "-ERR not now\r\n"], "STLS\r\n"),
     ] {
@@ -151,7 +187,11 @@ fn what_is_no_answer_is_told_to_the_operator_and_bounded() {
     for (protocol, says, expected) in [
         (Imap, &["* PREAUTH hello\r\n"][..], "in its greeting: * PREAUTH hello"),
         (Imap, &["* BYE busy\r\n"], "in its greeting: * BYE busy"),
-        (Imap, &["* OK x\r\n", "* BYE busy\r\n"], "when asked what it can do: * BYE busy"),
+        (
+            Imap,
+            &["* OK x\r\n", "* BYE busy\r\n"],
+            "when asked what it can do: * BYE busy",
+        ),
         (Imap, &["* OK x\r\n", "P BAD what\r\n"], "P BAD what"),
         (Imap, &["220 x\r\n"], "220 x"),
         (Smtp, &["421 4.3.2 busy\r\n"], "says 421 4.3.2 busy, in its greeting"),
@@ -179,7 +219,10 @@ fn an_upstream_that_leaves_is_a_failure_once() {
     let mut probe = Probe::new(Imap, UpstreamSecurity::Secured, "x");
     probe.handle_bytes(b"* OK hi\r\n");
     probe.handle_eof();
-    assert!(matches!(probe.poll_step(), Some(ProbeStep::Failed(_))), "and nothing is written");
+    assert!(
+        matches!(probe.poll_step(), Some(ProbeStep::Failed(_))),
+        "and nothing is written"
+    );
     probe.handle_eof();
     probe.handle_bytes(b"* OK\r\n");
     probe.handle_secured();

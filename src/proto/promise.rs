@@ -82,7 +82,9 @@ pub fn shared(protocol: Protocol, upstreams: &[Option<&Told>]) -> Vec<String> {
                     smtp::extensions::Extensions::shared(&sets).lines()
                 }
                 _ if told.is_empty() => Vec::new(),
-                _ => named(&imap::promise::NAMES, |name| told.iter().all(|told| has(told.lines(), name))),
+                _ => named(&imap::promise::NAMES, |name| {
+                    told.iter().all(|told| has(told.lines(), name))
+                }),
             }
         }
     }
@@ -138,9 +140,28 @@ mod tests {
     #[test]
     fn an_imap_client_is_told_what_every_upstream_has_and_nothing_else() {
         let gmail = [
-            "IMAP4rev1", "UNSELECT", "IDLE", "NAMESPACE", "QUOTA", "ID", "XLIST", "CHILDREN", "X-GM-EXT-1", "AUTH=XOAUTH2",
+            "IMAP4rev1",
+            "UNSELECT",
+            "IDLE",
+            "NAMESPACE",
+            "QUOTA",
+            "ID",
+            "XLIST",
+            "CHILDREN",
+            "X-GM-EXT-1",
+            "AUTH=XOAUTH2",
         ];
-        let more = ["uidplus", "COMPRESS=DEFLATE", "ENABLE", "MOVE", "CONDSTORE", "SPECIAL-USE", "IDLE", "IDLE", "LIST-EXTENDED"];
+        let more = [
+            "uidplus",
+            "COMPRESS=DEFLATE",
+            "ENABLE",
+            "MOVE",
+            "CONDSTORE",
+            "SPECIAL-USE",
+            "IDLE",
+            "IDLE",
+            "LIST-EXTENDED",
+        ];
         let one = told(Imap, &[(BeforeLogin, &gmail)]);
         let other = told(Imap, &[(BeforeLogin, &more)]);
         let nothing = told(Imap, &[(BeforeLogin, &["IMAP4rev1", "IDLES", "STARTTLS"])]);
@@ -160,26 +181,55 @@ mod tests {
     #[test]
     fn what_was_last_told_after_a_login_counts_and_is_compared_with_its_own_kind() {
         // Exchange tells of MOVE to those who are logged in.
-        let exchange = [(BeforeLogin, &["IDLE", "UIDPLUS"][..]), (AfterLogin, &["IDLE", "UIDPLUS", "MOVE"])];
+        let exchange = [
+            (BeforeLogin, &["IDLE", "UIDPLUS"][..]),
+            (AfterLogin, &["IDLE", "UIDPLUS", "MOVE"]),
+        ];
         let same_again: (Moment, &[&str]) = (BeforeLogin, &["IDLE", "UIDPLUS"]);
         for (then, expected) in [
             (same_again, "IDLE UIDPLUS MOVE"),
             ((BeforeLogin, &["IDLE"]), "IDLE MOVE"),
-            ((BeforeLogin, &["IDLE", "UIDPLUS", "CHILDREN"]), "IDLE UIDPLUS MOVE CHILDREN"),
+            (
+                (BeforeLogin, &["IDLE", "UIDPLUS", "CHILDREN"]),
+                "IDLE UIDPLUS MOVE CHILDREN",
+            ),
             ((AfterLogin, &["IDLE"]), "IDLE"),
             ((AfterLogin, &[]), ""),
         ] {
             let told = told(Imap, &[&exchange[..], &[then]].concat());
             assert_eq!(promised(Imap, &[Some(&told)]), expected, "{then:?}");
         }
-        let hides_all = told(Imap, &[(BeforeLogin, &["IMAP4rev1"]), (AfterLogin, &["IDLE", "CHILDREN"])]);
+        let hides_all = told(
+            Imap,
+            &[(BeforeLogin, &["IMAP4rev1"]), (AfterLogin, &["IDLE", "CHILDREN"])],
+        );
         assert_eq!(promised(Imap, &[Some(&hides_all)]), "IDLE CHILDREN");
     }
 
     #[test]
     fn pop3s_universal_commands_are_told_unless_an_upstream_was_heard_without_them() {
-        let gmail = told(Pop3, &[(BeforeLogin, &["USER", "RESP-CODES", "EXPIRE 0", "LOGIN-DELAY 300", "TOP", "UIDL", "UTF8"])]);
-        let dovecot = told(Pop3, &[(BeforeLogin, &["CAPA", "top", "UIDL", "RESP-CODES", "PIPELINING", "STLS", "SASL PLAIN"])]);
+        let gmail = told(
+            Pop3,
+            &[(
+                BeforeLogin,
+                &[
+                    "USER",
+                    "RESP-CODES",
+                    "EXPIRE 0",
+                    "LOGIN-DELAY 300",
+                    "TOP",
+                    "UIDL",
+                    "UTF8",
+                ],
+            )],
+        );
+        let dovecot = told(
+            Pop3,
+            &[(
+                BeforeLogin,
+                &["CAPA", "top", "UIDL", "RESP-CODES", "PIPELINING", "STLS", "SASL PLAIN"],
+            )],
+        );
         let old = told(Pop3, &[(BeforeLogin, &["USER", "TOP"])]);
         for (upstreams, expected) in [
             (&[Some(&gmail)][..], "TOP UIDL"),
@@ -195,7 +245,10 @@ mod tests {
 
     #[test]
     fn smtp_is_promised_as_its_extensions_say() {
-        let one = told(Smtp, &[(BeforeLogin, &["SIZE 2000", "8BITMIME", "DSN", "STARTTLS", "AUTH PLAIN"])]);
+        let one = told(
+            Smtp,
+            &[(BeforeLogin, &["SIZE 2000", "8BITMIME", "DSN", "STARTTLS", "AUTH PLAIN"])],
+        );
         let other = told(Smtp, &[(BeforeLogin, &["dsn", "SIZE 1000"])]);
         assert_eq!(one.lines(), ["SIZE 2000", "8BITMIME", "DSN"]);
         assert_eq!(shared(Smtp, &[Some(&one), Some(&other)]), ["SIZE 1000", "DSN"]);

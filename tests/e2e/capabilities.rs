@@ -37,7 +37,11 @@ async fn the_first_client_is_told_what_the_upstreams_can_do_and_so_is_the_first_
     // It is in the store: nobody is asked again, and nobody has to wait.
     restart(&mut bed).await;
     assert_told(&bed).await;
-    assert!(!bed.portreeve.log().contains("learned what an upstream can do"), "{}", bed.log());
+    assert!(
+        !bed.portreeve.log().contains("learned what an upstream can do"),
+        "{}",
+        bed.log()
+    );
 
     let folder = open_directory();
     let password = folder.path().join("password");
@@ -86,9 +90,22 @@ async fn a_login_brings_what_is_told_before_the_next_up_to_date() {
     let mut first = bed.portreeve.logged_in(ALICE, &token).await;
     let own = first.command("CAPABILITY").await.untagged_text().concat();
     let second: Imap = bed.portreeve.connect().await;
-    for name in ["IDLE", "NAMESPACE", "UIDPLUS", "MOVE", "UNSELECT", "CHILDREN", "SPECIAL-USE"] {
+    for name in [
+        "IDLE",
+        "NAMESPACE",
+        "UIDPLUS",
+        "MOVE",
+        "UNSELECT",
+        "CHILDREN",
+        "SPECIAL-USE",
+    ] {
         let word = format!(" {name}");
-        assert_eq!(second.greeting().contains(&word), own.contains(&word), "{name}: {own}\n{}", second.greeting());
+        assert_eq!(
+            second.greeting().contains(&word),
+            own.contains(&word),
+            "{name}: {own}\n{}",
+            second.greeting()
+        );
     }
     assert!(second.greeting().contains(" MOVE"), "{}", second.greeting());
 }
@@ -97,7 +114,10 @@ async fn a_login_brings_what_is_told_before_the_next_up_to_date() {
 async fn a_device_that_cannot_or_does_not_want_to_speak_tls_is_told_of_in_its_own_terms() {
     let portreeve = Setup::default().listening(Protocol::Pop3).start().await;
     let imaps = format!("localhost:{}", portreeve.imaps().port());
-    let stls = format!("localhost:{}", portreeve.door(Protocol::Pop3, Security::StartTls).port());
+    let stls = format!(
+        "localhost:{}",
+        portreeve.door(Protocol::Pop3, Security::StartTls).port()
+    );
     for (arguments, reason, protocol, hint) in [
         (
             &["-connect", &imaps, "-tls1_2", "-cipher", "AES128-SHA@SECLEVEL=0"][..],
@@ -113,7 +133,9 @@ async fn a_device_that_cannot_or_does_not_want_to_speak_tls_is_told_of_in_its_ow
         ),
     ] {
         let mut openssl = Command::new("openssl");
-        Process::spawn("openssl", openssl.arg("s_client").args(arguments)).wait().await;
+        Process::spawn("openssl", openssl.arg("s_client").args(arguments))
+            .wait()
+            .await;
         assert_counted(&portreeve, protocol, reason, hint).await;
     }
     // OpenSSL of today does not speak TLS 1.1 any more.
@@ -121,8 +143,18 @@ async fn a_device_that_cannot_or_does_not_want_to_speak_tls_is_told_of_in_its_ow
     old.send(TLS_1_1_HELLO).await;
     let alert = old.rest().await;
     assert_eq!(alert[..2], [0x15, 3], "a TLS alert: {alert:?}");
-    assert_counted(&portreeve, "imap", "tls_version", "a client speaks no TLS newer than 1.1").await;
-    assert!(!portreeve.log().contains("have the upstream speak"), "{}", portreeve.log());
+    assert_counted(
+        &portreeve,
+        "imap",
+        "tls_version",
+        "a client speaks no TLS newer than 1.1",
+    )
+    .await;
+    assert!(
+        !portreeve.log().contains("have the upstream speak"),
+        "{}",
+        portreeve.log()
+    );
 }
 
 async fn assert_counted(portreeve: &crate::support::portreeve::Portreeve, protocol: &str, reason: &str, hint: &str) {
@@ -138,8 +170,8 @@ async fn assert_counted(portreeve: &crate::support::portreeve::Portreeve, protoc
 
 /// A ClientHello whose last version is TLS 1.1, with RSA and AES-CBC, and no extensions.
 const TLS_1_1_HELLO: &[u8] = &[
-    0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 2, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
-    7, 7, 7, 7, 0, 0, 2, 0, 0x2f, 1, 0,
+    0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 2, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
+    7, 7, 7, 7, 7, 7, 0, 0, 2, 0, 0x2f, 1, 0,
 ];
 
 const ALICE: &str = "alice@example.com";

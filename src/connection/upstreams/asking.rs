@@ -23,9 +23,7 @@ use crate::connection::Services;
 use crate::connection::open::{self, Leg};
 use crate::connection::try_login::leave;
 use crate::fault::Fault;
-use crate::limits::{
-    UPSTREAM_KEEP_INTERVAL, UPSTREAM_QUESTION_TIMEOUT, UPSTREAM_QUESTIONS_MAX, UPSTREAM_SETTLING,
-};
+use crate::limits::{UPSTREAM_KEEP_INTERVAL, UPSTREAM_QUESTION_TIMEOUT, UPSTREAM_QUESTIONS_MAX, UPSTREAM_SETTLING};
 use crate::proto::probe::{Probe, ProbeStep};
 use crate::store::UpstreamId;
 
@@ -56,7 +54,11 @@ pub async fn ask_upstreams(services: Arc<Services>, stop: impl Future<Output = (
     loop {
         let now = clock::instant();
         if let Some(used) = used(services.accounts.roll(), &services.config()) {
-            let wait = if look == Look::New { UPSTREAM_SETTLING } else { Duration::ZERO };
+            let wait = if look == Look::New {
+                UPSTREAM_SETTLING
+            } else {
+                Duration::ZERO
+            };
             upstreams.enlist(&used, now + wait);
             look = Look::New;
         }
@@ -64,7 +66,11 @@ pub async fn ask_upstreams(services: Arc<Services>, stop: impl Future<Output = (
         for id in upstreams.take_due(now, room) {
             questions.spawn(ask(Arc::clone(&services), id));
         }
-        let mut wake = if questions.len() < UPSTREAM_QUESTIONS_MAX { upstreams.next_due() } else { None };
+        let mut wake = if questions.len() < UPSTREAM_QUESTIONS_MAX {
+            upstreams.next_due()
+        } else {
+            None
+        };
         if now >= may_keep_from {
             keep(&services).await;
             may_keep_from = clock::instant() + UPSTREAM_KEEP_INTERVAL;

@@ -42,7 +42,10 @@ async fn world(config: &Arc<Config>, accounts: &[AccountRecord]) -> World {
     for record in accounts {
         world.accounts.create(record.clone(), password("5ecret")).await.unwrap();
     }
-    tokio::spawn(crate::account::roll::keep(world.accounts.clone(), std::future::pending()));
+    tokio::spawn(crate::account::roll::keep(
+        world.accounts.clone(),
+        std::future::pending(),
+    ));
     world.accounts.roll().complete().await;
     world
 }
@@ -75,12 +78,24 @@ async fn every_upstream_that_accounts_are_at_counts_and_no_other() {
     let (upstreams, roll) = (Upstreams::default(), world.accounts.roll());
     let promised = || upstreams.promised(roll, &config, Protocol::Smtp, None);
     assert!(promised().is_empty());
-    learn(&upstreams, &target(&config, "one", None), &["SIZE 2000", "8BITMIME", "DSN", "STARTTLS"]);
+    learn(
+        &upstreams,
+        &target(&config, "one", None),
+        &["SIZE 2000", "8BITMIME", "DSN", "STARTTLS"],
+    );
     assert!(promised().is_empty(), "the other was not heard");
     learn(&upstreams, &target(&config, "two", None), &["DSN", "SIZE 1000"]);
-    assert_eq!(*promised(), ["SIZE 1000", "DSN"], "what has no account holds nobody back");
+    assert_eq!(
+        *promised(),
+        ["SIZE 1000", "DSN"],
+        "what has no account holds nobody back"
+    );
     let first = promised();
-    learn(&upstreams, &target(&config, "two", None), &["DSN", "SIZE 1000", "X-NEW"]);
+    learn(
+        &upstreams,
+        &target(&config, "two", None),
+        &["DSN", "SIZE 1000", "X-NEW"],
+    );
     assert!(Arc::ptr_eq(&first, &promised()), "it is computed once");
     learn(&upstreams, &target(&config, "two", None), &["8BITMIME"]);
     assert_eq!(*promised(), ["8BITMIME"], "the latest counts");
@@ -93,10 +108,17 @@ async fn every_upstream_that_accounts_are_at_counts_and_no_other() {
     }
     // Another protocol's upstreams are others.
     assert!(upstreams.promised(roll, &config, Protocol::Imap, None).is_empty());
-    assert_eq!(*upstreams.promised(roll, &config, Protocol::Pop3, None), ["TOP", "UIDL"]);
+    assert_eq!(
+        *upstreams.promised(roll, &config, Protocol::Pop3, None),
+        ["TOP", "UIDL"]
+    );
 
     // An account that comes later counts at once.
-    world.accounts.create(of("unused", "eve"), AccountSecrets::default()).await.unwrap();
+    world
+        .accounts
+        .create(of("unused", "eve"), AccountSecrets::default())
+        .await
+        .unwrap();
     assert!(promised().is_empty());
     world.accounts.remove("eve").await.unwrap();
     let mut changes = roll.watch();
@@ -165,13 +187,21 @@ async fn an_upstream_is_asked_at_once_then_daily_and_after_a_failure_with_growin
     assert_eq!(upstreams.take_due(now, 9), [], "one question at a time");
 
     let fail = || upstreams.answered(&one, Err(Fault::unavailable("it is down")));
-    let wait = || upstreams.next_due().unwrap().saturating_duration_since(clock::instant());
+    let wait = || {
+        upstreams
+            .next_due()
+            .unwrap()
+            .saturating_duration_since(clock::instant())
+    };
     let mut waits = Vec::new();
     for _ in 0..9 {
         fail();
         waits.push(wait().as_secs_f64().ceil());
     }
-    assert_eq!(waits, [60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0, 3600.0]);
+    assert_eq!(
+        waits,
+        [60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0, 3600.0]
+    );
     assert!(upstreams.unkept().0.is_empty());
 
     upstreams.answered(&one, Ok(Some(vec!["DSN".to_owned()])));
@@ -184,7 +214,11 @@ async fn an_upstream_is_asked_at_once_then_daily_and_after_a_failure_with_growin
     assert!(upstreams.unkept().0.is_empty(), "nothing has changed");
     fail();
     let known = upstreams.lock();
-    assert_eq!(known.state(one.clone()).can.unwrap(), ["DSN"], "what was known is known still");
+    assert_eq!(
+        known.state(one.clone()).can.unwrap(),
+        ["DSN"],
+        "what was known is known still"
+    );
     assert_eq!(known.state(one).error.unwrap(), "it is down");
 }
 
@@ -218,7 +252,9 @@ async fn what_was_kept_is_known_after_a_restart_and_asked_again_when_it_is_a_day
 #[tokio::test]
 async fn there_are_never_more_than_can_be_held() {
     let upstreams = Upstreams::default();
-    let used: HashSet<_> = (0..=UPSTREAMS_KNOWN_MAX).map(|number| id(&number.to_string())).collect();
+    let used: HashSet<_> = (0..=UPSTREAMS_KNOWN_MAX)
+        .map(|number| id(&number.to_string()))
+        .collect();
     upstreams.enlist(&used, clock::instant());
     upstreams.answered(&id("another"), Ok(Some(vec!["DSN".to_owned()])));
     assert_eq!(upstreams.lock().by_id.len(), UPSTREAMS_KNOWN_MAX);
@@ -235,7 +271,11 @@ async fn submission() -> (Endpoint, tokio::sync::mpsc::UnboundedReceiver<String>
             let mut lines = BufReader::new(reading).lines();
             writing.write_all(b"220 up.example.com ESMTP\r\n").await.unwrap();
             while let Ok(Some(line)) = lines.next_line().await {
-                let reply = if line.starts_with("EHLO") { "250-up\r\n250-8BITMIME\r\n250 DSN\r\n" } else { "221 bye\r\n" };
+                let reply = if line.starts_with("EHLO") {
+                    "250-up\r\n250-8BITMIME\r\n250 DSN\r\n"
+                } else {
+                    "221 bye\r\n"
+                };
                 sender.send(line).unwrap();
                 writing.write_all(reply.as_bytes()).await.unwrap();
             }
@@ -265,14 +305,21 @@ async fn upstreams_of_accounts_are_asked_at_the_start_without_a_login_and_others
         world.config.subscribe(),
         Trust::new(SystemRoots::load()),
     );
-    let listener = config.listeners.iter().find(|listener| listener.protocol == Protocol::Smtp).unwrap();
+    let listener = config
+        .listeners
+        .iter()
+        .find(|listener| listener.protocol == Protocol::Smtp)
+        .unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let asking = tokio::spawn(ask_upstreams(Arc::clone(&services), async { drop(stopped.await) }));
     assert!(said.recv().await.unwrap().starts_with("EHLO "));
     assert_eq!(said.recv().await.unwrap(), "QUIT");
     assert_eq!(*services.promised(&config, listener).await, ["8BITMIME", "DSN"]);
     let states = services.upstreams.states(world.accounts.roll(), &config);
-    let told: Vec<_> = states.iter().map(|state| (state.id.provider.as_str(), state.can.clone())).collect();
+    let told: Vec<_> = states
+        .iter()
+        .map(|state| (state.id.provider.as_str(), state.can.clone()))
+        .collect();
     assert_eq!(told, [("one", Some(vec!["8BITMIME".to_owned(), "DSN".to_owned()]))]);
     drop(stop);
     asking.await.unwrap();

@@ -131,7 +131,9 @@ async fn what_is_served_alone_is_walked_and_what_its_upstream_can_do_is_learned(
     accounts.roll().complete().await;
     let promised = || {
         let config = services.config();
-        services.upstreams.promised(accounts.roll(), &config, Protocol::Smtp, Some("example"))
+        services
+            .upstreams
+            .promised(accounts.roll(), &config, Protocol::Smtp, Some("example"))
     };
     assert!(promised().is_empty());
     let steps = verify(&services, &account("ada")).await;

@@ -58,9 +58,7 @@ impl TlsError {
     pub(super) fn from_client(error: io::Error) -> Self {
         let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    other("the client closed the connection during the TLS handshake")
-                }
+                io::ErrorKind::UnexpectedEof => other("the client closed the connection during the TLS handshake"),
                 _ => Self::Io(error),
             };
         };
@@ -190,7 +188,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_only_looks_is_no_device_to_care_for() {
-        for first in [&b"\x16\x03\x01"[..], b"\x16\x03\x01\x00\x02\x01\x00", b"GET / HTTP/1.0\r\n\r\n"] {
+        for first in [
+            &b"\x16\x03\x01"[..],
+            b"\x16\x03\x01\x00\x02\x01\x00",
+            b"GET / HTTP/1.0\r\n\r\n",
+        ] {
             let (problem, text) = problem_with(first).await;
             assert_eq!((problem, problem.hint()), (ClientProblem::Other, None), "{text}");
         }
@@ -198,7 +200,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_does_not_trust_the_certificate_is_heard() {
-        let (shown, trusted) = (Issued::by("Another Authority", &["localhost"]), Issued::new(&["localhost"]));
+        let (shown, trusted) = (
+            Issued::by("Another Authority", &["localhost"]),
+            Issued::new(&["localhost"]),
+        );
         let client = UpstreamTls::new(&SystemRoots::none(), Some(&trusted.cert_file())).unwrap();
         let server = shown.server_tls();
         let (near, far) = tcp_pair().await;
@@ -206,7 +211,10 @@ mod tests {
         assert!(near.is_err());
         let error = far.map(drop).unwrap_err();
         assert_eq!(error.client_problem(), ClientProblem::Certificate, "{error}");
-        assert_eq!(error.to_string(), "the client refused the certificate with the alert unknown_ca");
+        assert_eq!(
+            error.to_string(),
+            "the client refused the certificate with the alert unknown_ca"
+        );
     }
 
     #[test]

@@ -315,7 +315,8 @@ impl ImapClient {
 
 impl ClientDialogue for ImapClient {
     fn handle_opened(&mut self) {
-        self.leg.say(&reply::greeting(self.leg.offer, &self.promised, self.remote));
+        self.leg
+            .say(&reply::greeting(self.leg.offer, &self.promised, self.remote));
         self.reading = Reading::Commands;
     }
 

@@ -46,7 +46,9 @@ impl Dialect for ImapDialect {
                     }));
                 }
                 (Response::Untagged(condition), _) if condition.status == Status::Bye => return Err(unexpected()),
-                (Response::Tagged(..) | Response::Continuation(_), _) | (_, Asked::Greeting) => return Err(unexpected()),
+                (Response::Tagged(..) | Response::Continuation(_), _) | (_, Asked::Greeting) => {
+                    return Err(unexpected());
+                }
                 (Response::Capability(_) | Response::Untagged(_), Asked::Question) => {
                     self.listed = listed(&response).map(promisable).or(self.listed.take());
                 }

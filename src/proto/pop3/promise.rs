@@ -26,6 +26,9 @@ pub(in crate::proto) fn shared(upstreams: &[Option<&Told>]) -> Vec<String> {
     named(&NAMES, |name| {
         let is_universal = UNIVERSAL.contains(&name);
         let is_known = is_universal || !upstreams.is_empty();
-        is_known && upstreams.iter().all(|told| told.map_or(is_universal, |told| has(told.lines(), name)))
+        is_known
+            && upstreams
+                .iter()
+                .all(|told| told.map_or(is_universal, |told| has(told.lines(), name)))
     })
 }

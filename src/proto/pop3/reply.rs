@@ -217,7 +217,10 @@ mod tests {
     fn what_is_promised_of_the_upstream_stands_before_the_implementation() {
         let promised = ["TOP", "UIDL", "UTF8", "X\r\n."].map(str::to_owned);
         let told = capabilities(Offer::SECURED, &promised);
-        assert!(told.ends_with("AUTH-RESP-CODE\r\nTOP\r\nUIDL\r\nIMPLEMENTATION portreeve\r\n.\r\n"), "{told}");
+        assert!(
+            told.ends_with("AUTH-RESP-CODE\r\nTOP\r\nUIDL\r\nIMPLEMENTATION portreeve\r\n.\r\n"),
+            "{told}"
+        );
     }
 
     proptest! {

@@ -42,7 +42,10 @@ impl Dialect for SmtpDialect {
             (Asked::Question, OK) => Ok(Some(Answer::List(keywords(&reply)))),
             _ => {
                 let (code, said) = (reply.full_code(), Redaction::default().clean(&reply.text()));
-                Err(Fault::unavailable(format_args!("upstream says {code} {said}, {}", to.name())))
+                Err(Fault::unavailable(format_args!(
+                    "upstream says {code} {said}, {}",
+                    to.name()
+                )))
             }
         }
     }

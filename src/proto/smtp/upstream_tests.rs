@@ -55,10 +55,7 @@ fn gmail_takes_the_token_in_the_auth_line() {
     );
     assert_eq!(
         run.did,
-        [
-            EHLO,
-            &format!("AUTH OAUTHBEARER {}\r\n", blob(Mechanism::OAuthBearer))
-        ]
+        [EHLO, &format!("AUTH OAUTHBEARER {}\r\n", blob(Mechanism::OAuthBearer))]
     );
     assert_eq!(run.learned, [(Moment::BeforeLogin, GMAIL_LEARNED.to_owned())]);
     assert_eq!(run.surplus(), "421 late\r\n");

@@ -38,7 +38,8 @@ pub(super) fn accounts_after(
 pub(super) fn upstreams(tables: &Tables) -> Result<Vec<UpstreamRecord>, StoreError> {
     let view = tables.view();
     let keys = view.keys(Table::Meta, keys::UPSTREAMS);
-    keys.map(|key| value(&view, Table::Meta, "what an upstream can do", &key?)).collect()
+    keys.map(|key| value(&view, Table::Meta, "what an upstream can do", &key?))
+        .collect()
 }
 
 /// Access tokens, newest first; see [`crate::store::Store::tokens`].
