@@ -11,6 +11,7 @@
 
 mod certificates;
 mod consent;
+mod machine;
 mod news;
 mod ports;
 mod reload;
@@ -49,6 +50,7 @@ use crate::store::{SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
 use crate::web;
 use certificates::ListenerCertificates;
+pub use machine::Machine;
 use ports::{AccountPort, RecognitionPort, SessionPort};
 
 /// A running portreeve.
@@ -127,6 +129,7 @@ impl App {
             accounts: Arc::new(AccountPort::new(services.clone())),
             consent: Arc::new(authorizer.clone()),
             changes,
+            failures: Arc::clone(&services.failures),
             sessions: Arc::new(SessionPort::new(
                 services.sessions.clone(),
                 bound.views,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Why a login or a session was refused or ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}{}{detail}", if detail.is_empty() { "" } else { ": " })]
+#[error("{}", in_full(kind, detail))]
 pub struct Fault {
     /// What happened, for machines.
     pub kind: FaultKind,
@@ -97,6 +97,8 @@ pub enum FaultKind {
     Malformed,
     /// More malformed commands than a connection may send.
     TooManyBadCommands,
+    /// More commands that bring no login nearer than a connection may send.
+    TooManyCommands,
     /// More refused logins than a connection may cause.
     TooManyFailures,
     /// A command line over the limit.
@@ -246,6 +248,7 @@ impl FaultKind {
             | Self::AccountLimit
             | Self::Malformed
             | Self::TooManyBadCommands
+            | Self::TooManyCommands
             | Self::TooManyFailures
             | Self::LineTooLong
             | Self::LiteralTooLong
@@ -278,6 +281,7 @@ impl FaultKind {
             Self::UpstreamRefused(_) => "upstream_refused",
             Self::Malformed => "malformed",
             Self::TooManyBadCommands => "too_many_bad_commands",
+            Self::TooManyCommands => "too_many_commands",
             Self::TooManyFailures => "too_many_failures",
             Self::LineTooLong => "line_too_long",
             Self::LiteralTooLong => "literal_too_long",
@@ -307,6 +311,15 @@ impl FaultKind {
                 Blame::Upstream | Blame::Proxy => tracing::Level::WARN,
             },
         }
+    }
+}
+
+/// The kind and what is known beyond it. What an upstream said is often a sentence of its own, so that nothing may go on after it.
+fn in_full(kind: &FaultKind, detail: &str) -> String {
+    match kind {
+        kind if detail.is_empty() => kind.to_string(),
+        FaultKind::UpstreamRefused(_) => format!("{kind} ({detail})"),
+        kind => format!("{kind}: {detail}"),
     }
 }
 

@@ -217,6 +217,12 @@ pub const ID_FIELD_BYTES_MAX: usize = 30;
 /// Octets of a value in a client's `ID` command (RFC 2971 §3.3).
 pub const ID_VALUE_BYTES_MAX: usize = 1024;
 
+/// Bytes of a client's `ID` command, literals included: [`ID_PAIRS_MAX`] pairs of the full size fit, in either form.
+pub const ID_COMMAND_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of the `ID` command that an upstream is sent; what does not fit is left out. Dovecot closes above 8,192.
+pub const ID_UPSTREAM_BYTES_MAX: usize = 8000;
+
 /// Bytes that a client may pipeline behind its login; beyond that its leg is not read until the relay begins.
 pub const PIPELINED_BYTES_MAX: usize = 64 * 1024;
 
@@ -413,11 +419,38 @@ pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of a file that holds one secret.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// Environment variables that a hook or a token command may be given by its table.
+pub const ENV_VARIABLES_MAX: usize = 100;
+
+/// Bytes of the value of one. Linux takes 128 KiB for each (execve(2), `MAX_ARG_STRLEN`).
+pub const ENV_BYTES_MAX: usize = 32 * 1024;
+
 /// Bytes of the master key (INTERFACE §3).
 pub const MASTER_KEY_BYTES: usize = 32;
 
 /// Orders that may wait for the store's writer thread before senders wait too.
 pub const STORE_QUEUE: usize = 4096;
+
+/// Refused logins that one client (an IPv4 address, an IPv6 /64) and one login name have free before answers to them are
+/// delayed. A household's forgotten phone tries a few times; a name is tried from several devices.
+pub const AUTH_FAILURES_FREE_CLIENT: u32 = 10;
+/// See [`AUTH_FAILURES_FREE_CLIENT`].
+pub const AUTH_FAILURES_FREE_ACCOUNT: u32 = 20;
+
+/// How long it takes until one refused login is forgotten: a program that retries every minute is never delayed.
+pub const AUTH_FAILURE_RECOVERY: Duration = Duration::from_secs(30);
+
+/// Delay of the first refusal beyond a budget; it doubles up to `limits.auth_failure_delay`.
+pub const AUTH_FAILURE_FIRST_DELAY: Duration = Duration::from_secs(1);
+
+/// Refusals beyond a budget that are remembered, so that it is whole again after a quarter of an hour at the latest.
+pub const AUTH_FAILURES_OVER_MAX: u32 = 10;
+
+/// Clients, and login names, whose refused logins are counted at once, each in about 150 bytes.
+pub const AUTH_FAILURE_RECORDS_MAX: usize = 65_536;
+
+/// How long nothing is delayed for a client from which a token was accepted.
+pub const ACCEPTED_CLIENT_LIFE: Duration = Duration::from_secs(600);
 
 /// Usage events of kind `denied` that may be kept: one for as many of `store.usage_events_max`, beside those of other kinds.
 pub const DENIED_SHARE: u64 = 4;

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::ACCOUNT_ID_CHARS_MAX;
 use crate::store::StoreError;
 
 /// A refusal: `{"statusCode","error","message","code"}`.
@@ -59,6 +60,15 @@ impl ApiError {
             format!("{what}_not_found"),
             format!("no such {what}"),
         )
+    }
+
+    /// 404: there is no account that is called `name`.
+    pub fn no_account(name: &str) -> Self {
+        let shown: String = name.chars().take(ACCOUNT_ID_CHARS_MAX).collect();
+        Self {
+            message: format!("no such account '{}'", shown.escape_debug()),
+            ..Self::not_found("account")
+        }
     }
 
     /// 403: the caller is known but may not do this.

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, VerifyStep, WebView};
+use crate::access::Failures;
 use crate::account::{AccountStatus, Changes};
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
@@ -26,6 +27,8 @@ pub struct AdminState {
     pub consent: Arc<dyn ConsentControl>,
     /// Who changes which account.
     pub changes: Arc<Changes>,
+    /// What refused logins cost.
+    pub failures: Arc<Failures>,
     /// The live sessions.
     pub sessions: Arc<dyn SessionControl>,
     /// Who can tell whose mailbox an address is.

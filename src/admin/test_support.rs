@@ -88,6 +88,7 @@ impl Daemon {
             accounts: world.clone(),
             consent: world.clone(),
             changes: Arc::default(),
+            failures: Arc::default(),
             sessions: world.clone(),
             recognition: Arc::new(Knower {
                 recognizer: Recognizer::new(

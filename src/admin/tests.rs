@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::test_support::{Daemon, ROOT_TOKEN, login, session, step};
 use super::types::StepResult;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::net::dns::test_support::{NameServer, mx, srv};
 use crate::secret::ExposeSecret;
@@ -145,7 +145,7 @@ async fn an_account_is_added_read_changed_and_deleted() {
     for method in [Method::GET, Method::DELETE] {
         assert_eq!(
             daemon.ask(method, "/v1/account/example", None).await,
-            error(404, "Not Found", "account_not_found", "no such account")
+            error(404, "Not Found", "account_not_found", "no such account 'example'")
         );
     }
 }
@@ -395,7 +395,7 @@ async fn a_refused_account_names_the_field() {
         ),
         (
             json!({"account": "a", "provider": "example", "password": "a\r\nb"}),
-            refused("password: must not contain NUL or line breaks"),
+            refused("password: holds a line end"),
         ),
         (
             json!({"account": "a", "provider": "example", "imap": {"host": "h", "port": 143, "tls": "off"}}),
@@ -540,7 +540,7 @@ async fn a_refused_token_names_the_field() {
     for (body, expected) in [
         (
             json!({"account": "b", "scopes": ["api"]}),
-            error(404, "Not Found", "account_not_found", "no such account"),
+            error(404, "Not Found", "account_not_found", "no such account 'b'"),
         ),
         (
             json!({"account": "a"}),
@@ -681,7 +681,7 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
                 "total": 1, "new": 0, "active": 0, "needs-authorization": 0, "failing": 1, "disabled": 0,
             },
             "attention": [{"account": "a", "state": "failing"}],
-            "tokens": 0, "sessions": 0,
+            "tokens": 0, "sessions": 0, "delayed": { "addresses": 0, "accounts": 0 },
         })
     );
 
@@ -802,6 +802,34 @@ async fn every_refusal_has_the_same_shape() {
             "the id in the path must be percent-encoded UTF-8"
         )
     );
+}
+
+#[tokio::test]
+async fn tokens_that_are_guessed_over_tcp_use_up_the_client_s_budget() {
+    let daemon = Daemon::start().await;
+    for number in 0..crate::limits::AUTH_FAILURES_FREE_CLIENT {
+        let guess = format!("{number:064x}");
+        assert_eq!(
+            daemon
+                .ask_tcp(Method::GET, "/v1/accounts", Some(&guess), "")
+                .await
+                .status,
+            401
+        );
+        // To send none is no guess.
+        assert_eq!(daemon.ask_tcp(Method::GET, "/v1/accounts", None, "").await.status, 401);
+    }
+    let delayed = async || daemon.done(Method::GET, "/v1/status", None).await["delayed"]["addresses"].clone();
+    assert_eq!(delayed().await, 1);
+    let begun = clock::instant();
+    assert_eq!(
+        daemon
+            .ask_tcp(Method::GET, "/v1/accounts", Some("guess"), "")
+            .await
+            .status,
+        401
+    );
+    assert!(clock::instant().duration_since(begun) >= crate::limits::AUTH_FAILURE_FIRST_DELAY);
 }
 
 #[tokio::test]

@@ -532,6 +532,19 @@ pub struct StatusView {
     pub tokens: u64,
     /// How many sessions are live.
     pub sessions: u64,
+    /// Whose refused logins are delayed at present.
+    #[serde(default)]
+    pub delayed: DelayedView,
+}
+
+/// How many were refused so often that the answers to further refused logins are delayed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DelayedView {
+    /// Client addresses (IPv6: networks of 64 bits).
+    pub addresses: usize,
+    /// Login names.
+    pub accounts: usize,
 }
 
 /// Whether the daemon takes new sessions.
@@ -605,6 +618,9 @@ pub struct ProviderView {
     /// How its access tokens are had, as `provider.grant` says it, where it has an OAuth app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
+    /// Whether it is known to give codes for other devices (RFC 8628).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub device: bool,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,
     /// The id of its OAuth app, to which grants are bound.

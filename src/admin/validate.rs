@@ -10,7 +10,7 @@ use crate::limits::{
     ACCOUNT_ID_CHARS_MAX, CREDENTIAL_BYTES_MAX, HOST_BYTES_MAX, LABEL_CHARS_MAX, TOKEN_ADDRESSES_MAX,
     TOKEN_METADATA_BYTES_MAX, TOKEN_SCOPES_MAX,
 };
-use crate::secret::{ExposeSecret, SecretString};
+use crate::secret::{ExposeSecret, Maker, SecretString, oddity};
 use crate::store::{AccountRecord, AccountSecrets, AccountState, EndpointOverride, Grant, Restrictions};
 
 /// The record and the secrets of a new account; `owner` is the account whose grant it is to share, if there is one of that name.
@@ -33,7 +33,7 @@ pub(super) fn new_account(
         pop3: new.pop3,
         ..AccountRecord::new(new.account, provider, now)
     };
-    check_account_id(&record.account)?;
+    check_new_account_id(&record.account)?;
     check_record(&record)?;
     let provider = known_provider(&record.provider, config)?;
     share(&mut record, new.oauth2.as_ref(), owner)?;
@@ -103,7 +103,7 @@ pub(super) fn link_subject(new: &NewLink, stored: Option<AccountRecord>, config:
         subject.provider = new.provider.clone().unwrap_or(subject.provider);
         return Ok(subject);
     }
-    check_account_id(&new.account)?;
+    check_new_account_id(&new.account)?;
     if let Some(email) = &new.email {
         check_email(email)?;
     }
@@ -242,7 +242,7 @@ fn credentials(
             "give either oauth2 or a password, not both",
         )),
         (None, Some(password)) => {
-            check_credential("password", &password)?;
+            check_credential("password", &password, Maker::Person)?;
             Ok(Some(AccountSecrets {
                 grant: None,
                 password: Some(password),
@@ -305,10 +305,10 @@ fn share(record: &mut AccountRecord, oauth2: Option<&NewGrant>, owner: Option<Ac
 
 fn grant(new: NewGrant, now: Timestamp) -> Result<Grant, ApiError> {
     if let Some(token) = &new.refresh_token {
-        check_credential("oauth2.refreshToken", token)?;
+        check_credential("oauth2.refreshToken", token, Maker::Machine)?;
     }
     if let Some(token) = &new.access_token {
-        check_credential("oauth2.accessToken", token)?;
+        check_credential("oauth2.accessToken", token, Maker::Machine)?;
     }
     match (&new.refresh_token, &new.access_token, new.expires) {
         (None, None, _) => Err(ApiError::field(
@@ -339,6 +339,18 @@ fn known_provider<'a>(name: &str, config: &'a Config) -> Result<&'a Provider, Ap
             format!("'{}' is not configured; known: {known}", name.escape_debug()),
         )
     })
+}
+
+/// The id of an account that is yet to be. The reply to a login names it where a mail program looks for a response code.
+fn check_new_account_id(id: &str) -> Result<(), ApiError> {
+    check_account_id(id)?;
+    match id.starts_with('[') {
+        true => Err(ApiError::field(
+            "account",
+            "may not begin with '[': mail programs would take it for a response code",
+        )),
+        false => Ok(()),
+    }
 }
 
 fn check_account_id(id: &str) -> Result<(), ApiError> {
@@ -440,8 +452,9 @@ fn check_label(field: &str, label: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A NUL would end a PLAIN message early, and a line break would end a command (RFC 4616 §2): none is part of a credential.
-fn check_credential(field: &str, credential: &SecretString) -> Result<(), ApiError> {
+/// A NUL would end a PLAIN message early, and a line break would end a command (RFC 4616 §2): none is part of a credential. Nor
+/// is what was copied with it: no upstream would say more of that than "wrong password", or "invalid grant".
+fn check_credential(field: &str, credential: &SecretString, made_by: Maker) -> Result<(), ApiError> {
     let text = credential.expose_secret();
     if text.is_empty() || text.len() > CREDENTIAL_BYTES_MAX {
         return Err(ApiError::field(
@@ -449,10 +462,7 @@ fn check_credential(field: &str, credential: &SecretString) -> Result<(), ApiErr
             format!("expected 1 to {CREDENTIAL_BYTES_MAX} bytes"),
         ));
     }
-    if text.contains(['\0', '\r', '\n']) {
-        return Err(ApiError::field(field, "must not contain NUL or line breaks"));
-    }
-    Ok(())
+    oddity(text, made_by).map_or(Ok(()), |oddity| Err(ApiError::field(field, oddity)))
 }
 
 fn set<T>(target: &mut Option<T>, change: Option<Option<T>>) {
@@ -480,6 +490,12 @@ mod tests {
         for id in ["", " a", "a ", "a\nb", "a\u{85}b", "\u{a0}a", &too_long] {
             assert!(check_account_id(id).is_err(), "{id:?}");
         }
+        for id in ["[x", "[ALERT] x"] {
+            check_account_id(id).unwrap();
+            let refusal = format!("{:?}", check_new_account_id(id).unwrap_err());
+            assert!(refusal.contains("response code"), "{refusal}");
+        }
+        check_new_account_id("x[y]").unwrap();
     }
 
     #[test]
@@ -517,12 +533,34 @@ mod tests {
 
     #[test]
     fn a_credential_that_could_end_a_command_early_is_refused() {
+        let check = |text: &str, made_by| check_credential("password", &text.to_owned().into(), made_by);
         for text in ["", "a\0b", "a\r\nb"] {
-            assert!(
-                check_credential("password", &text.to_owned().into()).is_err(),
-                "{text:?}"
-            );
+            assert!(check(text, Maker::Person).is_err(), "{text:?}");
         }
-        check_credential("password", &"pass word\u{7f}ü".to_owned().into()).unwrap();
+        check("pass word\u{7f}ü", Maker::Person).unwrap();
+    }
+
+    #[test]
+    fn a_credential_with_what_was_copied_beside_it_is_refused_by_its_field() {
+        let new = |oauth2: serde_json::Value| serde_json::from_value::<NewGrant>(oauth2).unwrap();
+        let refusal = |oauth2| grant(new(oauth2), Timestamp::EPOCH).unwrap_err().message;
+        for (token, oddity) in [
+            ("\"1//0g\"", "stands in quotes; leave them out"),
+            (
+                "\u{feff}1//0g",
+                "begins with a byte order mark; save it as UTF-8 without one",
+            ),
+            ("1//0g\n", "has a line end at its end"),
+            (" 1//0g", "has a space at its beginning"),
+        ] {
+            let expected = format!("oauth2.refreshToken: {oddity}");
+            assert_eq!(refusal(serde_json::json!({"refreshToken": token})), expected);
+            let expected = format!("oauth2.accessToken: {oddity}");
+            assert_eq!(refusal(serde_json::json!({"accessToken": token})), expected);
+        }
+        let password = |text: &str| credentials(None, Some(text.to_owned().into()), None, Timestamp::EPOCH);
+        let refused = password("secret\n").unwrap_err();
+        assert_eq!(refused.message, "password: has a line end at its end");
+        password(" \"sec ret\" ").unwrap();
     }
 }

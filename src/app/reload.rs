@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::{App, admission_limits, fit_descriptors};
-use crate::config::{self, Config, ProcessEnvironment};
+use super::{App, Machine, admission_limits, fit_descriptors};
+use crate::config::{self, Config};
 use crate::secret::{ExposeSecret, SecretString};
 
 impl App {
@@ -14,7 +14,7 @@ impl App {
         let old = self.services.config();
         let running = old.clone();
         let read = tokio::task::spawn_blocking(move || {
-            config::reload(running.source.as_deref(), &ProcessEnvironment, &running.listeners)
+            config::reload(running.source.as_deref(), &Machine::DAEMON, &running.listeners)
         });
         let read = read.await;
         let new = match read {
@@ -98,6 +98,7 @@ fn exposed(secret: Option<&SecretString>) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ProcessEnvironment;
 
     fn config(text: &str) -> Config {
         config::parse(None, text, &ProcessEnvironment).unwrap()

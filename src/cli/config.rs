@@ -7,7 +7,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Exit, Failure, Globals, output};
-use crate::config::{self, Config, ProcessEnvironment};
+use crate::app::Machine;
+use crate::config::{self, Config};
 
 /// `config`
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,7 @@ pub enum Action {
 /// # Errors
 /// [`Exit::Configuration`] with every problem.
 pub fn run(arguments: &Args, globals: &Globals) -> Result<(), Failure> {
-    let loaded = config::load(arguments.config.as_deref(), &ProcessEnvironment);
+    let loaded = config::load(arguments.config.as_deref(), &Machine::ADMINISTRATOR);
     match (arguments.action, globals.json) {
         (Action::Check, true) => {
             let (answer, exit) = match &loaded {

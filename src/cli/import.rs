@@ -28,7 +28,7 @@ use super::{Exit, Failure, Globals};
 use crate::admin::client::{Client, ClientError, segment};
 use crate::admin::types::{AccountCreated, AccountView, ProviderView, StatusView};
 use crate::limits::IMPORT_FILE_BYTES_MAX;
-use crate::secret::{ExposeSecret as _, SecretString, duplicate};
+use crate::secret::{ExposeSecret as _, Maker, SecretString, duplicate};
 use format::{Foreign, ForeignAccount, SealedGrant, Settings};
 use report::{Outcome, Row};
 
@@ -86,7 +86,7 @@ pub(super) async fn run(client: &Client, arguments: Args, globals: &Globals) -> 
         require_provider(name, &status.providers)?;
     }
     let password = match &arguments.password_file {
-        Some(path) => Passwords::Same(secret(path, "old password")?.into()),
+        Some(path) => Passwords::Same(secret(path, "old password", Maker::Person)?.into()),
         None if io::stdin().is_terminal() => Passwords::Asked,
         None => Passwords::None,
     };
@@ -269,6 +269,7 @@ impl Import<'_> {
             Some(_) => "with its grant".to_owned(),
             None if provider.needs_consent() => {
                 let name = clean(name);
+                let name = crate::shell::word(&name);
                 format!("{}: portreeve account authorize {name}", without_grant(settings))
             }
             None => "its provider needs no consent".to_owned(),

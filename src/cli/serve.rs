@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use tokio::runtime::Runtime;
 
 use super::Failure;
-use crate::app::{App, Signals};
-use crate::config::{self, Config, ProcessEnvironment};
+use crate::app::{App, Machine, Signals};
+use crate::config::{self, Config};
 use crate::telemetry;
 
 /// `serve`
@@ -55,7 +55,7 @@ pub(super) fn runtime(threads: Option<usize>) -> Result<Runtime, Failure> {
 /// # Errors
 /// [`super::Exit::Configuration`] for a bad configuration.
 fn prepare(arguments: &Args) -> Result<Config, Failure> {
-    let config = config::load(arguments.config.as_deref(), &ProcessEnvironment)?;
+    let config = config::load(arguments.config.as_deref(), &Machine::DAEMON)?;
     telemetry::init(&config.log.level, config.log.format)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");

@@ -87,6 +87,12 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         let tls = if web.tls { "TLS" } else { "no TLS" };
         format!("{} ({tls}), public URL {}", web.address, web.public_url)
     });
+    let delayed = &status.delayed;
+    let is_delayed = delayed.addresses + delayed.accounts > 0;
+    let delayed = format!(
+        "refused logins from {} addresses and to {} accounts",
+        delayed.addresses, delayed.accounts
+    );
     print_pairs(&[
         ("status", Some(health)),
         ("version", Some(status.version.clone())),
@@ -97,6 +103,7 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         ("accounts", Some(accounts)),
         ("access tokens", Some(status.tokens.to_string())),
         ("live sessions", Some(status.sessions.to_string())),
+        ("delayed", is_delayed.then_some(delayed)),
     ])?;
     if status.attention.is_empty() {
         return Ok(());

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::clock::{self, Timestamp};
 use crate::limits::CREDENTIAL_BYTES_MAX;
+use crate::secret::{Maker, oddity, without_line_end};
 
 use super::Failure;
 
@@ -49,11 +50,11 @@ fn moment(text: &str, from_now: impl FnOnce(Timestamp, std::time::Duration) -> T
 }
 
 /// Reads a secret from the file at `path`; `-` is standard input, which is asked for on a terminal, without echo. Secrets
-/// are never arguments, because every user of the machine could read them there.
+/// are never arguments, because every user of the machine could read them there. One line end after it is none of it.
 ///
 /// # Errors
-/// Exit code 2, naming the file.
-pub(super) fn secret(path: &Path, prompt: &str) -> Result<String, Failure> {
+/// Exit code 2, naming the file, also where more was copied than the secret.
+pub(super) fn secret(path: &Path, prompt: &str, made_by: Maker) -> Result<String, Failure> {
     let text = if path == Path::new("-") {
         read_standard_input(prompt)
     } else {
@@ -61,9 +62,16 @@ pub(super) fn secret(path: &Path, prompt: &str) -> Result<String, Failure> {
     };
     let text =
         text.map_err(|error| Failure::usage(format!("cannot read the {prompt} from {}: {error}", path.display())))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() {
-        return Err(Failure::usage(format!("the {prompt} from {} is empty", path.display())));
+    let secret = without_line_end(&text);
+    let problem = match secret {
+        "" => Some("is empty"),
+        secret => oddity(secret, made_by),
+    };
+    if let Some(problem) = problem {
+        return Err(Failure::usage(format!(
+            "the {prompt} from {} {problem}",
+            path.display()
+        )));
     }
     Ok(secret.to_owned())
 }
@@ -105,10 +113,24 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("password");
         std::fs::write(&path, "pass word \r\n").unwrap();
-        assert_eq!(secret(&path, "password").unwrap(), "pass word ");
-        std::fs::write(&path, "\n").unwrap();
-        assert!(secret(&path, "password").unwrap_err().message.contains("is empty"));
-        let missing = secret(&directory.path().join("none"), "password").unwrap_err();
+        let read = |made_by| secret(&path, "password", made_by);
+        assert_eq!(read(Maker::Person).unwrap(), "pass word ");
+        let odd = read(Maker::Machine).unwrap_err();
+        assert!(odd.message.ends_with("password has a space at its end"), "{odd}");
+        for (text, oddity) in [
+            ("\n", "is empty"),
+            ("password\n\n", "has a line end at its end"),
+            (
+                "\u{feff}password\n",
+                "begins with a byte order mark; save it as UTF-8 without one",
+            ),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let odd = read(Maker::Person).unwrap_err();
+            assert_eq!(odd.exit, crate::cli::Exit::Usage);
+            assert!(odd.message.ends_with(oddity), "{odd}");
+        }
+        let missing = secret(&directory.path().join("none"), "password", Maker::Person).unwrap_err();
         assert!(
             missing.message.starts_with("cannot read the password from "),
             "{missing}"

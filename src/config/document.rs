@@ -151,6 +151,7 @@ fn explanation(message: &str, found: Option<&'static str>) -> String {
     let expected = match expected {
         "i64" => "a whole number",
         "a sequence" => "a list of strings",
+        "a map" => "a table",
         "a boolean" => "true or false",
         expected if expected.starts_with("struct ") => "a table",
         expected => expected,

@@ -6,6 +6,7 @@ use super::load::Check;
 use super::raw::{self, Key};
 use super::report::{place, quoted, text};
 use super::{Endpoint, UpstreamTls};
+use crate::host::is_loopback_host;
 use crate::limits::HOST_BYTES_MAX;
 use crate::proto::Protocol;
 
@@ -59,16 +60,6 @@ pub(super) fn endpoint(
         port,
         tls,
     })
-}
-
-/// Whether a host is this machine's own, so that what is sent to it needs no TLS.
-pub fn is_loopback_host(host: &str) -> bool {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        Ok(address) => address.to_canonical().is_loopback(),
-        // RFC 6761 §6.3: these names never leave the machine.
-        Err(_) => host == "localhost" || host.ends_with(".localhost"),
-    }
 }
 
 /// The registered port of a protocol (RFC 8314 §7, RFC 6409 §3.1).

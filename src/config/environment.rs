@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::material::Material;
+
 /// Environment variables, the user, the host and the files that a configuration refers to.
 pub trait Environment {
     /// The value of an environment variable.
@@ -22,6 +24,15 @@ pub trait Environment {
     /// # Errors
     /// What the system says; [`io::ErrorKind::FileTooLarge`] above `bytes_max`.
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<FileContent>;
+
+    /// Looks at a file or a program that a configuration names. Whoever only reads keys, as a command does that looks for its
+    /// daemon's socket, takes all of it to be there; whoever runs on the configuration must not.
+    ///
+    /// # Errors
+    /// What is wrong with it and what would be right, as words that go after the key.
+    fn examine(&self, _material: &Material<'_>) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A file that was read.

@@ -253,7 +253,7 @@ pub(super) fn refuse_shared_addresses(
     }
 }
 
-/// `[certificate.*]`. The files themselves are read, or made, where TLS is set up, again and again as they change.
+/// `[certificate.*]`. The files are looked at here, and read where TLS is set up, again and again as they change.
 pub(super) fn certificates(
     check: &mut Check<'_>,
     raw: &BTreeMap<String, Spanned<raw::Certificate>>,
@@ -286,6 +286,10 @@ fn certificate(check: &mut Check<'_>, name: &str, raw: &Spanned<raw::Certificate
     }
     let cert_file = check.beside_file(text(&raw.cert_file)?);
     let key_file = key_file(check, text(&raw.key_file)?);
+    check.examine_pair(
+        (&format!("{section}.cert_file"), place(&raw.cert_file), &cert_file),
+        (&format!("{section}.key_file"), place(&raw.key_file), &key_file),
+    );
     Some(Certificate::Files { cert_file, key_file })
 }
 

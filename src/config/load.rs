@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::raw::Key;
-use super::report::{ConfigError, Place, Problem, Report, place, text};
+use super::report::{ConfigError, Place, Problem, Report, text};
 use super::{Config, Listener, document, listener, locate, provider, secret, sections, web};
 use crate::proto::Protocol;
 
@@ -106,12 +105,13 @@ fn check(
     }
     let served = served.map_or_else(|| listener::served(&raw), <[Protocol]>::to_vec);
     let providers = provider::providers(&mut check, &raw.provider, &served);
+    let secrets = sections::secrets(&mut check, &raw.secrets, &server);
     let mut config = Config {
         source: source.map(Path::to_owned),
         warnings: Vec::new(),
         server,
         store: sections::store(&mut check, &raw.store),
-        secrets: sections::secrets(&mut check, &raw.secrets),
+        secrets,
         admin,
         metrics_listen,
         log: sections::log(&mut check, &raw.log),
@@ -155,25 +155,6 @@ impl<'e> Check<'e> {
     /// A path of the file: a relative one begins at the file's own directory, wherever the daemon was started.
     pub(super) fn beside_file(&self, given: &str) -> PathBuf {
         self.directory.join(given)
-    }
-
-    /// A program and its arguments. A program with a slash in its name is a path of the file; any other is looked for in `$PATH`.
-    pub(super) fn command(&mut self, key: &str, given: &Key<Vec<String>>) -> Vec<String> {
-        let mut command = given.as_ref().map(|given| given.get_ref().clone()).unwrap_or_default();
-        let message = match command.first() {
-            Some(program) if program.is_empty() => {
-                "begins with nothing; give a program and its arguments, each as a string of its own"
-            }
-            _ if command.iter().any(|argument| argument.contains('\0')) => "holds a NUL, which no program can be given",
-            _ => {
-                if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
-                    *program = self.beside_file(program).display().to_string();
-                }
-                return command;
-            }
-        };
-        self.report.refuse(place(given), key, message);
-        command
     }
 
     /// Refuses a table's name that could not stand in a metric's label or an account's record.

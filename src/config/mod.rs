@@ -7,7 +7,8 @@
 //! ```
 //! [`load()`] does it all. A check that fails notes the problem in `report` and goes on, so that an error names everything
 //! that is wrong, each with file, line, key and what is allowed; nothing of a secret is ever in it. What is outside the
-//! file (environment, user, host, other files) comes in through [`Environment`].
+//! file (environment, user, host, other files) comes in through [`Environment`], which also looks at every [`Material`] that
+//! is named: so whatever keeps a daemon from starting is found by `config check` and on SIGHUP, too.
 
 mod document;
 mod endpoint;
@@ -15,7 +16,9 @@ mod environment;
 mod listener;
 mod load;
 mod locate;
+mod material;
 mod preset;
+mod program;
 mod provider;
 mod raw;
 mod report;
@@ -28,13 +31,15 @@ pub(crate) mod test_support;
 mod tests;
 mod web;
 
-pub use endpoint::is_loopback_host;
 pub use environment::{Environment, FileContent, ProcessEnvironment};
 pub use listener::address_range;
 pub use load::{client_socket, load, parse, reload};
+pub use material::Material;
 pub use preset::{KnownProvider, known_providers};
+pub use program::Variables;
 pub use report::{ConfigError, Problem};
 
+pub use crate::host::is_loopback_host;
 pub use crate::telemetry::LogFormat;
 
 use std::collections::BTreeMap;
@@ -155,6 +160,7 @@ pub struct Limits {
     pub command_line_bytes_max: usize,
     pub literal_bytes_max: usize,
     pub bad_commands_max: u32,
+    pub pre_auth_commands_max: u32,
     pub auth_failures_max: u32,
     pub auth_failure_delay: Duration,
 }
@@ -177,6 +183,8 @@ pub struct Web {
 pub struct Hooks {
     /// A program and its arguments; empty: none.
     pub command: Vec<String>,
+    /// What it finds in its environment besides what every program gets.
+    pub env: Variables,
     /// Where the event is posted.
     pub webhook_url: Option<Url>,
     /// With what the post is signed.
@@ -299,6 +307,8 @@ pub enum UserRule {
 pub struct OAuthApp {
     /// How access tokens are had.
     pub grant: GrantType,
+    /// What a token command finds in its environment besides what every program gets.
+    pub env: Variables,
     /// Where tokens are refreshed, if it was given or is a preset's; else `issuer` tells.
     pub token_url: Option<Url>,
     /// The issuer whose discovery document tells the endpoints (OpenID Connect Discovery 1.0 §4).

@@ -1,5 +1,7 @@
 //! `[provider.*]`: a preset completed by its table, or an administrator's own provider.
 
+mod grant;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,16 +10,18 @@ use std::time::Duration;
 use toml::Spanned;
 use url::Url;
 
-use super::endpoint::{self, is_loopback_host};
+use super::endpoint;
 use super::load::Check;
+use super::material::Material;
 use super::preset::{self, Preset, PresetOAuth, TENANT_DEFAULT};
 use super::raw::{self, Key};
 use super::report::{Place, place, quoted, text};
 use super::secret::{self, Forms};
 use super::sections::SESSIONS;
-use super::{ClientAuth, ClientKey, External, GrantType, OAuthApp, Origin, Provider, UserRule};
-use crate::limits::SECRET_FILE_BYTES_MAX;
+use super::{ClientAuth, ClientKey, GrantType, OAuthApp, Origin, Provider, UserRule};
+use crate::host::is_loopback_host;
 use crate::proto::{Mechanism, Protocol};
+use crate::secret::{Maker, oddity};
 
 /// All providers: those of the file, and the presets that take passwords. `served` is what listeners
 /// serve, which consent is asked for.
@@ -134,7 +138,7 @@ fn provider(
         imap,
         smtp,
         pop3,
-        ca_file: text(&raw.ca_file).map(|given| reader.check.beside_file(given)),
+        ca_file: reader.ca_file(),
         sessions_per_account_max: sessions.or_else(|| known?.sessions_per_account_max),
         submissions_max: submissions,
         domains: reader.domains(known),
@@ -219,11 +223,14 @@ impl Reader<'_, '_, '_> {
         let given = texts.iter().any(|key| text(key).is_some())
             || raw.client_secret.is_some()
             || raw.scopes.is_some()
-            || raw.token_command.is_some();
+            || raw.token_command.is_some()
+            || raw.env.is_some();
         if !given && takes_passwords {
             return None;
         }
-        let grant = self.grant();
+        let full = format!("{}.env", self.section);
+        let env = self.check.variables(&full, &raw.env);
+        let grant = self.grant(&env);
         let tenant = self.tenant();
         let issuer = self.url("issuer", &raw.issuer);
         let mut url = |name, key, known: Option<Url>| self.url(name, key).or(known);
@@ -252,8 +259,8 @@ impl Reader<'_, '_, '_> {
         if text(&raw.issuer).is_none() && text(&raw.token_url).is_none() && preset.is_none() && !has_endpoint {
             self.refuse(None, "token_url", "is missing; give token_url, or issuer for discovery");
         }
-        let client_id = text(&raw.client_id).map(str::to_owned);
-        if client_id.is_none() && !has_endpoint {
+        let client_id = self.client_id();
+        if client_id.is_none() && text(&raw.client_id).is_none() && !has_endpoint {
             self.refuse(
                 None,
                 "client_id",
@@ -267,6 +274,7 @@ impl Reader<'_, '_, '_> {
             value: &raw.client_secret,
             file: &raw.client_secret_file,
             variable: &raw.client_secret_env,
+            made_by: Maker::Machine,
         };
         let client_secret = secret::resolve(self.check, &forms);
         let client_key = self.client_key();
@@ -283,6 +291,7 @@ impl Reader<'_, '_, '_> {
             .and_then(PresetOAuth::issuer);
         let app = OAuthApp {
             grant,
+            env,
             issuer,
             known_issuer,
             authorize_url,
@@ -304,156 +313,28 @@ impl Reader<'_, '_, '_> {
         Some(app)
     }
 
-    /// Refuses a grant that its provider does not give, or that lacks what it takes.
-    fn check_grant(&mut self, app: &OAuthApp, preset: Option<&PresetOAuth>) {
-        let raw = self.raw;
-        let (key, at, message) = match &app.grant {
-            GrantType::ClientCredentials if app.client_auth == ClientAuth::None => (
-                "grant",
-                place(&raw.grant),
-                "client_credentials need a client_secret, or client_key_file: the app itself is what is trusted",
-            ),
-            GrantType::ClientCredentials if preset.is_some() && app.scopes.is_empty() => (
-                "grant",
-                place(&raw.grant),
-                "this provider lets no app into mailboxes by itself; use code",
-            ),
-            GrantType::ClientCredentials
-                if preset
-                    .zip(app.token_url.as_ref())
-                    .is_some_and(|(preset, url)| preset.is_of_no_tenant(url)) =>
-            {
-                (
-                    "tenant",
-                    place(&raw.tenant).or_else(|| place(&raw.grant)),
-                    "client_credentials are of one tenant: give its id or a domain of it",
-                )
-            }
-            GrantType::Device if app.device_url.is_none() && app.issuer.is_none() => (
-                "grant",
-                place(&raw.grant),
-                "there is no device_url, nor an issuer that could tell it; use code, which can be pasted where there is no browser",
-            ),
-            GrantType::Password if preset.is_some() => (
-                "grant",
-                place(&raw.grant),
-                "password is for providers of your own, which must be known to take it; use code",
-            ),
-            GrantType::ServiceAccount { .. } if preset.is_some() && self.section != "provider.google" => (
-                "grant",
-                place(&raw.grant),
-                "service_account is Google's; use [provider.google], or a provider of your own",
-            ),
-            _ => return,
-        };
-        self.refuse(at, key, message);
+    /// The app's id, which is copied from a web page, and with it what stood around it there.
+    fn client_id(&mut self) -> Option<String> {
+        let given = text(&self.raw.client_id)?;
+        if let Some(oddity) = oddity(given, Maker::Machine) {
+            let message = format!("{} {oddity}", quoted(given));
+            self.refuse(place(&self.raw.client_id), "client_id", message);
+            return None;
+        }
+        Some(given.to_owned())
     }
 
-    /// How access tokens are had, with what that takes.
-    fn grant(&mut self) -> GrantType {
-        let raw = self.raw;
-        let kinds = [
-            "code",
-            "device",
-            "client_credentials",
-            "service_account",
-            "password",
-            "external",
-        ];
-        let kinds = kinds.map(|kind| (kind, kind));
-        let key = format!("{}.grant", self.section);
-        let kind = self.check.report.choice(&key, &raw.grant, "code", &kinds);
-        for (name, at, owner) in [
-            (
-                "service_account_file",
-                place(&raw.service_account_file),
-                "service_account",
-            ),
-            ("token_command", place(&raw.token_command), "external"),
-            ("token_url_external", place(&raw.token_url_external), "external"),
-        ] {
-            if at.is_some() && kind != owner {
-                self.refuse(at, name, format!("is for grant = \"{owner}\" only"));
-            }
-        }
-        match kind {
-            "device" => GrantType::Device,
-            "client_credentials" => GrantType::ClientCredentials,
-            "service_account" => {
-                let key_file = self.key_path("service_account_file", &raw.service_account_file);
-                if key_file.is_none() {
-                    let message = "is missing; give the JSON key of the service account";
-                    self.refuse(place(&raw.grant), "service_account_file", message);
-                }
-                GrantType::ServiceAccount {
-                    key_file: key_file.unwrap_or_default(),
-                }
-            }
-            "password" => GrantType::Password,
-            "external" => GrantType::External(self.external()),
-            _ => GrantType::Code,
-        }
+    /// Trust anchors beside the system's.
+    fn ca_file(&mut self) -> Option<PathBuf> {
+        let file = text(&self.raw.ca_file).map(|given| self.check.beside_file(given))?;
+        self.examine("ca_file", &self.raw.ca_file, &Material::Anchors(&file));
+        Some(file)
     }
 
-    /// Where an external program gives tokens: one of two ways.
-    fn external(&mut self) -> External {
-        let raw = self.raw;
-        let full = format!("{}.token_command", self.section);
-        let command = self.check.command(&full, &raw.token_command);
-        if command.first().is_some_and(|program| program.contains("{account}")) {
-            let message = "begins with {account}: an account's name would choose the program";
-            self.refuse(place(&raw.token_command), "token_command", message);
-        }
-        let url = self.url_of("token_url_external", &raw.token_url_external, false);
-        match (command.first(), url) {
-            (Some(_), Some(_)) => {
-                let message = "is given beside token_command; use one of the two";
-                self.refuse(place(&raw.token_url_external), "token_url_external", message);
-            }
-            (None, Some(url)) => return External::Url(url),
-            (None, None) if text(&raw.token_url_external).is_none() => {
-                let message = "is missing; give token_command or token_url_external";
-                self.refuse(place(&raw.grant), "token_command", message);
-            }
-            _ => {}
-        }
-        External::Command(command)
-    }
-
-    /// What the app signs its assertions with.
-    fn client_key(&mut self) -> Option<ClientKey> {
-        let raw = self.raw;
-        let certificate_file = self.path("client_certificate_file", &raw.client_certificate_file);
-        match self.key_path("client_key_file", &raw.client_key_file) {
-            Some(key_file) => Some(ClientKey {
-                key_file,
-                certificate_file,
-            }),
-            None => {
-                if certificate_file.is_some() {
-                    let message = "goes with client_key_file, the certificate's private key";
-                    self.refuse(place(&raw.client_certificate_file), "client_certificate_file", message);
-                }
-                None
-            }
-        }
-    }
-
-    /// A file that holds a key, which nobody else should be able to read.
-    fn key_path(&mut self, name: &str, key: &Key<String>) -> Option<PathBuf> {
-        let path = self.path(name, key)?;
-        // It is read when it is used; one that is not there yet is told of then.
-        if let Ok(content) = self.check.environment.read(&path, SECRET_FILE_BYTES_MAX) {
-            secret::warn_if_public(self.check, &path, content.mode);
-        }
-        Some(path)
-    }
-
-    /// A file that is read when it is used.
-    fn path(&mut self, name: &str, key: &Key<String>) -> Option<PathBuf> {
-        let given = text(key)?;
+    /// Has what `key` of this table names looked at; whether it is as it should be.
+    fn examine(&mut self, name: &str, key: &Key<String>, material: &Material<'_>) -> bool {
         let full = format!("{}.{name}", self.section);
-        secret::path(self.check, &full, place(key), given)
+        self.check.examine(&full, place(key), material)
     }
 
     fn keep_alive(&mut self) -> Duration {

@@ -106,6 +106,7 @@ pub(super) struct Limits {
     pub(super) command_line_bytes_max: Key<i64>,
     pub(super) literal_bytes_max: Key<i64>,
     pub(super) bad_commands_max: Key<i64>,
+    pub(super) pre_auth_commands_max: Key<i64>,
     pub(super) auth_failures_max: Key<i64>,
     pub(super) auth_failure_delay: Key<String>,
 }
@@ -125,6 +126,7 @@ pub(super) struct Web {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Hooks {
     pub(super) command: Key<Vec<String>>,
+    pub(super) env: Key<BTreeMap<String, Value>>,
     pub(super) webhook_url: Key<String>,
     pub(super) webhook_secret: Key<Secret>,
     pub(super) webhook_secret_file: Key<String>,
@@ -172,6 +174,7 @@ pub(super) struct Provider {
     pub(super) client_key_file: Key<String>,
     pub(super) service_account_file: Key<String>,
     pub(super) token_command: Key<Vec<String>>,
+    pub(super) env: Key<BTreeMap<String, Value>>,
     pub(super) token_url_external: Key<String>,
     pub(super) keep_alive: Key<String>,
     pub(super) tenant: Key<String>,
@@ -214,6 +217,35 @@ impl OneOrMany {
             Self::Many(many) => many.as_slice(),
         };
         all.iter().map(String::as_str).filter(|text| !text.is_empty())
+    }
+}
+
+/// The value of an environment variable: read as a secret, and shown only where its name tells that it is none.
+#[derive(Debug)]
+pub(super) enum Value {
+    Hidden(Secret),
+    Shown(String),
+}
+
+impl Value {
+    /// That there is a value, and nothing of it.
+    pub(super) fn redacted() -> Self {
+        Self::Hidden(Secret(REDACTED.to_owned().into()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Secret::deserialize(deserializer).map(Self::Hidden)
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Hidden(secret) => secret.serialize(serializer),
+            Self::Shown(text) => serializer.serialize_str(text),
+        }
     }
 }
 

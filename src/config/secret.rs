@@ -7,7 +7,7 @@ use super::load::Check;
 use super::raw::{Key, Secret};
 use super::report::{Place, place, text};
 use crate::limits::SECRET_FILE_BYTES_MAX;
-use crate::secret::{ExposeSecret as _, SecretString};
+use crate::secret::{ExposeSecret as _, Maker, SecretString, oddity, without_line_end};
 
 /// The three forms in which one secret may be given.
 pub(super) struct Forms<'r> {
@@ -21,6 +21,8 @@ pub(super) struct Forms<'r> {
     pub(super) file: &'r Key<String>,
     /// `x_env`
     pub(super) variable: &'r Key<String>,
+    /// Who made it up, which tells what it cannot hold.
+    pub(super) made_by: Maker,
 }
 
 /// The secret, if one of its forms is given.
@@ -45,9 +47,15 @@ pub(super) fn resolve(check: &mut Check<'_>, forms: &Forms<'_>) -> Option<Secret
     if let Some(variable) = variable {
         return from_variable(check, forms, variable);
     }
-    let secret = inline.map(crate::secret::duplicate);
-    check.secrets_in_file |= secret.is_some();
-    secret
+    let secret = inline?;
+    check.secrets_in_file = true;
+    accept(
+        check,
+        forms,
+        forms.key(""),
+        place(forms.value),
+        crate::secret::duplicate(secret),
+    )
 }
 
 /// The path that `x_file` names: one without a slash is a credential that the service manager hands over
@@ -86,7 +94,7 @@ fn from_file(check: &mut Check<'_>, forms: &Forms<'_>, given: &str) -> Option<Se
     };
     warn_if_public(check, &path, content.mode);
     match String::from_utf8(content.bytes) {
-        Ok(text) => usable(check, key, at, text.into(), "the file"),
+        Ok(text) => usable(check, forms, key, at, text.into(), "the file"),
         Err(_) => {
             check
                 .report
@@ -99,7 +107,7 @@ fn from_file(check: &mut Check<'_>, forms: &Forms<'_>, given: &str) -> Option<Se
 fn from_variable(check: &mut Check<'_>, forms: &Forms<'_>, given: &str) -> Option<SecretString> {
     let (key, at) = (forms.key("_env"), place(forms.variable));
     match check.environment.variable(given).map(std::ffi::OsString::into_string) {
-        Some(Ok(text)) => usable(check, key, at, text.into(), "the environment variable"),
+        Some(Ok(text)) => usable(check, forms, key, at, text.into(), "the environment variable"),
         Some(Err(_)) => {
             check
                 .report
@@ -115,14 +123,36 @@ fn from_variable(check: &mut Check<'_>, forms: &Forms<'_>, given: &str) -> Optio
     }
 }
 
-/// The secret without the newline that editors and `echo` leave behind it, unless nothing remains.
-fn usable(check: &mut Check<'_>, key: String, at: Place, text: SecretString, origin: &str) -> Option<SecretString> {
-    let trimmed = text.expose_secret().trim_end_matches(['\r', '\n']);
+/// The secret without the one line end that editors and `echo` put after it, unless nothing remains.
+fn usable(
+    check: &mut Check<'_>,
+    forms: &Forms<'_>,
+    key: String,
+    at: Place,
+    text: SecretString,
+    origin: &str,
+) -> Option<SecretString> {
+    let trimmed = without_line_end(text.expose_secret());
     if trimmed.is_empty() {
         check.report.refuse(at, key, format!("{origin} is empty"));
         return None;
     }
-    Some(trimmed.to_owned().into())
+    accept(check, forms, key, at, trimmed.to_owned().into())
+}
+
+/// The secret, if nothing about it tells that more than the secret was copied.
+fn accept(
+    check: &mut Check<'_>,
+    forms: &Forms<'_>,
+    key: String,
+    at: Place,
+    secret: SecretString,
+) -> Option<SecretString> {
+    if let Some(oddity) = oddity(secret.expose_secret(), forms.made_by) {
+        check.report.refuse(at, key, oddity);
+        return None;
+    }
+    Some(secret)
 }
 
 /// Warns of a secret that every user of the machine can read. A group may be meant: `root:portreeve 0640` is common.

@@ -11,11 +11,12 @@ use std::time::Duration;
 use base64::Engine as _;
 
 use super::load::Check;
+use super::material::Material;
 use super::report::{place, quoted, text};
 use super::secret::{self, Forms};
 use super::{Admin, Limits, Log, LogFormat, SecretsSettings, Server, StoreSettings, locate, raw};
 use crate::limits::{ACCESS_TOKEN_BYTES, MASTER_KEY_BYTES};
-use crate::secret::ExposeSecret as _;
+use crate::secret::{ExposeSecret as _, Maker};
 
 /// `[server]`
 pub(super) fn server(check: &mut Check<'_>, raw: &raw::Server) -> Server {
@@ -61,10 +62,18 @@ fn hostname(check: &mut Check<'_>, raw: &raw::Server) -> String {
 }
 
 fn state_dir(check: &mut Check<'_>, raw: &raw::Server) -> PathBuf {
-    if let Some(given) = text(&raw.state_dir) {
-        return check.beside_file(given);
+    let found = match text(&raw.state_dir) {
+        Some(given) => Some(check.beside_file(given)),
+        None => locate::state_dir(check.environment),
+    };
+    if let Some(path) = &found {
+        check.examine(
+            "server.state_dir",
+            place(&raw.state_dir),
+            &Material::StateDirectory(path),
+        );
     }
-    locate::state_dir(check.environment).unwrap_or_else(|| {
+    found.unwrap_or_else(|| {
         let message = "give a directory: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set";
         check.report.refuse(None, "server.state_dir", message);
         PathBuf::new()
@@ -106,8 +115,8 @@ pub(super) fn store(check: &mut Check<'_>, raw: &raw::Store) -> StoreSettings {
     }
 }
 
-/// `[secrets]`
-pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets) -> SecretsSettings {
+/// `[secrets]`; `server` tells where the key is if nothing else does.
+pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets, server: &Server) -> SecretsSettings {
     // The file stays a path: the store reads it, and must tell a missing file from one that is to be made.
     let both =
         text(&raw.master_key_file).is_some() && (raw.master_key.is_some() || text(&raw.master_key_env).is_some());
@@ -123,6 +132,7 @@ pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets) -> SecretsSetti
         value: &raw.master_key,
         file: &None,
         variable: &raw.master_key_env,
+        made_by: Maker::Machine,
     };
     let master_key = secret::resolve(check, &forms);
     if let Some(key) = &master_key {
@@ -138,6 +148,17 @@ pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets) -> SecretsSetti
     }
     let master_key_file = text(&raw.master_key_file)
         .and_then(|given| secret::path(check, "secrets.master_key_file", place(&raw.master_key_file), given));
+    if let Some(path) = &master_key_file {
+        check.examine(
+            "secrets.master_key_file",
+            place(&raw.master_key_file),
+            &Material::MasterKey(path),
+        );
+    }
+    if master_key.is_none() && text(&raw.master_key_file).is_none() {
+        let state_dir = server.state_dir.as_path();
+        check.examine("secrets.master_key_file", None, &Material::GeneratedKey { state_dir });
+    }
     SecretsSettings {
         master_key,
         master_key_file,
@@ -162,6 +183,7 @@ pub(super) fn admin(check: &mut Check<'_>, raw: &raw::Admin, server: &Server) ->
         value: &raw.root_token,
         file: &raw.root_token_file,
         variable: &raw.root_token_env,
+        made_by: Maker::Machine,
     };
     let root_token = secret::resolve(check, &forms);
     if root_token
@@ -241,7 +263,7 @@ pub(super) fn log(check: &mut Check<'_>, raw: &raw::Log) -> Log {
 pub(super) fn limits(check: &mut Check<'_>, raw: &raw::Limits) -> Limits {
     let report = &mut check.report;
     let wait = TIMEOUT_MIN..=seconds(3600);
-    let limits = Limits {
+    Limits {
         sessions_max: report.count("limits.sessions_max", &raw.sessions_max, 20_000, SESSIONS),
         sessions_per_ip_max: report.count("limits.sessions_per_ip_max", &raw.sessions_per_ip_max, 200, SESSIONS),
         sessions_per_account_max: report.count(
@@ -283,18 +305,20 @@ pub(super) fn limits(check: &mut Check<'_>, raw: &raw::Limits) -> Limits {
         ),
         literal_bytes_max: report.count("limits.literal_bytes_max", &raw.literal_bytes_max, 4096, LITERAL_BYTES),
         bad_commands_max: report.number("limits.bad_commands_max", &raw.bad_commands_max, 10, 1..=1000),
+        pre_auth_commands_max: report.number(
+            "limits.pre_auth_commands_max",
+            &raw.pre_auth_commands_max,
+            100,
+            1..=100_000,
+        ),
         auth_failures_max: report.number("limits.auth_failures_max", &raw.auth_failures_max, 3, 1..=1000),
         auth_failure_delay: report.duration(
             "limits.auth_failure_delay",
             &raw.auth_failure_delay,
-            Duration::ZERO,
+            seconds(15),
             Duration::ZERO..=seconds(60),
         ),
-    };
-    if !limits.auth_failure_delay.is_zero() {
-        report.warn("limits.auth_failure_delay has no effect in this version".to_owned());
     }
-    limits
 }
 
 const fn seconds(seconds: u64) -> Duration {

@@ -11,12 +11,12 @@ use ipnet::IpNet;
 use toml::Spanned;
 use url::Url;
 
-use super::endpoint::is_loopback_host;
 use super::raw::{self, Key, OneOrMany, REDACTED, Secret};
 use super::{
     Certificate, ClientAuth, Config, Endpoint, External, GrantType, Limits, Listener, ListenerTls, LogFormat, OAuthApp,
     PlaintextAuth, Provider, UpstreamTls, Web,
 };
+use crate::host::is_loopback_host;
 use crate::proto::Mechanism;
 use crate::secret::SecretString;
 
@@ -79,6 +79,7 @@ impl Config {
             web: web(&self.web),
             hooks: raw::Hooks {
                 command: given(self.hooks.command.clone()),
+                env: self.hooks.env.to_raw().and_then(given),
                 webhook_url: webhook(self.hooks.webhook_url.as_ref()),
                 webhook_secret: secret(self.hooks.webhook_secret.as_ref()),
                 webhook_secret_file: None,
@@ -113,6 +114,7 @@ fn limits(limits: &Limits) -> raw::Limits {
         command_line_bytes_max: count(limits.command_line_bytes_max),
         literal_bytes_max: count(limits.literal_bytes_max),
         bad_commands_max: given(limits.bad_commands_max.into()),
+        pre_auth_commands_max: given(limits.pre_auth_commands_max.into()),
         auth_failures_max: given(limits.auth_failures_max.into()),
         auth_failure_delay: duration(limits.auth_failure_delay),
     }
@@ -208,6 +210,7 @@ fn with_oauth(provider: raw::Provider, app: &OAuthApp) -> raw::Provider {
         client_key_file: key.and_then(|key| path(&key.key_file)),
         client_certificate_file: key.and_then(|key| key.certificate_file.as_deref()).and_then(path),
         keep_alive: duration(app.keep_alive),
+        env: app.env.to_raw().and_then(given),
         scopes: given(app.scopes.clone()),
         allow_insecure: given(app.allow_insecure),
         ..provider

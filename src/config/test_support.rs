@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::{ClientAuth, GrantType, OAuthApp, Origin, Provider, UserRule};
+use super::{ClientAuth, GrantType, OAuthApp, Origin, Provider, UserRule, Variables};
 
 /// A public client without endpoints or scopes.
 pub(crate) fn app() -> OAuthApp {
     OAuthApp {
         grant: GrantType::Code,
+        env: Variables::default(),
         token_url: None,
         issuer: None,
         known_issuer: None,

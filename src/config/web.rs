@@ -2,13 +2,14 @@
 
 use url::Url;
 
-use super::endpoint::is_loopback_host;
 use super::listener::{CERTIFICATE_DEFAULT, believed};
 use super::load::Check;
 use super::raw::{self, Key};
 use super::report::{place, text};
 use super::secret::{self, Forms};
 use super::{Hooks, Web};
+use crate::host::is_loopback_host;
+use crate::secret::Maker;
 
 /// `[web]`
 pub(super) fn web(check: &mut Check<'_>, file: &raw::File) -> Web {
@@ -78,6 +79,7 @@ pub(super) fn hooks(check: &mut Check<'_>, raw: &raw::Hooks) -> Hooks {
         value: &raw.webhook_secret,
         file: &raw.webhook_secret_file,
         variable: &raw.webhook_secret_env,
+        made_by: Maker::Person,
     };
     let webhook_secret = secret::resolve(check, &forms);
     let webhook_url = url(check, "hooks.webhook_url", &raw.webhook_url);
@@ -86,8 +88,10 @@ pub(super) fn hooks(check: &mut Check<'_>, raw: &raw::Hooks) -> Hooks {
             .report
             .warn("hooks.webhook_url has no webhook_secret: its posts are not signed".to_owned());
     }
+    let env = check.variables("hooks.env", &raw.env);
     Hooks {
-        command: check.command("hooks.command", &raw.command),
+        command: check.command("hooks.command", &raw.command, &env),
+        env,
         webhook_url,
         webhook_secret,
     }

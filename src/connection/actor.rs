@@ -9,14 +9,15 @@ use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime, RpcReplyPort};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::Services;
 use super::driver::{Driver, RelayParts};
 use super::register::{Entered, Entry, SessionView};
-use crate::account::{SessionId, SessionLease};
+use crate::account::{SessionId, SessionLease, meaning};
 use crate::clock::{self, Timestamp};
 use crate::config;
+use crate::fault::FaultKind;
 use crate::limits::CLOSE_DRAIN;
 use crate::metrics::names;
 use crate::net::admission::Permit;
@@ -24,6 +25,7 @@ use crate::net::listener::{Admitted, Arrival, Refused};
 use crate::net::relay::{Relay, RelayEnd, Traffic};
 use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
+use crate::proto::dialogue::UpstreamRemark;
 use crate::proto::session::{Goodbye, Phase};
 use crate::proto::{self, Protocol};
 use crate::store::TokenId;
@@ -72,7 +74,11 @@ pub fn accept(services: &Arc<Services>, listener: &Arc<Listener>, arrival: Arriv
         }
         Arrival::Refused(refused) => {
             names::connections_refused(protocol, refused.refusal.label()).increment(1);
-            info!(remote = %refused.remote, limit = refused.refusal.label(), "connection refused");
+            let (remote, limit) = (refused.remote, refused.refusal.label());
+            match services.refusals.may_say(remote.ip(), None, limit) {
+                Some(unsaid) => info!(%remote, limit, unsaid, "connection refused"),
+                None => debug!(%remote, limit, "connection refused"),
+            }
             tokio::spawn(refuse(listener.clone(), refused));
         }
         Arrival::Dropped { refusal, remote } => {
@@ -123,6 +129,8 @@ pub(super) enum Message {
     Refused,
     /// The login's task has ended with a session to relay.
     LoggedIn(Box<RelayParts>),
+    /// The upstream has said to the client what the account's owner ought to know.
+    Remarked(UpstreamRemark),
     /// The task of the session has ended.
     Ended(&'static str),
 }
@@ -174,6 +182,9 @@ struct State {
 /// What a connection knows of its relay.
 struct Relayed {
     upstream: Option<SocketAddr>,
+    provider: String,
+    /// Which of the account's grants the upstream was shown.
+    grant: u64,
     traffic: Arc<Traffic>,
     since: Instant,
     /// Held for its `Drop`: the account counts the session until then.
@@ -265,6 +276,7 @@ impl Actor for Connection {
                 (state.account, state.token) = (None, None);
             }
             Message::LoggedIn(parts) => state.relay(*parts, myself),
+            Message::Remarked(remark) => state.on_remark(remark),
             Message::Ended(reason) => state.finish(reason, &myself),
         }
         Ok(())
@@ -314,8 +326,11 @@ impl State {
             parts.goodbye,
         );
         self.phase.enter(Phase::Relay);
-        self.entered.relayed(traffic.clone(), parts.provider, clock::instant());
+        self.entered
+            .relayed(traffic.clone(), parts.provider.clone(), clock::instant());
         self.relayed = Some(Relayed {
+            provider: parts.provider,
+            grant: parts.grant,
             upstream: parts.upstream_address,
             traffic,
             since: clock::instant(),
@@ -332,12 +347,30 @@ impl State {
         });
     }
 
+    /// The upstream took the login and does not serve the mailbox: that is a refusal which came late.
+    fn on_remark(&self, remark: UpstreamRemark) {
+        let (Some(account), Some(relayed)) = (&self.account, &self.relayed) else {
+            return;
+        };
+        let protocol = self.phase.protocol;
+        let fault = remark.fault();
+        let meaning = meaning::of_fault(protocol, &fault).map(|meaning| meaning.explanation.to_string());
+        let (session, provider) = (self.session, &relayed.provider);
+        warn!(%session, account, provider, %fault, meaning, "the upstream does not serve a mailbox that it let in");
+        if let FaultKind::UpstreamRefused(refusal) = &fault.kind {
+            let accounts = &self.services.accounts;
+            accounts.report_refused(account, relayed.grant, protocol, refusal);
+        }
+    }
+
     /// Takes leave: the usage event, the summary line, and the actor's own end, which releases the rest.
     fn finish(&mut self, reason: &'static str, myself: &ActorRef<Message>) {
+        let now = clock::instant();
+        if let Some(remark) = self.entered.settle(now) {
+            self.on_remark(remark);
+        }
         if let Some(relayed) = self.relayed.take() {
             let (up, down) = relayed.bytes();
-            let now = clock::instant();
-            self.entered.settle(now);
             let duration = now.saturating_duration_since(relayed.since);
             self.record_end(usage::Traffic { up, down, duration }, reason);
             let (session, account) = (self.session, self.account.as_deref());

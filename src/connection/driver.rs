@@ -6,7 +6,7 @@
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ractor::ActorRef;
@@ -58,6 +58,8 @@ pub(super) struct RelayParts {
     pub(super) upstream: Stream,
     pub(super) upstream_address: Option<SocketAddr>,
     pub(super) provider: String,
+    /// Which of the account's grants the upstream was shown.
+    pub(super) grant: u64,
     /// From the client's credentials to their answer.
     pub(super) login_seconds: f64,
     pub(super) to_client: Bytes,
@@ -126,11 +128,12 @@ impl Driver {
             config,
             session_id: self.session,
             remote: self.remote,
+            accepted_at: self.accepted_at,
             actor: self.actor,
             opening: (!client.is_tls()).then_some(opening),
             client,
             starttls,
-            client_lost: false,
+            client_loss: None,
             client_buffer: open::buffer(),
             phase: Phase::Greeting,
             attempt: None,
@@ -146,6 +149,7 @@ struct Login {
     config: Arc<Config>,
     session_id: SessionId,
     remote: SocketAddr,
+    accepted_at: Instant,
     /// What usage events say of the session.
     facts: SessionFacts,
     actor: ActorRef<Message>,
@@ -154,11 +158,23 @@ struct Login {
     client: Stream,
     /// What STARTTLS begins, where it is offered.
     starttls: Option<ServerTls>,
-    /// Whether a write to the client has failed, which the session is to hear as the client's end.
-    client_lost: bool,
+    /// How a write to the client has failed, if one has.
+    client_loss: Option<ClientLoss>,
     client_buffer: Box<[u8]>,
     phase: Phase,
     attempt: Option<Attempt>,
+}
+
+/// Why nothing more is written to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientLoss {
+    /// Its socket is gone. What it sent before is still there to be read, up to its end: a script that pipelines all that it has
+    /// to say and closes without reading means what it said.
+    Gone,
+    /// It does not read, which the session is to hear as its end.
+    Stalled,
+    /// The session has heard that.
+    Ended,
 }
 
 /// What woke a login.
@@ -196,7 +212,8 @@ impl Login {
                 }
             }
             self.tell_phase();
-            if self.take_client_lost() {
+            if self.client_loss == Some(ClientLoss::Stalled) {
+                self.client_loss = Some(ClientLoss::Ended);
                 self.tell(Input::ClientEof);
                 continue;
             }
@@ -382,6 +399,8 @@ impl Login {
         let input = match outcome {
             Outcome::Checked(checked) => {
                 (attempt.account, attempt.token, attempt.lease) = (checked.account, checked.token, checked.lease);
+                // The clients' own doing is no measure of the proxy.
+                attempt.begun += checked.delayed;
                 if let (Ok(Admission { account }), Some(token)) = (&checked.result, attempt.token) {
                     let account = account.clone();
                     self.cast(Message::Admitted { account, token });
@@ -411,11 +430,21 @@ impl Login {
             request,
             protocol: self.facts.protocol,
             address: self.remote.ip(),
+            delay_max: self.delay_max(),
             session: self.session_id,
             actor: self.actor.clone(),
         };
         let work = Box::pin(async move { Outcome::Checked(check.run().await) });
         self.attempt = Some(Attempt::begin(clock::instant(), work));
+    }
+
+    /// How long a refusal may be delayed at most. It is told before the client's time is over, and well before that of the
+    /// login, for what is late counts as temporary trouble.
+    fn delay_max(&self) -> Duration {
+        let limits = &self.config.limits;
+        let since = clock::instant().saturating_duration_since(self.accepted_at);
+        let left = limits.pre_auth_timeout.saturating_sub(since);
+        limits.auth_failure_delay.min(left).min(limits.login_timeout / 2)
     }
 
     fn connect_upstream(&mut self, refused: Option<u64>) {
@@ -456,14 +485,21 @@ impl Login {
     }
 
     async fn send_client(&mut self, bytes: &[u8]) {
-        if self.client_lost {
+        if self.client_loss.is_some() {
             return;
         }
-        let sent = timeout_at(self.write_deadline().into(), open::send(&mut self.client, bytes)).await;
-        if let Err(error) = sent.map_err(std::io::Error::from).flatten() {
-            debug!(session = %self.session_id, %error, "cannot write to the client");
-            self.client_lost = true;
-        }
+        let error = match timeout_at(self.write_deadline().into(), open::send(&mut self.client, bytes)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                self.client_loss = Some(ClientLoss::Gone);
+                error
+            }
+            Err(elapsed) => {
+                self.client_loss = Some(ClientLoss::Stalled);
+                elapsed.into()
+            }
+        };
+        debug!(session = %self.session_id, %error, "cannot write to the client");
     }
 
     async fn send_upstream(&mut self, bytes: &[u8]) {
@@ -492,10 +528,6 @@ impl Login {
         self.attempt.as_mut()?.upstream.as_mut()
     }
 
-    fn take_client_lost(&mut self) -> bool {
-        std::mem::take(&mut self.client_lost)
-    }
-
     fn take_upstream_lost(&mut self) -> bool {
         self.upstream()
             .is_some_and(|upstream| std::mem::take(&mut upstream.is_lost))
@@ -517,7 +549,8 @@ impl Login {
         }
     }
 
-    /// What the relay takes over. `None` where the client has not received all of its answer: nothing may follow it then.
+    /// What the relay takes over. `None` where the client is there and has not received all of its answer: nothing may follow it
+    /// then. Of a client that is gone, what it sent is relayed all the same.
     fn into_relay(
         self,
         to_client: Bytes,
@@ -526,7 +559,7 @@ impl Login {
     ) -> Option<RelayParts> {
         let attempt = self.attempt?;
         let Upstream { leg, .. } = attempt.upstream?;
-        if self.client_lost {
+        if matches!(self.client_loss, Some(ClientLoss::Stalled | ClientLoss::Ended)) {
             return None;
         }
         Some(RelayParts {
@@ -534,6 +567,7 @@ impl Login {
             upstream: leg.stream,
             upstream_address: leg.address,
             provider: attempt.target?.provider.name.clone(),
+            grant: attempt.grant?,
             login_seconds: clock::instant().saturating_duration_since(attempt.begun).as_secs_f64(),
             to_client,
             to_upstream,
@@ -555,9 +589,14 @@ impl Login {
                 if fault.kind == FaultKind::StartTlsInjection {
                     count_injection(self.facts.protocol);
                 }
-                match fault.kind.log_level() {
-                    Level::DEBUG => debug!(%session, %remote, %fault, "ended before login"),
-                    _ => info!(%session, %remote, %fault, "ended before login"),
+                let refusals = &self.services.refusals;
+                let unsaid = match fault.kind.log_level() {
+                    Level::DEBUG => None,
+                    _ => refusals.may_say(remote.ip(), None, fault.kind.label()),
+                };
+                match unsaid {
+                    Some(unsaid) => info!(%session, %remote, %fault, unsaid, "ended before login"),
+                    None => debug!(%session, %remote, %fault, "ended before login"),
                 }
             }
             Report::UpstreamExtensions(extensions) => {
@@ -615,10 +654,16 @@ impl Login {
             .usage
             .denied(&self.facts, account.clone(), token, reason, clock::now());
         let (session, remote) = (self.session_id, self.remote);
+        let unsaid = self.services.refusals.may_say(remote.ip(), account.as_deref(), reason);
+        let level = if unsaid.is_some() {
+            fault.kind.log_level()
+        } else {
+            Level::DEBUG
+        };
         let user = account.or_else(|| user.and_then(|user| loggable(&user)));
         let meaning = meaning::of_fault(self.facts.protocol, fault).map(|meaning| meaning.explanation.to_string());
         let alerts = (!fault.alerts().is_empty()).then(|| fault.alerts().join("; "));
-        match fault.kind.log_level() {
+        match level {
             Level::ERROR => error!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
             Level::WARN => warn!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
             Level::INFO => info!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
@@ -649,6 +694,7 @@ fn session_limits(config: &Config) -> SessionLimits {
         command_line_bytes_max: limits.command_line_bytes_max,
         literal_bytes_max: limits.literal_bytes_max,
         bad_commands_max: limits.bad_commands_max,
+        pre_auth_commands_max: limits.pre_auth_commands_max,
         auth_failures_max: limits.auth_failures_max,
     }
 }

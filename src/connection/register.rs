@@ -18,6 +18,7 @@ use crate::account::SessionId;
 use crate::clock::Timestamp;
 use crate::net::relay::Traffic;
 use crate::proto::Protocol;
+use crate::proto::dialogue::UpstreamRemark;
 use crate::proto::session::Goodbye;
 use crate::store::{Listing, Page, TokenId};
 
@@ -183,15 +184,15 @@ impl Entered {
         }
     }
 
-    /// Puts the rest of what the session moved into the metrics, at its end.
-    pub(super) fn settle(&self, now: Instant) {
-        if let Some(entry) = self.sessions.lock().get_mut(&self.session)
-            && let Some(relayed) = &mut entry.relayed
-        {
-            let (up, down) = relayed.count(now);
-            count_relayed(entry.protocol, up, down);
-            relayed.heed_remark();
-        }
+    /// Puts the rest of what the session moved into the metrics, at its end; gives what its upstream has given away since it
+    /// was last looked at.
+    pub(super) fn settle(&self, now: Instant) -> Option<UpstreamRemark> {
+        let mut entries = self.sessions.lock();
+        let entry = entries.get_mut(&self.session)?;
+        let relayed = entry.relayed.as_mut()?;
+        let (up, down) = relayed.count(now);
+        count_relayed(entry.protocol, up, down);
+        relayed.take_remark()
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
-use tracing::warn;
 
 use super::actor::Message;
 use super::register::Relayed;
@@ -63,7 +62,10 @@ fn sweep_once(sessions: &Sessions, policy: Policy, now: Instant) {
         if let Some(relayed) = &mut entry.relayed {
             let (up, down) = relayed.count(now);
             count_relayed(entry.protocol, up, down);
-            relayed.heed_remark();
+            if let Some(remark) = relayed.take_remark() {
+                // A session that is ending takes it with its last look.
+                entry.actor.cast(Message::Remarked(remark)).ok();
+            }
         }
         if let Some(order) = judge(entry.relayed.as_mut(), policy, now) {
             // A session that cannot be told any more is ending by itself.
@@ -122,19 +124,13 @@ impl Relayed {
         moved
     }
 
-    /// Tells the operator what the upstream has given away of itself.
-    pub(super) fn heed_remark(&self) {
-        match self.traffic.take_remark() {
-            Some(UpstreamRemark::NotConnected) => {
-                names::upstream_not_connected(&self.provider).increment(1);
-                warn!(
-                    provider = self.provider,
-                    "the upstream said 'authenticated but not connected': IMAP is off for the mailbox, or the login name has \
-                     no access to it, or the mailbox is throttled"
-                );
-            }
-            None => {}
+    /// What the upstream has given away of itself, counted, once.
+    pub(super) fn take_remark(&self) -> Option<UpstreamRemark> {
+        let remark = self.traffic.take_remark()?;
+        match remark {
+            UpstreamRemark::NotConnected => names::upstream_not_connected(&self.provider).increment(1),
         }
+        Some(remark)
     }
 
     fn half_closed_for(&mut self, now: Instant) -> Duration {

@@ -12,7 +12,6 @@ mod scopes;
 
 use std::time::{Duration, Instant};
 
-use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::Services;
@@ -23,6 +22,7 @@ use crate::clock::{self, Timestamp};
 use crate::config::{Config, Provider, UpstreamTls};
 use crate::fault::{Fault, FaultKind};
 use crate::net::dial::dial;
+use crate::net::resolve::resolve as addresses_of;
 use crate::net::stream::Stream;
 use crate::proto::{CredentialSecret, Protocol};
 use crate::store::AccountRecord;
@@ -362,9 +362,9 @@ fn describe(target: &UpstreamTarget, before: Option<Timestamp>, after: Option<Ti
 /// The addresses of `host`, in words.
 async fn resolve(host: &str, port: u16, limit: Duration) -> Result<String, Finding> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let problem = match timeout(limit, lookup_host((bare, port))).await {
+    let problem = match timeout(limit, addresses_of(bare, port)).await {
         Ok(Ok(addresses)) => {
-            let addresses: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
+            let addresses: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
             if !addresses.is_empty() {
                 return Ok(addresses.join(", "));
             }

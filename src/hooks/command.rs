@@ -7,13 +7,16 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::event::Event;
+use crate::config::Variables;
 use crate::limits::{HOOK_COMMAND_TIMEOUT, HOOK_OUTPUT_BYTES_MAX};
-use crate::process::ProcessGroup;
+use crate::process::{ProcessGroup, set_environment};
 
 /// Runs the program for one event. How that ends is logged.
-pub(super) async fn run(program: &str, arguments: &[String], event: &Event, body: &[u8]) {
+pub(super) async fn run(program: &str, arguments: &[String], env: &Variables, event: &Event, body: &[u8]) {
     let account = event.account();
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    set_environment(&mut command, env.iter());
+    let child = command
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -96,7 +96,7 @@ impl Hooks {
 
 async fn run_command(hooks: &config::Hooks, event: &Event, body: &[u8]) {
     if let Some((program, arguments)) = hooks.command.split_first() {
-        command::run(program, arguments, event, body).await;
+        command::run(program, arguments, &hooks.env, event, body).await;
     }
 }
 

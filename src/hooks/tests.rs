@@ -127,6 +127,35 @@ async fn a_command_reads_each_event_once_and_what_came_before_the_stop_is_delive
 }
 
 #[tokio::test]
+async fn a_command_sees_nothing_of_the_daemons_environment_but_what_it_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let told = directory.path().join("told");
+    let program = script(&directory, "env >\"$1\"\n");
+    let running = Running::start(config::Hooks {
+        command: vec![program, told.to_str().unwrap().to_owned()],
+        env: [("HOOK_KEY".to_owned(), "s3cret".into())].into_iter().collect(),
+        ..config::Hooks::default()
+    });
+    running.notices.send(ending()).unwrap();
+    running.stop().await;
+    assert!(
+        std::env::var_os("CARGO_MANIFEST_DIR").is_some(),
+        "the tests have more in theirs"
+    );
+    let text = std::fs::read_to_string(&told).unwrap();
+    let mut names: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name)
+        .collect();
+    // What a shell makes itself.
+    names.retain(|name| !["PWD", "OLDPWD", "SHLVL", "_", "LANG", "HOME"].contains(name));
+    names.sort_unstable();
+    assert_eq!(names, ["HOOK_KEY", "PATH"]);
+    assert!(text.contains("HOOK_KEY=s3cret\n"), "{text}");
+}
+
+#[tokio::test]
 async fn a_command_that_cannot_be_started_or_does_not_read_stops_nothing() {
     let directory = tempfile::tempdir().unwrap();
     for command in [

@@ -14,6 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::resolve::resolve;
 use super::stream::tune;
 use crate::limits::{DIAL_ADDRESSES_MAX, DIAL_ATTEMPT_DELAY};
 
@@ -109,7 +110,7 @@ pub async fn dial(host: &str, port: u16, within: Duration) -> Result<TcpStream, 
 
 /// `Ok(None)` where every address failed, as `tried` then tells; `Err` where the resolver did.
 async fn resolve_and_race(host: &str, port: u16, tried: &mut Tried) -> io::Result<Option<TcpStream>> {
-    let addresses = interleave(tokio::net::lookup_host((host, port)).await?);
+    let addresses = interleave(resolve(host, port).await?.into_iter());
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }

@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::Request;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::RETRY_AFTER;
 use zeroize::Zeroizing;
 
+use super::resolve::resolve;
 use super::tls::{SystemRoots, TlsSetupError};
 
 /// Sends requests. Cheap to clone; clones share their set-up.
@@ -166,6 +168,7 @@ fn build(system: &SystemRoots, destination: &Destination) -> Result<reqwest::Cli
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        .dns_resolver(Arc::new(Resolver))
         .user_agent(concat!("portreeve/", env!("CARGO_PKG_VERSION")))
         // A connection for each request: one kept may have been closed meanwhile, and then nobody could tell whether a
         // rotation had been carried out. An account asks about once an hour.
@@ -175,6 +178,19 @@ fn build(system: &SystemRoots, destination: &Destination) -> Result<reqwest::Cli
         Route::System => builder,
     };
     builder.build().map_err(|error| HttpError::Internal(causes(&error)))
+}
+
+/// Names are looked up as everywhere else.
+struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // The port is that of the URL.
+            let addresses: Addrs = Box::new(resolve(name.as_str(), 0).await?.into_iter());
+            Ok(addresses)
+        })
+    }
 }
 
 fn failed(error: reqwest::Error, timeout: Duration) -> HttpError {

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{Method, StatusCode};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -42,6 +45,7 @@ pub async fn serve_connection<S>(stream: S, router: Router, bounds: Bounds, mut 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let router = router.layer(from_fn(require_host));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.header_timeout)
@@ -59,6 +63,32 @@ where
     if let Err(error) = outcome {
         tracing::debug!(%error, "an HTTP connection ended early");
     }
+}
+
+/// Refuses a request that does not say which host it is for, or says it twice, before any route sees it: two readers of it may
+/// take it for two different hosts' (RFC 9112 §3.2). hyper leaves that to whoever uses it.
+async fn require_host(request: Request, next: Next) -> Response {
+    match host_problem(request.version(), request.headers()) {
+        None => next.run(request).await,
+        Some(problem) => {
+            let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+            (StatusCode::BAD_REQUEST, close, format!("{problem}\n")).into_response()
+        }
+    }
+}
+
+/// What is wrong with a request's `Host`. HTTP/1.0 has none; and what has no authority, such as a path on a Unix socket, may
+/// leave it empty (RFC 9110 §7.2).
+fn host_problem(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+    let mut given = headers.get_all(header::HOST).iter();
+    let host = match (given.next(), given.next()) {
+        (None, _) if version < Version::HTTP_11 => return None,
+        (None, _) => return Some("an HTTP/1.1 request needs a Host"),
+        (Some(_), Some(_)) => return Some("a request may have one Host only"),
+        (Some(host), None) => host.as_bytes(),
+    };
+    let is_host = host.is_empty() || (!host.contains(&b'@') && Authority::try_from(host).is_ok());
+    (!is_host).then_some("the Host is no host")
 }
 
 /// Waits until `shutdown` is true.
@@ -85,5 +115,55 @@ pub fn log_outcome(side: &str, method: &Method, route: &str, status: StatusCode,
         tracing::debug!(%method, route, status, duration_ms, "{side} request");
     } else {
         tracing::info!(%method, route, status, duration_ms, "{side} request");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// What comes back for `request`, up to the end of the connection or of the header.
+    async fn answer(request: &str) -> String {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        let (_stop, stopped) = watch::channel(false);
+        let bounds = Bounds {
+            header_bytes_max: 8192,
+            header_timeout: Duration::from_secs(20),
+            reuse: Reuse::Never,
+        };
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let serving = serve_connection(server, router, bounds, stopped);
+        let asking = async {
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            client.read_to_string(&mut text).await.unwrap();
+            text
+        };
+        let (text, ()) = tokio::join!(asking, serving);
+        text
+    }
+
+    #[tokio::test]
+    async fn a_request_names_one_host() {
+        for (request, expected) in [
+            ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "),
+            ("GET / HTTP/1.1\r\nHost: [::1]:3000\r\n\r\n", "HTTP/1.1 200 "),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", "HTTP/1.1 200 "),
+            ("GET / HTTP/1.0\r\n\r\n", "HTTP/1.0 200 "),
+            ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", "HTTP/1.1 400 "),
+            ("GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", "HTTP/1.1 400 "),
+            ("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", "HTTP/1.0 400 "),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "HTTP/1.1 400 "),
+            ("GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", "HTTP/1.1 400 "),
+            ("GET /none HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "),
+        ] {
+            let answer = answer(request).await;
+            assert!(answer.starts_with(expected), "{request:?}: {answer}");
+            assert_eq!(answer.ends_with("here"), expected.contains("200"), "{answer}");
+        }
     }
 }

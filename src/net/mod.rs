@@ -19,8 +19,9 @@ pub mod http_server;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod relay;
+pub mod resolve;
 pub mod stream;
 pub mod tls;
 
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;

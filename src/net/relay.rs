@@ -15,7 +15,9 @@
 //! nothing has moved between two looks, or that have been half-closed for too long, and ends them by the goodbye channel.
 //!
 //! **Ends.** The end of one side is passed on to the other (flush, then half-close) and the other direction goes on. A
-//! failure on either leg ends the relay, once the other leg has taken what the failed one had sent. A goodbye ends it too; the client's stream is handed out where a farewell would be
+//! failure on the upstream's leg ends the relay, once the client has taken what came before. A failure on the client's leg is
+//! its end: what it sent still goes to the upstream, which then has as long to finish as after any end, and what it says is
+//! for nobody. A goodbye ends the relay too; the client's stream is handed out where a farewell would be
 //! understood, and closed without a word elsewhere (INTERFACE §5). Both sockets are closed when the relay is ready, not only
 //! when it is dropped.
 
@@ -133,6 +135,7 @@ impl Relay {
                 up: Direction::beginning_with(to_upstream),
                 down: Direction::beginning_with(to_client),
                 first_ended: None,
+                client_failure: None,
                 boundaries,
                 traffic,
                 goodbye: Some(goodbye),
@@ -191,6 +194,8 @@ struct Session {
     down: Direction,
     /// The side whose end was seen first.
     first_ended: Option<Leg>,
+    /// How the client's leg has failed, if it has: nothing is written to it any more.
+    client_failure: Option<io::Error>,
     boundaries: Box<dyn Boundaries>,
     traffic: Arc<Traffic>,
     /// `None` once its sender is gone.
@@ -204,7 +209,11 @@ impl Session {
         }
         for _ in 0..RELAY_ROUNDS_MAX {
             match self.move_both(cx, scratch) {
-                Err(trouble) => return Poll::Ready(Ended::Failed(trouble)),
+                Err(trouble) => {
+                    if let Some(trouble) = self.outlive(trouble) {
+                        return Poll::Ready(Ended::Failed(trouble));
+                    }
+                }
                 Ok([Progress::Ended, Progress::Ended]) => return Poll::Ready(Ended::InOrder),
                 Ok([Progress::More, _] | [_, Progress::More]) => {}
                 Ok(_) => return Poll::Pending,
@@ -226,6 +235,21 @@ impl Session {
         }
     }
 
+    /// Goes on without the client, if the trouble is that its leg has failed. A client that hangs up without reading, or resets its
+    /// connection, means what it said before all the same: a script that pipelines a whole submission and is gone.
+    fn outlive(&mut self, trouble: Trouble) -> Option<Trouble> {
+        if trouble.leg == Leg::Upstream || self.client_failure.is_some() {
+            return Some(trouble);
+        }
+        self.client_failure = Some(trouble.error);
+        self.traffic.half_closed.store(true, Ordering::Relaxed);
+        self.down.pending = Bytes::new();
+        if self.up.stage == Stage::Breaking {
+            self.up.stage = Stage::Ending;
+        }
+        None
+    }
+
     /// The upstream's direction first: when a client hangs up in the middle of an upstream's last words, these are still
     /// read and counted before the write back to that upstream fails. Once a leg has failed, nothing more is sent to it: the
     /// failure of that would end the relay before what the leg had sent is delivered.
@@ -242,6 +266,9 @@ impl Session {
     }
 
     fn move_down(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Progress, Trouble> {
+        if self.client_failure.is_some() {
+            return self.discard_down(cx, scratch);
+        }
         let (boundaries, traffic) = (&mut self.boundaries, &self.traffic);
         let progress = self
             .down
@@ -254,6 +281,25 @@ impl Session {
             });
         self.note_end(Leg::Upstream);
         progress.map_err(|failure| failure.on(Leg::Upstream, Leg::Client))
+    }
+
+    /// Reads what the upstream says to a client that is gone, so that it is not held up before it has done what it was told.
+    fn discard_down(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Progress, Trouble> {
+        if self.down.stage == Stage::Ended {
+            return Ok(Progress::Ended);
+        }
+        match fill(cx, &mut self.upstream, scratch).1 {
+            SourceState::MayHaveMore => Ok(Progress::More),
+            SourceState::Waiting => Ok(Progress::Waiting),
+            SourceState::AtEnd => {
+                self.down.stage = Stage::Ended;
+                Ok(Progress::Ended)
+            }
+            SourceState::Failed(error) => Err(Trouble {
+                leg: Leg::Upstream,
+                error,
+            }),
+        }
     }
 
     fn move_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Progress, Trouble> {
@@ -277,6 +323,8 @@ impl Session {
         match direction.stage {
             Stage::Open => {}
             Stage::Breaking => self.traffic.half_closed.store(true, Ordering::Relaxed),
+            // A failed one has been brought to its end here.
+            Stage::Ending | Stage::Ended if source == Leg::Client && self.client_failure.is_some() => {}
             Stage::Ending | Stage::Ended if self.first_ended.is_none() => {
                 self.first_ended = Some(source);
                 self.traffic.half_closed.store(true, Ordering::Relaxed);
@@ -288,12 +336,17 @@ impl Session {
     fn into_end(self, ended: Ended) -> RelayEnd {
         match ended {
             Ended::Goodbye(goodbye) => {
-                let is_understood = self.down.is_idle() && self.boundaries.at_boundary();
+                let is_there = self.client_failure.is_none() && self.down.is_idle();
+                let is_understood = is_there && self.boundaries.at_boundary();
                 RelayEnd::Goodbye {
                     goodbye,
                     client: is_understood.then_some(self.client),
                 }
             }
+            _ if self.client_failure.is_some() => match (self.first_ended, self.client_failure) {
+                (None | Some(Leg::Upstream), Some(error)) => RelayEnd::ClientError(error),
+                _ => RelayEnd::ClientClosed,
+            },
             // A leg that has ended and then fails (a reset for what was still sent to it) has just closed.
             Ended::Failed(trouble) if self.first_ended != Some(trouble.leg) => match trouble.leg {
                 Leg::Client => RelayEnd::ClientError(trouble.error),

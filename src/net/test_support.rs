@@ -12,23 +12,23 @@ use crate::clock;
 
 /// What a pair of streams is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     Plain,
     Tls,
 }
 
 /// A self-signed certificate and its key, in files of their own.
-pub(super) struct Issued {
+pub(crate) struct Issued {
     directory: TempDir,
 }
 
 impl Issued {
-    pub(super) fn new(names: &[&str]) -> Self {
+    pub(crate) fn new(names: &[&str]) -> Self {
         Self::issue(names, |_| ())
     }
 
     /// One that goes by another subject's name.
-    pub(super) fn by(subject: &str, names: &[&str]) -> Self {
+    pub(crate) fn by(subject: &str, names: &[&str]) -> Self {
         Self::issue(names, |parameters| {
             parameters
                 .distinguished_name
@@ -37,7 +37,7 @@ impl Issued {
     }
 
     /// One whose time ended long ago.
-    pub(super) fn expired(names: &[&str]) -> Self {
+    pub(crate) fn expired(names: &[&str]) -> Self {
         Self::issue(names, |parameters| {
             parameters.not_before = rcgen::date_time_ymd(2001, 1, 1);
             parameters.not_after = rcgen::date_time_ymd(2002, 1, 1);
@@ -45,7 +45,7 @@ impl Issued {
     }
 
     /// A copy that stays as it is when the original's files are changed.
-    pub(super) fn keep(&self) -> Self {
+    pub(crate) fn keep(&self) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["cert.pem", "key.pem"] {
             std::fs::copy(self.directory.path().join(name), directory.path().join(name)).unwrap();
@@ -65,28 +65,28 @@ impl Issued {
         Self { directory }
     }
 
-    pub(super) fn cert_file(&self) -> PathBuf {
+    pub(crate) fn cert_file(&self) -> PathBuf {
         self.directory.path().join("cert.pem")
     }
 
-    pub(super) fn key_file(&self) -> PathBuf {
+    pub(crate) fn key_file(&self) -> PathBuf {
         self.directory.path().join("key.pem")
     }
 
-    pub(super) fn files(&self) -> CertificateFiles {
+    pub(crate) fn files(&self) -> CertificateFiles {
         CertificateFiles {
             cert_file: self.cert_file(),
             key_file: self.key_file(),
         }
     }
 
-    pub(super) fn server_tls(&self) -> ServerTls {
+    pub(crate) fn server_tls(&self) -> ServerTls {
         ServerTls::load(vec![self.files().into()], clock::now()).unwrap()
     }
 }
 
 /// Two ends of one connection over loopback: the one that connected, and the one that accepted.
-pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -94,7 +94,7 @@ pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 /// The same as streams: the first is TLS's client, the second its server.
-pub(super) async fn pair(wire: Wire) -> (Stream, Stream) {
+pub(crate) async fn pair(wire: Wire) -> (Stream, Stream) {
     let (near, far) = tcp_pair().await;
     match wire {
         Wire::Plain => (near.into(), far.into()),

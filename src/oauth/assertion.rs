@@ -100,6 +100,28 @@ pub(super) fn of_client(
         .map_err(|problem| content(file, problem))
 }
 
+/// Looks at the key of an app before anybody needs it, and signs something with it: some keys are good for nothing else than
+/// being read. Blocks on the file.
+///
+/// # Errors
+/// What is wrong with the file, and what would be right.
+pub fn examine_app_key(file: &Path) -> Result<(), String> {
+    let examined = text_of(file).and_then(|text| {
+        let key = PrivateKey::from_pem(&text).map_err(|problem| content(file, problem))?;
+        key.sign(&Naming::None, &()).map_err(|problem| content(file, problem))
+    });
+    examined.map(drop).map_err(|error| error.to_string())
+}
+
+/// Looks at the key file of a service account in the same way. Blocks on the file.
+///
+/// # Errors
+/// What is wrong with the file, and what would be right.
+pub fn examine_service_account(file: &Path) -> Result<(), String> {
+    let examined = ServiceAccount::read(file).and_then(|account| account.try_key());
+    examined.map_err(|error| error.to_string())
+}
+
 /// The name of a key by its certificate (RFC 7515 §4.1.8).
 fn thumbprint(key_file: &Path, certificate_file: &Path) -> Result<String, AssertionError> {
     let files = CertificateFiles {

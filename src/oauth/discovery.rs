@@ -6,7 +6,8 @@ use url::Url;
 
 use super::answer::{Response, answered_by};
 use super::error::TokenError;
-use super::is_url_allowed;
+use super::{is_loopback, is_url_allowed};
+use crate::host::is_reached_here;
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
 
 /// Where `issuer` publishes its metadata (OpenID Connect Discovery 1.0 §4: after the issuer's path).
@@ -43,7 +44,8 @@ pub struct Metadata {
 ///
 /// # Errors
 /// [`TokenError`], temporary: if the document is not there or not readable, is another issuer's (§4.3: the two must be
-/// identical, or one provider could direct secrets meant for another), or names an endpoint that secrets may not go to.
+/// identical, or one provider could direct secrets meant for another), or names an endpoint that secrets may not go to: one in
+/// clear, or on this machine where the issuer is not.
 pub fn read(issuer: &Url, allow_insecure: bool, response: &Response<'_>) -> Result<Metadata, TokenError> {
     if response.status != 200 || response.body.len() > TOKEN_ANSWER_BYTES_MAX {
         let message = format!("the issuer's metadata cannot be read (HTTP {})", response.status);
@@ -57,7 +59,12 @@ pub fn read(issuer: &Url, allow_insecure: bool, response: &Response<'_>) -> Resu
     if document.issuer.trim_end_matches('/') != issuer.as_str().trim_end_matches('/') {
         return Err(failed("the metadata is another issuer's"));
     }
+    let is_local = is_loopback(issuer);
     let url = |what: &str, given: &str| match Url::parse(given) {
+        // Whoever can change the document shall not have us talk to what listens on this machine.
+        Ok(url) if !is_local && url.host_str().is_some_and(is_reached_here) => Err(failed(&format!(
+            "the {what} endpoint in the issuer's metadata is on this machine, which the issuer is not"
+        ))),
         Ok(url) if is_url_allowed(&url, allow_insecure) => Ok(url),
         Ok(_) => Err(failed(&format!(
             "the {what} endpoint in the issuer's metadata is not https"
@@ -159,7 +166,7 @@ mod tests {
             (
                 200,
                 r#"{"issuer":"https://id.example.com/","token_endpoint":"http://localhost/t"}"#,
-                Some("http://localhost/t"),
+                None,
             ),
         ];
         for (status, body, expected) in cases {
@@ -173,6 +180,49 @@ mod tests {
             if let Err(error) = endpoint {
                 assert_eq!(error.code, "discovery");
             }
+        }
+    }
+
+    #[test]
+    fn an_issuer_elsewhere_names_no_endpoint_on_this_machine() {
+        let endpoint_of = |issuer: &str, member: &str, endpoint: &str| {
+            let token = if member == "token_endpoint" {
+                endpoint
+            } else {
+                "https://t.example.com/"
+            };
+            let body = serde_json::json!({"issuer": issuer, "token_endpoint": token, member: endpoint}).to_string();
+            let response = Response {
+                status: 200,
+                retry_after: None,
+                body: body.as_bytes(),
+            };
+            read(&url(issuer), true, &response)
+                .map(drop)
+                .map_err(|error| error.message)
+        };
+        for member in [
+            "token_endpoint",
+            "authorization_endpoint",
+            "device_authorization_endpoint",
+            "revocation_endpoint",
+        ] {
+            for endpoint in [
+                "http://127.0.0.1:3000/v1/token",
+                "https://localhost/",
+                "http://admin.localhost:9464/",
+                "http://[::ffff:127.0.0.1]/",
+                "http://0.0.0.0:3000/",
+                "http://2130706433/",
+            ] {
+                let refused = endpoint_of("https://id.example.com", member, endpoint).unwrap_err();
+                assert!(
+                    refused.contains("is on this machine, which the issuer is not"),
+                    "{endpoint}: {refused}"
+                );
+                endpoint_of("http://localhost:8080", member, endpoint).unwrap();
+            }
+            endpoint_of("https://id.example.com", member, "https://login.example.net/").unwrap();
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::config::{Provider, is_loopback_host};
 use crate::secret::SecretString;
 
 pub use answer::TokenAnswer;
+pub use assertion::{examine_app_key, examine_service_account};
 pub use client::{CodeRequest, OAuthClient, PendingCode};
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{AnsweredBy, Obstacle, Step, TokenError, TokenErrorFacts, TokenErrorKind};

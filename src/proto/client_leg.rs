@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::dialogue::{Accepted, ClientStep};
-use super::framing::{FrameLimits, Framer};
+use super::framing::{FrameLimits, Framer, Longer};
 use super::sasl::UnfitCredentials;
 use super::session::{Offer, SessionContext};
 use crate::fault::{Fault, FaultKind};
@@ -29,6 +29,7 @@ pub(super) struct ClientLeg {
     pub(super) offer: Offer,
     failures_left: u32,
     bad_commands_left: u32,
+    commands_left: u32,
     /// Replies that were not yet polled for.
     replies: BytesMut,
     /// Steps that come before `replies`.
@@ -49,8 +50,18 @@ impl ClientLeg {
             offer: context.offer(),
             failures_left: limits.auth_failures_max,
             bad_commands_left: limits.bad_commands_max,
+            commands_left: limits.pre_auth_commands_max,
             replies: BytesMut::new(),
             steps: VecDeque::new(),
+        }
+    }
+
+    /// The same for a protocol some of whose commands may be longer than the others.
+    pub(super) fn with_longer(context: &SessionContext, longer: Longer) -> Self {
+        let leg = Self::new(context);
+        Self {
+            framer: leg.framer.with_longer(longer),
+            ..leg
         }
     }
 
@@ -92,6 +103,13 @@ impl ClientLeg {
     pub(super) fn count_bad_command(&mut self) -> bool {
         self.bad_commands_left = self.bad_commands_left.saturating_sub(1);
         self.bad_commands_left == 0
+    }
+
+    /// A command was fine, and brought the client no nearer to its login. True if it was the last that is put up with:
+    /// otherwise a stranger could keep the proxy busy for as long as a login may take.
+    pub(super) fn count_command(&mut self) -> bool {
+        self.commands_left = self.commands_left.saturating_sub(1);
+        self.commands_left == 0
     }
 
     /// There is nothing to read, and so there never will be if the client's stream has ended: then the session ends too.
@@ -183,7 +201,10 @@ mod tests {
         let limits = &context.limits;
         let failures = (0..limits.auth_failures_max).filter(|_| leg.count_failure()).count();
         let bad_commands = (0..limits.bad_commands_max).filter(|_| leg.count_bad_command()).count();
-        assert_eq!((failures, bad_commands), (1, 1));
+        let commands = (0..limits.pre_auth_commands_max)
+            .filter(|_| leg.count_command())
+            .count();
+        assert_eq!((failures, bad_commands, commands), (1, 1, 1));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::Length;
 use super::session::{LoginRequest, UpstreamReady};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Fault, FaultKind, LoginStep, UpstreamRefusal, UpstreamWords};
 
 /// What a mail program says it is (IMAP `ID`, RFC 2971), to be passed on to the upstream. Free of CR, LF and NUL, and within
 /// [`crate::limits::ID_PAIRS_MAX`], [`crate::limits::ID_FIELD_BYTES_MAX`] and [`crate::limits::ID_VALUE_BYTES_MAX`].
@@ -174,6 +174,27 @@ pub enum UpstreamRemark {
     /// behind it. IMAP is off for the mailbox, the login name is another's whose mailbox it may not open, or it is
     /// overloaded.
     NotConnected,
+}
+
+impl UpstreamRemark {
+    /// What it comes to as the outcome of the login. Nobody's credential is to blame.
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::NotConnected => {
+                let text = "User is authenticated but not connected";
+                let refusal = UpstreamRefusal {
+                    code: None,
+                    text: text.to_owned(),
+                    blames_credential: false,
+                };
+                Fault::with_detail(
+                    FaultKind::UpstreamRefused(refusal),
+                    "in one of the first replies after the login",
+                )
+                .for_words(UpstreamWords::new(LoginStep::Login, None, text.to_owned()))
+            }
+        }
+    }
 }
 
 // What goes over a wire may hold a secret: these types show its length only.

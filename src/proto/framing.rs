@@ -28,7 +28,17 @@ pub struct Framer {
     buffer: Vec<u8>,
     start: usize,
     command: Progress,
+    longer: Option<Longer>,
     is_lost: bool,
+}
+
+/// Commands that may be longer than [`FrameLimits`] allows to the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Longer {
+    /// Whether a command that begins so is one of them.
+    pub is_longer: fn(&[u8]) -> bool,
+    /// Bytes of all of its lines and literals together. No literal may be larger than others' for that.
+    pub bytes_max: usize,
 }
 
 /// Caps on a command.
@@ -84,6 +94,8 @@ struct Progress {
     literal_bytes: usize,
     /// Where the literal that is being received ends.
     literal_end: Option<usize>,
+    /// Whether it is one of the [`Longer`] ones; asked once, when that matters.
+    is_longer: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +118,16 @@ impl Framer {
             buffer: Vec::new(),
             start: 0,
             command: Progress::default(),
+            longer: None,
             is_lost: false,
         }
+    }
+
+    /// The same with commands that may be longer than others.
+    #[must_use]
+    pub fn with_longer(mut self, longer: Longer) -> Self {
+        self.longer = Some(longer);
+        self
     }
 
     /// Takes in what arrived.
@@ -172,11 +192,11 @@ impl Framer {
             let Some(found) = memchr(b'\n', self.live(self.command.scanned, self.buffered())) else {
                 self.command.scanned = self.buffered();
                 return self
-                    .line_is_overlong(self.command.scanned)
+                    .line_is_overlong(self.command.scanned, unit)
                     .then(|| self.lose(Overlong::Line, self.limits.line_bytes_max));
             };
             let line_feed = self.command.scanned + found;
-            if self.line_is_overlong(line_feed) {
+            if self.line_is_overlong(line_feed, unit) {
                 return Some(self.lose(Overlong::Line, self.limits.line_bytes_max));
             }
             self.command.scanned = line_feed + 1;
@@ -214,7 +234,10 @@ impl Framer {
     fn announce(&mut self, announced: &Announcement, end: usize) -> Option<Cut> {
         let in_all = self.command.literal_bytes.saturating_add(announced.bytes);
         let all_max = self.limits.literal_bytes_max.saturating_mul(LITERALS_FULL_SIZED);
-        if announced.bytes > self.limits.literal_bytes_max || in_all > all_max {
+        let bytes = self.command.line_bytes + (end - self.command.line_begin);
+        if announced.bytes > self.limits.literal_bytes_max
+            || (in_all > all_max && !self.fits_longer(bytes.saturating_add(in_all), end))
+        {
             return Some(if announced.waits {
                 Cut::Refused(self.take(end))
             } else {
@@ -235,9 +258,25 @@ impl Framer {
         }
     }
 
-    fn line_is_overlong(&self, line_feed: usize) -> bool {
-        let line = self.line_end(line_feed) - self.command.line_begin;
-        self.command.line_bytes + line > self.limits.line_bytes_max
+    fn line_is_overlong(&mut self, line_feed: usize, unit: Unit) -> bool {
+        let bytes = self.command.line_bytes + self.line_end(line_feed) - self.command.line_begin;
+        let in_all = bytes.saturating_add(self.command.literal_bytes);
+        bytes > self.limits.line_bytes_max && !(unit == Unit::Command && self.fits_longer(in_all, line_feed))
+    }
+
+    /// Whether the command, of which `known` bytes are there, is one that may have so many `bytes`.
+    fn fits_longer(&mut self, bytes: usize, known: usize) -> bool {
+        let Some(Longer { is_longer, bytes_max }) = self.longer else {
+            return false;
+        };
+        // By its first bytes alone, so that it does not matter how many more have arrived.
+        let begin = known.min(self.limits.line_bytes_max);
+        let is_one = match self.command.is_longer {
+            Some(is_one) => is_one,
+            None => is_longer(self.live(0, begin)),
+        };
+        self.command.is_longer = Some(is_one);
+        is_one && bytes <= bytes_max
     }
 
     /// Gives the stream up. The frame ends at `end`, which has arrived by now however the stream was split.
@@ -484,6 +523,51 @@ mod tests {
         ] {
             assert_eq!(cuts(&[stream.as_bytes()], Unit::Command), expected, "{stream:?}");
         }
+    }
+
+    #[test]
+    fn a_longer_command_has_room_for_its_lines_and_literals_and_no_other_has() {
+        let longer = Longer {
+            is_longer: |begin| begin.starts_with(b"L "),
+            bytes_max: 100,
+        };
+        let cuts_of = |stream: &str, piece: usize| {
+            let mut framer = Framer::new(LIMITS).with_longer(longer);
+            let mut seen = Vec::new();
+            for bytes in stream.as_bytes().chunks(piece) {
+                framer.push(bytes);
+                while let Some(cut) = framer.poll_command() {
+                    seen.push(match cut {
+                        Cut::Frame(frame) => format!("frame of {}", frame.as_bytes().len()),
+                        Cut::Announced => "announced".to_owned(),
+                        Cut::Refused(_) => "refused".to_owned(),
+                        Cut::Lost(overlong, _) => format!("lost {overlong:?}"),
+                    });
+                }
+            }
+            seen
+        };
+        let line = |bytes: usize| format!("L {}\r\n", "x".repeat(bytes - 2));
+        let literals = |count: usize| format!("L{}\r\n", " {8+}\r\n12345678".repeat(count));
+        for (stream, expected) in [
+            (line(100) + "A NOOP\r\n", &["frame of 100", "frame of 6"][..]),
+            (line(101), &["lost Line"]),
+            (line(100).replace('L', "A"), &["lost Line"]),
+            // More literals than others may have; each has 13 bytes, its line end not counted.
+            (literals(5), &["frame of 76"]),
+            (literals(9), &["lost Literal"]),
+            (literals(3).replace('L', "A"), &["lost Literal"]),
+            ("L {9}\r\n".to_owned(), &["refused"]),
+            ("L {8}\r\n".to_owned(), &["announced"]),
+        ] {
+            for piece in 1..40 {
+                assert_eq!(cuts_of(&stream, piece), expected, "{stream:?} in pieces of {piece}");
+            }
+        }
+        // In an exchange of lines every one is as short as any.
+        let mut framer = Framer::new(LIMITS).with_longer(longer);
+        framer.push(line(40).as_bytes());
+        assert_eq!(framer.poll_line(), Some(Err(LineTooLong)));
     }
 
     #[test]

@@ -209,6 +209,16 @@ impl CredentialSecret {
     }
 }
 
+/// An account's id as the reply to its login names it. An id has no controls; if one ever had, it could still not end the line.
+/// One that begins with a bracket would read as a response code (RFC 9051 §7.1, RFC 2449 §8), so that it is quoted.
+fn named(account: &str) -> String {
+    let account: String = account.chars().filter(|character| !character.is_control()).collect();
+    match account.starts_with('[') {
+        true => format!("\"{account}\""),
+        false => account,
+    }
+}
+
 /// Bytes in debug output: how many, and never which.
 struct Length(usize);
 

@@ -104,6 +104,8 @@ pub struct SessionLimits {
     pub literal_bytes_max: usize,
     /// Malformed commands before the session is ended.
     pub bad_commands_max: u32,
+    /// Commands that are fine but bring no login nearer, before the session is ended.
+    pub pre_auth_commands_max: u32,
     /// Refused logins before the session is ended.
     pub auth_failures_max: u32,
 }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -14,7 +14,7 @@ use rand::TryRngCore;
 use zeroize::Zeroizing;
 
 use super::StoreError;
-use super::state_dir::sync_directory;
+use super::state_dir::{Reader, refuse_foreign, sync_directory};
 use crate::limits::MASTER_KEY_BYTES;
 use crate::secret::SecretString;
 
@@ -46,8 +46,24 @@ impl MasterKey {
     /// Reads the key from `path`; `None` if there is no such file.
     ///
     /// # Errors
-    /// [`StoreError::Exposed`] if others can read the file; [`StoreError::MasterKey`] if it cannot be read or holds no key.
+    /// [`StoreError::Exposed`] if others can read the file or own it; [`StoreError::MasterKey`] if it cannot be read or holds
+    /// no key.
     pub fn load(path: &Path) -> Result<Option<Self>, StoreError> {
+        Self::load_for(path, Reader::Daemon)
+    }
+
+    /// Reads the key as the daemon would, for whoever asks before it does.
+    ///
+    /// # Errors
+    /// As [`MasterKey::load`]; [`StoreError::MasterKey`] where there is no such file.
+    pub fn examine(path: &Path, reader: Reader) -> Result<(), StoreError> {
+        match Self::load_for(path, reader)? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::MasterKey(missing(path))),
+        }
+    }
+
+    fn load_for(path: &Path, reader: Reader) -> Result<Option<Self>, StoreError> {
         let unreadable = |error: io::Error| {
             StoreError::MasterKey(format!("cannot read the master key in {}: {error}", path.display()))
         };
@@ -56,7 +72,9 @@ impl MasterKey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unreadable(error)),
         };
-        refuse_exposed(path, file.metadata().map_err(unreadable)?.permissions().mode())?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        refuse_foreign("the master key", path, metadata.uid(), reader)?;
+        refuse_exposed(path, metadata.permissions().mode())?;
 
         let mut text = Zeroizing::new([0; FILE_BYTES_MAX]);
         let length = read_up_to(file, text.as_mut_slice()).map_err(unreadable)?;
@@ -115,6 +133,15 @@ impl MasterKey {
     }
 }
 
+/// What there is to do where an administrator's key file is not there.
+pub(super) fn missing(path: &Path) -> String {
+    let shown = path.display();
+    format!(
+        "there is no master key in {shown} (secrets.master_key_file); make one with \
+         'umask 077; head -c 32 /dev/urandom | base64 > {shown}'"
+    )
+}
+
 /// Refuses a file that others than its owner can read. systemd's credentials are let off with their group bits: these are
 /// the mask of an access list that names the service's user, in a directory that only this user can enter.
 fn refuse_exposed(path: &Path, mode: u32) -> Result<(), StoreError> {
@@ -143,6 +170,9 @@ fn read_up_to(mut file: File, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
 }
+
+/// The key's file in the state directory, where an administrator names no other.
+pub const GENERATED_KEY_FILE: &str = "master.key";
 
 /// Bytes that are read of a key's file: 44 are base64, the rest white space.
 const FILE_BYTES_MAX: usize = 256;
@@ -210,6 +240,22 @@ mod tests {
                 .unwrap()
                 .is_some()
         );
+    }
+
+    #[test]
+    fn a_key_of_another_user_is_refused() {
+        // Only root can give a file away.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let file = file_with(STANDARD.encode([7; 32]).as_bytes(), 0o600);
+        std::os::unix::fs::chown(file.path(), Some(12_345), None).unwrap();
+        let error = MasterKey::load(file.path()).err().unwrap();
+        assert!(
+            matches!(&error, StoreError::Exposed(text) if text.contains("belongs to user 12345")),
+            "{error}"
+        );
+        MasterKey::examine(file.path(), Reader::Administrator).unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use url::Url;
 
 use super::port::BROWSER_BYTES;
+use crate::config::is_loopback_host;
 use crate::limits::{WEB_COOKIE_LIFE, WEB_HSTS_LIFE};
 
 /// The public side as browsers see it.
@@ -97,7 +98,7 @@ impl Site {
 
     /// `Strict-Transport-Security`, where it may be asked for: it would bind every port of a developer's `localhost`.
     pub(super) fn strict_transport(&self) -> Option<String> {
-        let is_named = self.url.domain().is_some_and(|domain| domain != "localhost");
+        let is_named = self.url.domain().is_some_and(|domain| !is_loopback_host(domain));
         (self.is_https() && is_named).then(|| format!("max-age={}", WEB_HSTS_LIFE.as_secs()))
     }
 

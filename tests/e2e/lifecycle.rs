@@ -18,6 +18,7 @@ use crate::support::imap::Imap;
 use crate::support::portreeve::{PROVIDER, Portreeve, Setup};
 use crate::support::ports::free_port;
 use crate::support::process::Process;
+use crate::support::shell::Shell;
 use crate::support::{PATIENCE, open_directory};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,6 +247,50 @@ async fn sighup_applies_a_good_configuration_and_refuses_a_bad_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_a_start_and_a_reload_refuse_the_same_and_tell_all_of_it() {
+    let mut bed = Bed::start("").await;
+    let token = bed.add_account("alice").await;
+    bed.configure(
+        "[secrets]\nmaster_key_file = \"./no.key\"\n[hooks]\ncommand = [\"./no-program\"]\n\
+         [certificate.more]\ncert_file = \"no-chain.pem\"\nkey_file = \"key.pem\"\n\
+         [provider.more]\nimap = { host = \"imap.example.com\" }\nca_file = \"certificate.toml\"\n\
+         grant = \"external\"\ntoken_command = [\"no-such-program\"]\n\
+         [provider.google]\ngrant = \"service_account\"\nservice_account_file = \"./no.json\"\n",
+    );
+    let keys = [
+        "secrets.master_key_file",
+        "hooks.command",
+        "certificate.more.cert_file",
+        "provider.more.ca_file",
+        "provider.more.token_command",
+        "provider.google.service_account_file",
+    ];
+    let config = bed.portreeve.config_file();
+    let name = config.display().to_string();
+    let checked = Shell::at(bed.portreeve.socket()).run(&["config", "check", "--config", &name]);
+    assert_eq!(checked.code, 78, "{checked:?}");
+    let told: Vec<_> = checked
+        .stderr
+        .lines()
+        .map(|line| line.trim_start_matches("portreeve: "))
+        .collect();
+    assert_eq!(told.len(), keys.len(), "{told:#?}");
+    for (line, key) in told.iter().zip(keys) {
+        let place = line.strip_prefix(&format!("{name}:")).expect("each names the file");
+        let (number, rest) = place.split_once(": ").expect("and the line");
+        assert!(number.parse::<u32>().is_ok() && rest.starts_with(key), "{line}");
+    }
+    end_of_serve(&config).await.expect(78, &told);
+    bed.portreeve.reload();
+    let process = bed.portreeve.process();
+    process.stderr_line(|line| line.contains("the old one stays")).await;
+    for line in told {
+        process.stderr_line(|logged| logged.contains(line)).await;
+    }
+    bed.portreeve.logged_in("alice", &token).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sighup_replaces_the_root_token() {
     let tcp = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let admin_of =
@@ -297,7 +342,7 @@ async fn new_certificates_are_shown_while_sessions_go_on() {
     bed.portreeve.reload();
     let process = bed.portreeve.process();
     process
-        .stderr_line(|line| line.contains("certificates could not be read, the old ones stay"))
+        .stderr_line(|line| line.contains("certificate.default.key_file: ") && line.contains("does not belong"))
         .await;
     Imap::connect_tls(imaps, bed.portreeve.authority()).await;
 

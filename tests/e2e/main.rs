@@ -36,6 +36,7 @@ mod refresh;
 mod secrets;
 mod seed;
 mod starttls;
+mod strangers;
 mod submission;
 mod support;
 mod testbed;

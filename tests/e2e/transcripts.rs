@@ -39,6 +39,7 @@ transcripts! { imap:
     bad_commands
     before_login
     capability_once
+    client_gone_without_reading
     client_speaks_first
     end_of_stream
     goodbye
@@ -87,6 +88,7 @@ transcripts! { smtp:
     address_not_allowed
     bad_commands
     before_login
+    client_gone_without_reading
     client_speaks_first
     ehlo_learning
     end_of_stream
@@ -134,6 +136,7 @@ transcripts! { pop3:
     address_not_allowed
     bad_commands
     before_login
+    client_gone_without_reading
     client_speaks_first
     end_of_stream
     goodbye

@@ -6,6 +6,7 @@ use crate::account::writes::{Credentials, Replacement};
 use crate::clock::Timestamp;
 use crate::config::{Config, GrantType};
 use crate::limits::OAUTH_TOKEN_LIFE_DEFAULT;
+use crate::metrics::names::state_label;
 use crate::oauth::Basis;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString, duplicate};
@@ -213,7 +214,7 @@ impl Held {
         if is_other {
             let (code, message) = error.unwrap_or_default();
             let (account, provider) = (&self.record.account, &self.record.provider);
-            tracing::info!(%account, %provider, ?state, code, message, "account state changed");
+            tracing::info!(%account, %provider, state = state_label(state), code, message, "account state changed");
         }
         self.record.state = state;
         self.record.last_error = error.map(|(code, message)| AccountError {

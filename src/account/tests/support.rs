@@ -112,6 +112,7 @@ pub(crate) fn config() -> Config {
             command_line_bytes_max: 8192,
             literal_bytes_max: 4096,
             bad_commands_max: 10,
+            pre_auth_commands_max: 100,
             auth_failures_max: 3,
             auth_failure_delay: Duration::ZERO,
         },

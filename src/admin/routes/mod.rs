@@ -11,7 +11,7 @@ mod usage;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -23,6 +23,8 @@ use super::error::ApiError;
 use super::state::AdminState;
 use crate::clock;
 use crate::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_REQUEST_TIMEOUT};
+use crate::metrics::names;
+use crate::net::admission::client_of;
 use crate::net::http_server::{log_outcome, route_of};
 
 /// What the handlers share.
@@ -84,13 +86,38 @@ async fn gate(State(state): Shared, Extension(peer): Extension<Peer>, mut reques
     let route = route_of(&request);
     let response = match authenticate(&state, peer, request.headers(), clock::now()).await {
         Ok(caller) => {
+            if let Peer::Tcp(address) = peer {
+                state.failures.accepted(client_of(address.ip()), clock::instant());
+            }
             request.extensions_mut().insert(caller);
             run(request, next).await
         }
-        Err(error) => error.into_response(),
+        Err(error) => {
+            let refusal = error.into_response();
+            if matches!(refusal.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                hold_back(&state, peer, request.headers()).await;
+            }
+            refusal
+        }
     };
     log_outcome("admin", &method, &route, response.status(), begun);
     response
+}
+
+/// Holds back the refusal of a token that came over TCP, as those of mail clients are.
+async fn hold_back(state: &AdminState, peer: Peer, headers: &HeaderMap) {
+    let Peer::Tcp(address) = peer else { return };
+    if !headers.contains_key(header::AUTHORIZATION) {
+        return;
+    }
+    let cap = state.config.borrow().limits.auth_failure_delay;
+    let delay = state
+        .failures
+        .refused(client_of(address.ip()), None, cap, clock::instant());
+    if !delay.is_zero() {
+        names::refusals_delayed("admin").increment(1);
+        tokio::time::sleep(delay).await;
+    }
 }
 
 /// Runs the handler within its time. One that may change something runs to its end even if its caller hangs up or has

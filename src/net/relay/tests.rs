@@ -407,9 +407,16 @@ async fn a_reset_ends_the_relay_and_tells_whose_it_was() {
         )
     };
     let (near, far) = (tcp_pair().await, tcp_pair().await);
-    let of_client = rig(near.0, near.1, far.0, far.1);
+    let mut of_client = rig(near.0, near.1, far.0, far.1);
     reset(of_client.client.into_tcp().unwrap());
-    let end = of_client.relay.await;
+    let relaying = tokio::spawn(of_client.relay);
+    assert_eq!(
+        of_client.upstream.read(&mut [0]).await.unwrap(),
+        0,
+        "it hears of the end"
+    );
+    drop(of_client.upstream);
+    let end = relaying.await.unwrap();
     assert!(matches!(end, RelayEnd::ClientError(_)), "{end:?}");
 
     let (near, far) = (tcp_pair().await, tcp_pair().await);
@@ -457,12 +464,40 @@ async fn a_client_that_hangs_up_and_then_resets_has_closed() {
     assert_eq!(rig.upstream.read(&mut [0]).await.unwrap(), 0);
     assert!(traffic.is_half_closed());
     reset(client);
-    // Whatever is still sent to a client that is gone fails sooner or later.
-    while rig.upstream.write_all(&[b'x'; 4096]).await.is_ok() {
-        yield_now().await;
+    // Whatever is still sent to a client that is gone is for nobody.
+    for _ in 0..100 {
+        rig.upstream.write_all(&[b'x'; 4096]).await.unwrap();
     }
+    drop(rig.upstream);
     let end = relaying.await.unwrap();
     assert!(matches!(end, RelayEnd::ClientClosed), "{end:?}");
+}
+
+#[tokio::test]
+async fn what_a_client_sent_before_it_was_gone_reaches_the_upstream_which_may_finish() {
+    for is_reset in [false, true] {
+        let mut rig = Rig::beginning_with(Wire::Plain, b"250 ok\r\n", b"EHLO\r\n").await;
+        let mut client = rig.client.into_tcp().unwrap();
+        client.write_all(b"QUIT\r\n").await.unwrap();
+        match is_reset {
+            true => reset(client),
+            false => drop(client),
+        }
+        let relaying = tokio::spawn(rig.relay);
+        // More than fits on the way: an upstream that nobody reads would be held up before it has done what it was told.
+        rig.upstream.write_all(&[b'x'; 64 * RELAY_SCRATCH_BYTES]).await.unwrap();
+        let mut heard = Vec::new();
+        rig.upstream.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"EHLO\r\nQUIT\r\n");
+        assert!(rig.traffic.is_half_closed(), "it has ten seconds");
+        rig.upstream.write_all(b"221 bye\r\n").await.unwrap();
+        drop(rig.upstream);
+        let end = relaying.await.unwrap();
+        assert!(
+            matches!(end, RelayEnd::ClientClosed | RelayEnd::ClientError(_)),
+            "{end:?}"
+        );
+    }
 }
 
 #[test]

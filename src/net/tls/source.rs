@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 
 use super::private_ca::PrivateCertificate;
-use super::{TlsSetupError, content, provider, read_certificates, read_pem};
+use super::{TlsSetupError, content, provider, read_certificates, read_pem, words};
 use crate::clock::Timestamp;
 
 /// Where a certificate and the key that goes with it come from.
@@ -55,7 +55,7 @@ impl CertificateSource {
                 let seen = self.appearance();
                 let certified = load_files(files)?;
                 if let Some(problem) = date_problem(&certified, now) {
-                    tracing::warn!(file = %files.cert_file.display(), "{problem}: clients will refuse it");
+                    tracing::warn!(file = %files.cert_file.display(), "clients will refuse the certificate: {problem}");
                 }
                 Ok(Loaded {
                     certified: Arc::new(certified),
@@ -118,15 +118,21 @@ pub(super) fn load_files(files: &CertificateFiles) -> Result<CertifiedKey, TlsSe
                 files.cert_file.display()
             ),
         ),
-        rustls::Error::InvalidCertificate(reason) => content(
-            &files.cert_file,
-            format!("the first certificate cannot be read: {reason:?}"),
-        ),
-        error => content(&files.key_file, format!("the key cannot be used: {error}")),
+        error @ rustls::Error::InvalidCertificate(_) => unreadable_leaf(&files.cert_file, &error),
+        error => unusable_key(&files.key_file, &error),
     })
 }
 
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
+pub(super) fn unreadable_leaf(cert_file: &Path, error: &rustls::Error) -> TlsSetupError {
+    let reason = words::of_error(error);
+    content(cert_file, format!("the first certificate cannot be read: {reason}"))
+}
+
+pub(super) fn unusable_key(key_file: &Path, error: &rustls::Error) -> TlsSetupError {
+    content(key_file, format!("the key cannot be used: {}", words::of_error(error)))
+}
+
+pub(super) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
     let pem = zeroize::Zeroizing::new(read_pem(file)?);
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         // The parser's own error might quote a line of the key.
@@ -172,7 +178,7 @@ fn date_problem(certified: &CertifiedKey, now: Timestamp) -> Option<String> {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. }),
-        )) => Some(reason.to_string()),
+        )) => Some(words::of_certificate(&reason)),
         _ => None,
     }
 }
@@ -186,7 +192,8 @@ mod tests {
     #[test]
     fn an_expired_certificate_is_noticed_whoever_signed_it() {
         let problem = |issued: Issued| date_problem(&load_files(&issued.files()).unwrap(), clock::now());
-        assert!(problem(Issued::expired(&["localhost"])).unwrap().contains("expired"));
+        let expired = problem(Issued::expired(&["localhost"])).unwrap();
+        assert!(expired.starts_with("it was valid until "), "{expired}");
         assert_eq!(problem(Issued::new(&["localhost"])), None);
     }
 }

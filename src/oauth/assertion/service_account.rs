@@ -89,6 +89,15 @@ impl ServiceAccount {
         })
     }
 
+    /// Signs something with the key: some are good for nothing else than being read.
+    ///
+    /// # Errors
+    /// [`AssertionError`], if the key cannot sign.
+    pub(super) fn try_key(&self) -> Result<(), AssertionError> {
+        let signed = self.key.sign(&Naming::None, &()).map(drop);
+        signed.map_err(|problem| content(&self.file, format!("private_key: {problem}")))
+    }
+
     /// The assertion that asks the token endpoint `audience` for a token of `user` with `scopes`, at the moment `now`.
     ///
     /// # Errors

@@ -11,8 +11,9 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::config::Variables;
 use crate::limits::{TOKEN_COMMAND_DRAIN, TOKEN_COMMAND_STDERR_BYTES_MAX};
-use crate::process::ProcessGroup;
+use crate::process::{ProcessGroup, set_environment};
 use crate::secret::SecretString;
 
 /// Why a program brought no output. The text is for an operator.
@@ -45,10 +46,13 @@ pub(super) enum CommandError {
 pub(super) async fn run(
     program: &str,
     arguments: &[String],
+    env: &Variables,
     output_max: usize,
     limit: Duration,
 ) -> Result<Zeroizing<Vec<u8>>, CommandError> {
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    set_environment(&mut command, env.iter());
+    let child = command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -6,7 +6,7 @@ use url::Url;
 use super::Exchange;
 use super::command::{self, CommandError};
 use crate::clock;
-use crate::config::Provider;
+use crate::config::{Provider, Variables};
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
 use crate::oauth::answer::TokenAnswer;
 use crate::oauth::text::clean_complaint;
@@ -14,14 +14,19 @@ use crate::oauth::{Basis, TokenError, external, is_url_allowed};
 use crate::secret::ExposeSecret;
 
 impl Exchange<'_> {
-    /// Runs a command, in whose arguments `{account}` stands for the account's id.
-    pub(super) async fn by_command(&self, command: &[String], basis: &Basis) -> Result<TokenAnswer, TokenError> {
+    /// Runs a command, in whose arguments `{account}` stands for the account's id, with `env` in its environment.
+    pub(super) async fn by_command(
+        &self,
+        command: &[String],
+        env: &Variables,
+        basis: &Basis,
+    ) -> Result<TokenAnswer, TokenError> {
         let Some((program, arguments)) = command.split_first() else {
             return Err(TokenError::app("token_command", "there is no token_command"));
         };
         let arguments = arguments_for(arguments, &basis.account)?;
         let limit = self.deadline.left();
-        match command::run(program, &arguments, TOKEN_ANSWER_BYTES_MAX, limit).await {
+        match command::run(program, &arguments, env, TOKEN_ANSWER_BYTES_MAX, limit).await {
             Ok(output) => external::read(&output, clock::now()),
             Err(error @ CommandError::NotThere(_)) => Err(TokenError::app("token_command", error.to_string())),
             Err(error @ CommandError::TimedOut(_)) => Err(TokenError::temporary("timeout", error.to_string())),

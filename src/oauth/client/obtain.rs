@@ -24,7 +24,7 @@ impl Exchange<'_> {
             GrantType::ClientCredentials => self.by_client_credentials().await,
             GrantType::ServiceAccount { key_file } => self.by_service_account(key_file, &basis.user).await,
             GrantType::Password => self.by_password(basis).await,
-            GrantType::External(External::Command(command)) => self.by_command(command, basis).await,
+            GrantType::External(External::Command(command)) => self.by_command(command, &self.app.env, basis).await,
             GrantType::External(External::Url(url)) => self.by_url(url, basis).await,
         }
     }

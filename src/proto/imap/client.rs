@@ -19,10 +19,11 @@ use bytes::Bytes;
 use super::command::{self, Body, Command, Tag};
 use super::reply;
 use crate::fault::{Fault, FaultKind};
+use crate::limits::ID_COMMAND_BYTES_MAX;
 use crate::proto::Mechanism;
 use crate::proto::client_leg::ClientLeg;
 use crate::proto::dialogue::{Accepted, ClientDialogue, ClientIdentity, ClientStep};
-use crate::proto::framing::{Cut, Frame, LineTooLong, Overlong};
+use crate::proto::framing::{Cut, Frame, LineTooLong, Longer, Overlong};
 use crate::proto::sasl::client::{Exchange, Outcome, refusal_challenge};
 use crate::proto::sasl::{UnfitCredentials, login_request};
 use crate::proto::session::{LoginRequest, Offer, SessionContext};
@@ -61,7 +62,7 @@ impl ImapClient {
     pub fn new(context: &SessionContext) -> Self {
         Self {
             remote: context.remote_address,
-            leg: ClientLeg::new(context),
+            leg: ClientLeg::with_longer(context, LONG_IDENTITY),
             reading: Reading::Greeting,
         }
     }
@@ -150,9 +151,9 @@ impl ImapClient {
             Body::Capability => {
                 let capabilities = reply::capabilities(self.leg.offer);
                 self.leg.say(&format!("* CAPABILITY {capabilities}\r\n"));
-                self.answer(&tag, "OK CAPABILITY completed");
+                self.answer_and_count(&tag, "OK CAPABILITY completed");
             }
-            Body::Noop => self.answer(&tag, "OK NOOP completed"),
+            Body::Noop => self.answer_and_count(&tag, "OK NOOP completed"),
             Body::Id(identity) => self.handle_identity(&tag, identity),
             Body::Logout => {
                 self.leg.say("* BYE Logging out\r\n");
@@ -194,6 +195,7 @@ impl ImapClient {
         if !identity.pairs.is_empty() {
             self.leg.step(ClientStep::Identified(identity));
         }
+        self.count_command();
     }
 
     /// A synchronising literal is welcome, except for a login that is refused anyway.
@@ -290,6 +292,18 @@ impl ImapClient {
         self.reading = Reading::Ended;
     }
 
+    /// Answers a command that is fine, and brings the client no nearer to its login.
+    fn answer_and_count(&mut self, tag: &Tag, text: &str) {
+        self.answer(tag, text);
+        self.count_command();
+    }
+
+    fn count_command(&mut self) {
+        if self.leg.count_command() {
+            self.end_with_bye(FaultKind::TooManyCommands);
+        }
+    }
+
     fn answer(&mut self, tag: &Tag, text: &str) {
         self.leg.say(&format!("{} {text}\r\n", tag.as_str()));
     }
@@ -370,3 +384,9 @@ impl ClientDialogue for ImapClient {
         }
     }
 }
+
+/// A client may say of itself more than a login has room for (RFC 2971 §3.3).
+const LONG_IDENTITY: Longer = Longer {
+    is_longer: command::is_identity,
+    bytes_max: ID_COMMAND_BYTES_MAX,
+};

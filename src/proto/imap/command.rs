@@ -10,10 +10,10 @@
 use std::borrow::Cow;
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag_no_case, take, take_while, take_while1};
+use nom::bytes::complete::{tag, tag_no_case, take, take_while, take_while1};
 use nom::character::complete::{char, digit1, line_ending, one_of};
-use nom::combinator::{all_consuming, map, map_opt, opt, recognize, value, verify};
-use nom::multi::{many_m_n, many0_count};
+use nom::combinator::{all_consuming, eof, map, map_opt, opt, peek, recognize, value, verify};
+use nom::multi::{fold_many0, many0, many0_count};
 use nom::sequence::{delimited, preceded, terminated};
 use nom::{IResult, Parser};
 use zeroize::Zeroizing;
@@ -45,7 +45,7 @@ pub enum Body {
     Logout,
     /// `STARTTLS`
     StartTls,
-    /// `ID`; without pairs where the client said `NIL`.
+    /// `ID`; without pairs where the client said `NIL`, or nothing that could be used.
     Id(ClientIdentity),
     /// `LOGIN`
     Login {
@@ -127,6 +127,12 @@ pub fn login_tag_of(begin: &[u8]) -> Option<Tag> {
     logs_in.then_some(tag)
 }
 
+/// Whether a command that begins so is an `ID`.
+pub fn is_identity(begin: &[u8]) -> bool {
+    let parsed: Parsed<'_, _> = (command_tag, command_name).parse(begin);
+    parsed.is_ok_and(|(_, (_, name))| name.eq_ignore_ascii_case(b"ID"))
+}
+
 type Parsed<'a, T> = IResult<&'a [u8], T>;
 
 fn body(input: &[u8]) -> Result<Body, &'static str> {
@@ -139,7 +145,7 @@ fn body(input: &[u8]) -> Result<Body, &'static str> {
         b"NOOP" => bare(arguments, Body::Noop, "NOOP takes no arguments"),
         b"LOGOUT" => bare(arguments, Body::Logout, "LOGOUT takes no arguments"),
         b"STARTTLS" => bare(arguments, Body::StartTls, "STARTTLS takes no arguments"),
-        b"ID" => whole(id, arguments, "ID takes NIL or a list of at most 30 fields and values"),
+        b"ID" => identity(arguments).ok_or("ID takes NIL or a list of fields and values"),
         b"LOGIN" => whole(login, arguments, "LOGIN takes a user name and a password"),
         b"AUTHENTICATE" => whole(
             authenticate,
@@ -218,27 +224,68 @@ fn authenticate(input: &[u8]) -> Parsed<'_, Body> {
     .parse(input)
 }
 
-/// `id = "ID" SP ("(" [field SP value *(SP field SP value)] ")" / "NIL")` (RFC 2971 §4)
-fn id(input: &[u8]) -> Parsed<'_, Body> {
-    let pair = (
-        preceded(space0, id_text(ID_FIELD_BYTES_MAX)),
-        preceded(space1, id_value),
-    );
-    let list = delimited(char('('), many_m_n(0, ID_PAIRS_MAX, pair), (space0, char(')')));
-    let pairs = alt((value(Vec::new(), tag_no_case("NIL")), list));
-    map(preceded(space1, pairs), |pairs| Body::Id(ClientIdentity { pairs })).parse(input)
+/// `id = "ID" SP ("(" [field SP value *(SP field SP value)] ")" / "NIL")` (RFC 2971 §4), and whatever else programs send: no
+/// argument at all, tabs between the strings, a backslash that escapes nothing, a string too many, more or longer ones than
+/// allowed, controls. What is odd is dropped, and so is what stands after a place that cannot be read: a client that cannot
+/// say who it is may log in all the same. `None`: not even a list.
+fn identity(arguments: &[u8]) -> Option<Body> {
+    let arguments = arguments.trim_ascii();
+    if arguments.is_empty() || arguments.eq_ignore_ascii_case(b"NIL") {
+        return Some(Body::Id(ClientIdentity::default()));
+    }
+    let list = arguments.strip_prefix(b"(")?.strip_suffix(b")")?;
+    let strings = many0(id_string)
+        .parse(list)
+        .map_or_else(|_| Vec::new(), |(_, strings)| strings);
+    let pairs = strings.chunks_exact(2).filter_map(|pair| match pair {
+        [IdString::Text(field), value] => {
+            let field = fitting(field, ID_FIELD_BYTES_MAX)?;
+            match value {
+                IdString::Nil => Some((field, None)),
+                IdString::Text(value) => Some((field, Some(fitting(value, ID_VALUE_BYTES_MAX)?))),
+            }
+        }
+        _ => None,
+    });
+    let pairs = pairs.take(ID_PAIRS_MAX).collect();
+    Some(Body::Id(ClientIdentity { pairs }))
 }
 
-fn id_value(input: &[u8]) -> Parsed<'_, Option<String>> {
-    alt((value(None, tag_no_case("NIL")), map(id_text(ID_VALUE_BYTES_MAX), Some))).parse(input)
+/// A string in the list of an `ID`.
+#[derive(Debug, Clone)]
+enum IdString {
+    Nil,
+    Text(Vec<u8>),
 }
 
-/// A string of at most `bytes_max` that may be told to others: free of CR, LF and NUL.
-fn id_text<'a>(bytes_max: usize) -> impl Parser<&'a [u8], Output = String, Error = nom::error::Error<&'a [u8]>> {
-    let fits = move |text: &Zeroizing<Vec<u8>>| text.len() <= bytes_max && !text.iter().any(u8::is_ascii_control);
-    map(verify(alt((quoted, literal)), fits), |text| {
-        String::from_utf8_lossy(&text).into_owned()
-    })
+fn id_string(input: &[u8]) -> Parsed<'_, IdString> {
+    let white = take_while(|byte: u8| byte.is_ascii_whitespace());
+    let bare = take_while1(|byte: u8| byte > b' ' && byte != 0x7f && !b"(){\"".contains(&byte));
+    let text = alt((
+        lenient_quoted,
+        map(literal, |text| text.to_vec()),
+        map(bare, |text: &[u8]| text.to_vec()),
+    ));
+    let nil = terminated(tag_no_case("NIL"), peek(alt((recognize(one_of(" \t")), eof))));
+    preceded(white, alt((value(IdString::Nil, nil), map(text, IdString::Text)))).parse(input)
+}
+
+/// A quoted string in which a backslash that escapes nothing is itself.
+fn lenient_quoted(input: &[u8]) -> Parsed<'_, Vec<u8>> {
+    let plain = take_while1(|byte: u8| !b"\"\\".contains(&byte));
+    let escaped = preceded(char('\\'), recognize(one_of("\"\\")));
+    let piece = alt((plain, escaped, tag("\\")));
+    let text = fold_many0(piece, Vec::new, |mut text, piece: &[u8]| {
+        text.extend_from_slice(piece);
+        text
+    });
+    delimited(char('"'), text, char('"')).parse(input)
+}
+
+/// What may be told to others: of at most `bytes_max`, free of controls.
+fn fitting(text: &[u8], bytes_max: usize) -> Option<String> {
+    let is_fit = text.len() <= bytes_max && !text.iter().any(u8::is_ascii_control);
+    is_fit.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
 /// `astring`, and besides atoms of any visible or 8-bit characters.
@@ -453,8 +500,9 @@ mod tests {
     }
 
     #[test]
-    fn id_takes_nil_or_bounded_pairs() {
-        let bad = "A bad: ID takes NIL or a list of at most 30 fields and values";
+    fn id_takes_nil_or_bounded_pairs_and_drops_what_is_odd() {
+        let bad = "A bad: ID takes NIL or a list of fields and values";
+        let kept = r#"A id [("a", Some("b"))]"#;
         let pairs = |count: usize| format!("A ID ({})", vec![r#""k" "v""#; count].join(" "));
         for (frame, expected) in [
             ("A ID NIL".to_owned(), "A id []".to_owned()),
@@ -469,18 +517,54 @@ mod tests {
                 r#"A id [("name", Some("Outlook"))]"#.into(),
             ),
             (pairs(30), format!("A id {:?}", vec![("k", Some("v")); 30])),
-            (pairs(31), bad.into()),
-            (format!("A ID (\"{}\" NIL)", "k".repeat(31)), bad.into()),
-            (format!("A ID (\"k\" \"{}\")", "v".repeat(1025)), bad.into()),
-            ("A ID (\"k\" {2}\r\n\r\n)".into(), bad.into()),
-            ("A ID (\"k\")".into(), bad.into()),
+            (pairs(40), format!("A id {:?}", vec![("k", Some("v")); 30])),
+            (format!("A ID (\"{}\" NIL \"a\" \"b\")", "k".repeat(31)), kept.into()),
+            (
+                format!("A ID (\"k\" \"{}\" \"a\" \"b\")", "v".repeat(1025)),
+                kept.into(),
+            ),
+            ("A ID (\"k\" {2}\r\n\r\n \"a\" \"b\")".into(), kept.into()),
+            ("A ID (\"a\" \"b\" \"k\")".into(), kept.into()),
+            ("A ID (\"k\")".into(), "A id []".into()),
+            ("A ID".into(), "A id []".into()),
+            ("A ID ".into(), "A id []".into()),
+            ("A ID (NIL \"v\" \"a\" \"b\")".into(), kept.into()),
+            ("A ID (\"k\" \"v\tw\" \"a\"\t\"b\")".into(), kept.into()),
+            ("A ID\t(\"a\" \"b\" )".into(), kept.into()),
+            ("A ID (a b)".into(), kept.into()),
+            ("A ID (\"a\"\"b\")".into(), kept.into()),
+            (
+                r#"A ID ("os" "C:\Windows\\x")"#.into(),
+                r#"A id [("os", Some("C:\\Windows\\x"))]"#.into(),
+            ),
+            // After a place that cannot be read nothing is.
+            (r#"A ID ("a" "b" "k" "C:\")"#.into(), kept.into()),
+            (r#"A ID ("a" "b" ("k" "v"))"#.into(), kept.into()),
+            (
+                r#"A ID ("NILS" NILS)"#.into(),
+                r#"A id [("NILS", Some("NILS"))]"#.into(),
+            ),
             ("A ID (\"k\" \"v\"".into(), bad.into()),
-            ("A ID".into(), bad.into()),
-            ("A ID (NIL \"v\")".into(), bad.into()),
+            ("A ID \"k\" \"v\"".into(), bad.into()),
+            ("A ID x".into(), bad.into()),
             (format!("A ID {}", "(".repeat(8000)), bad.into()),
             (format!("A ID ({}", "\"a\" (".repeat(1000)), bad.into()),
         ] {
             assert_eq!(shown(frame.as_bytes()), expected, "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn an_identity_is_known_by_its_begin() {
+        for (begin, expected) in [
+            ("A ID (\"x", true),
+            ("A id", true),
+            ("A IDLE", false),
+            ("A LOGIN ID", false),
+            ("ID x", false),
+            ("A", false),
+        ] {
+            assert_eq!(is_identity(begin.as_bytes()), expected, "{begin}");
         }
     }
 

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::response::Capabilities;
 use crate::fault::Fault;
+use crate::limits::ID_UPSTREAM_BYTES_MAX;
 use crate::proto::dialogue::ClientIdentity;
 use crate::proto::presentation::{
     SecretBytes, check_arguments, first_offered, not_offered, token_mechanisms, unsendable,
@@ -49,17 +50,24 @@ impl Presentation {
 }
 
 /// The `ID` command (RFC 2971) for the mail program behind the proxy, or for the proxy where that one said nothing. A field
-/// that a quoted string cannot carry is left out.
+/// that a quoted string cannot carry is left out, and so is one that is the proxy's to say, and what would make the line too
+/// long.
 pub(super) fn identify(tag: &str, identity: Option<&ClientIdentity>) -> String {
-    let said = identity
+    let pairs = identity
         .iter()
         .flat_map(|identity| &identity.pairs)
+        .filter(|(field, _)| !is_proxys(field))
         .filter_map(|(field, value)| {
             let value = value.as_deref().map_or_else(|| Some("NIL".to_owned()), quoted)?;
             Some(format!("{} {value}", quoted(field)?))
-        })
-        .collect::<Vec<_>>()
-        .join(" ");
+        });
+    let mut said = String::new();
+    for pair in pairs {
+        if said.len() + pair.len() < ID_UPSTREAM_BYTES_MAX {
+            let space = if said.is_empty() { "" } else { " " };
+            said += &format!("{space}{pair}");
+        }
+    }
     if said.is_empty() {
         format!(
             "{tag} ID (\"name\" \"portreeve\" \"version\" \"{}\")\r\n",
@@ -68,6 +76,26 @@ pub(super) fn identify(tag: &str, identity: Option<&ClientIdentity>) -> String {
     } else {
         format!("{tag} ID ({said})\r\n")
     }
+}
+
+/// Whether `field` is one by which a proxy tells a server that trusts it whom it speaks for (Dovecot: `x-originating-ip`,
+/// `x-connected-ip`, `x-session-id`, `x-forward-…`; others: `remote-…`). A client that sent one would speak with this proxy's
+/// authority.
+fn is_proxys(field: &str) -> bool {
+    let field = field.trim().to_ascii_lowercase();
+    [
+        "x-",
+        "remote-",
+        "local-",
+        "originating-",
+        "connected-",
+        "forward",
+        "proxy-",
+        "session-",
+        "client-ip",
+    ]
+    .iter()
+    .any(|prefix| field.starts_with(prefix))
 }
 
 /// The mechanism to use; `None` for the LOGIN command, which only a password can take.
@@ -312,6 +340,37 @@ mod tests {
             identify("P1", Some(&identity)),
             "P1 ID (\"name\" \"Mail \\\"9\\\" \\\\\" \"os\" NIL)\r\n"
         );
+        let forged = |field: &str| ClientIdentity {
+            pairs: vec![
+                (field.to_owned(), Some("192.0.2.1".to_owned())),
+                ("name".to_owned(), Some("Mutt".to_owned())),
+            ],
+        };
+        for field in [
+            "x-originating-ip",
+            "X-Originating-IP",
+            " x-connected-ip",
+            "x-session-id",
+            "x-proxy-ttl",
+            "remote-ip",
+            "Forward-x",
+        ] {
+            assert_eq!(
+                identify("P1", Some(&forged(field))),
+                "P1 ID (\"name\" \"Mutt\")\r\n",
+                "{field}"
+            );
+        }
+        let long = ClientIdentity {
+            pairs: vec![("k".to_owned(), Some("v".repeat(1000))); 30],
+        };
+        let line = identify("P1", Some(&long));
+        assert!(
+            line.len() <= 8192 && line.matches("vvv \"k\"").count() == 0,
+            "{}",
+            line.len()
+        );
+        assert_eq!(line.matches("\"k\"").count(), 7);
         let ours = identify("P1", None);
         assert!(
             ours.starts_with("P1 ID (\"name\" \"portreeve\" \"version\" \"0."),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::command::Tag;
 use crate::fault::{FaultKind, UpstreamRefusal};
+use crate::proto::named;
 use crate::proto::session::{Goodbye, Offer};
 
 /// The tagged reply to a login refused for `kind`, without tag and line end: `NO [EXPIRED] …`. Codes are those of RFC 5530.
@@ -35,6 +36,7 @@ pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
         FaultKind::UpstreamRefused(refusal) => return Cow::Owned(upstream_refusal(refusal)),
         FaultKind::Malformed => "BAD Malformed command",
         FaultKind::TooManyBadCommands => "BAD Too many bad commands",
+        FaultKind::TooManyCommands => "BAD Too many commands before a login",
         FaultKind::TooManyFailures => "NO [AUTHENTICATIONFAILED] Too many failed logins",
         FaultKind::LineTooLong => "BAD The command line is too long",
         FaultKind::LiteralTooLong => "NO [TOOBIG] The literal is too large",
@@ -48,6 +50,7 @@ pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
 pub fn farewell(kind: &FaultKind) -> &'static str {
     match kind {
         FaultKind::TooManyBadCommands => "* BYE Too many bad commands\r\n",
+        FaultKind::TooManyCommands => "* BYE Too many commands before a login\r\n",
         FaultKind::TooManyFailures => "* BYE Too many failed logins\r\n",
         FaultKind::LineTooLong => "* BYE The command line is too long\r\n",
         FaultKind::LiteralTooLong => "* BYE The literal is too large\r\n",
@@ -111,8 +114,7 @@ pub fn identity() -> &'static str {
 
 /// The reply to a login that succeeded: `A OK example authenticated`.
 pub fn authenticated(tag: Option<&Tag>, account: &str) -> String {
-    // An account id has no controls; if one ever had, it could still not end this line.
-    let account: String = account.chars().filter(|character| !character.is_control()).collect();
+    let account = named(account);
     format!("{} OK {account} authenticated\r\n", tag.map_or("*", Tag::as_str))
 }
 
@@ -154,6 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::imap::command;
     use crate::proto::session::ClientSecurity;
 
     const OPEN: Offer = Offer {
@@ -234,6 +237,24 @@ mod tests {
         ] {
             assert!(refusal(&kind).starts_with(expected), "{kind:?}: {}", refusal(&kind));
         }
+    }
+
+    #[test]
+    fn no_account_id_reads_as_a_response_code() {
+        let reply = |account| {
+            authenticated(
+                command::parse(b"A NOOP").ok().map(|command| command.tag).as_ref(),
+                account,
+            )
+        };
+        assert_eq!(reply("[x"), "A OK \"[x\" authenticated\r\n");
+        assert_eq!(reply("[ALERT] x"), "A OK \"[ALERT] x\" authenticated\r\n");
+        assert_eq!(reply("x[y]"), "A OK x[y] authenticated\r\n");
+        assert_eq!(reply("\r[x"), "A OK \"[x\" authenticated\r\n");
+        assert_eq!(
+            crate::proto::pop3::reply::authenticated("[AUTH] x"),
+            "+OK \"[AUTH] x\" authenticated\r\n"
+        );
     }
 
     #[test]

@@ -121,9 +121,9 @@ impl Pop3Client {
             Err(BadCommand(reason)) => return self.refuse_command(reason),
         };
         match command {
-            Command::Capa => self.leg.say(&reply::capabilities(self.leg.offer)),
-            Command::Noop => self.leg.say("+OK\r\n"),
-            Command::Mechanisms => self.leg.say(reply::mechanisms(self.leg.offer)),
+            Command::Capa => self.say_and_count(&reply::capabilities(self.leg.offer)),
+            Command::Noop => self.say_and_count("+OK\r\n"),
+            Command::Mechanisms => self.say_and_count(reply::mechanisms(self.leg.offer)),
             Command::Quit => {
                 self.leg.say("+OK Bye\r\n");
                 self.end(Fault::with_detail(FaultKind::ClientGone, "QUIT before a login"));
@@ -133,7 +133,7 @@ impl Pop3Client {
             Command::User(name) => {
                 // Whether there is such an account is not told before the password (RFC 1939 §13).
                 self.user = Some(name);
-                self.leg.say("+OK Now the password\r\n");
+                self.say_and_count("+OK Now the password\r\n");
             }
             Command::Pass(password) => match self.user.take() {
                 Some(user) => match login_request(Some(&user), &password, None) {
@@ -213,6 +213,14 @@ impl Pop3Client {
         self.leg.say(&format!("{}\r\n", reply::refusal(kind)));
         if self.leg.count_failure() {
             self.end(Fault::new(FaultKind::TooManyFailures));
+        }
+    }
+
+    /// Answers a command that is fine, and does not log in.
+    fn say_and_count(&mut self, reply: &str) {
+        self.leg.say(reply);
+        if self.leg.count_command() {
+            self.end(Fault::new(FaultKind::TooManyCommands));
         }
     }
 

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::fault::{FaultKind, UpstreamRefusal};
+use crate::proto::named;
 use crate::proto::session::Offer;
 
 /// The reply to a login refused for `kind`, without line end: `-ERR [AUTH] …`. Codes are those of RFC 2449 §8.1 and RFC 3206,
@@ -32,6 +33,7 @@ pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
         FaultKind::UpstreamRefused(refusal) => return Cow::Owned(upstream_refusal(refusal)),
         FaultKind::Malformed => "-ERR Malformed command",
         FaultKind::TooManyBadCommands => "-ERR Too many bad commands",
+        FaultKind::TooManyCommands => "-ERR Too many commands before a login",
         FaultKind::TooManyFailures => "-ERR [AUTH] Too many failed logins",
         FaultKind::LineTooLong | FaultKind::LiteralTooLong => "-ERR The command line is too long",
         FaultKind::StartTlsInjection => "-ERR Nothing may follow STLS in clear",
@@ -69,8 +71,7 @@ pub fn mechanisms(offer: Offer) -> &'static str {
 
 /// The reply to a login that succeeded: `+OK example authenticated`.
 pub fn authenticated(account: &str) -> String {
-    // An account id has no controls; if one ever had, it could still not end this line.
-    let account: String = account.chars().filter(|character| !character.is_control()).collect();
+    let account = named(account);
     format!("+OK {account} authenticated\r\n")
 }
 

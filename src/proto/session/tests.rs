@@ -383,6 +383,65 @@ fn bad_commands_are_counted() {
 }
 
 #[test]
+fn commands_that_bring_no_login_nearer_are_counted() {
+    let mut context = context();
+    context.limits.pre_auth_commands_max = 3;
+    play(
+        &context,
+        &format!(
+            "{GREETED}
+             C: A NOOP⏎B XYZZY⏎C ID NIL⏎D CAPABILITY⏎E NOOP
+             S: A OK NOOP completed
+             S: B BAD Unknown command
+             S: * ID (\"name\" \"portreeve\" \"version\" \"0.1.0\")
+             S: C OK ID completed
+             S: * CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN
+             S: D OK CAPABILITY completed
+             S: * BYE Too many commands before a login
+             > ended too many commands
+             > Close"
+        ),
+    );
+}
+
+#[test]
+fn a_long_identity_passes_and_nothing_else_that_long_does() {
+    let pair = |number: usize| format!("{{30+}}⏎{:030} {{1024+}}⏎{}", number, "v".repeat(1024));
+    let long = (0..30).map(pair).collect::<Vec<_>>().join(" ");
+    let quoted = format!("\"{}\" \"{}\" ", "f".repeat(30), "v".repeat(1024)).repeat(30);
+    let session = |line: &str| {
+        let now = Instant::now();
+        let mut session = imap_session(&context(), now);
+        session.handle(Input::Opened, now);
+        while session.poll_action().is_some() {}
+        session.handle(
+            Input::ClientBytes(format!("{line}\r\n").replace('⏎', "\r\n").as_bytes()),
+            now,
+        );
+        std::iter::from_fn(|| session.poll_action())
+            .map(|action| shown(&action))
+            .collect::<String>()
+    };
+    for line in [format!("A ID ({long})"), format!("A ID ({quoted})")] {
+        let said = session(&line);
+        assert!(
+            said.contains("S: * ID (\"name\" \"portreeve\"") && said.contains("S: A OK ID completed\n"),
+            "{said}"
+        );
+    }
+    for line in [
+        format!("A ID ({long} {long})"),
+        format!("A ID (\"k\" \"{}\")", "v".repeat(40_000)),
+        format!("A LOGIN ({long})"),
+        format!("A LOGIN {quoted}"),
+        format!("A NOOP {quoted}"),
+    ] {
+        let said = session(&line);
+        assert!(said.contains("S: * BYE "), "{said}");
+    }
+}
+
+#[test]
 fn authenticate_with_and_without_initial_response() {
     play_greeted(
         "C: A AUTHENTICATE PLAIN AGpvZQB0b2s=
@@ -471,7 +530,7 @@ fn a_login_in_clear_is_refused_without_being_heard() {
          C: C ID {1}
          S: + OK
          C: x
-         S: C BAD ID takes NIL or a list of at most 30 fields and values
+         S: C BAD ID takes NIL or a list of fields and values
          C: D LOGIN joe {3+}⏎tok
          > refused - plaintext refused
          S: D NO [PRIVACYREQUIRED] Logging in without TLS is not allowed here
@@ -615,7 +674,7 @@ fn a_goodbye_is_heard_in_every_phase_before_the_relay() {
         "C: A LOGIN joe tok
          > check joe tok command
          < shutting down
-         > refused joe unavailable: the session was ended during its login: ShuttingDown
+         > refused joe unavailable: the session was ended during its login: shutting down
          S: * BYE The proxy is shutting down
          > Close",
     );

@@ -38,16 +38,8 @@ pub struct SmtpClient {
     remote: IpAddr,
     /// The lines of EHLO that the upstreams will honour.
     promised: Arc<[String]>,
-    introduction: Introduction,
     leg: ClientLeg,
     reading: Reading,
-}
-
-/// Whether the client said EHLO or HELO, since the connection opened or TLS began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Introduction {
-    Due,
-    Done,
 }
 
 /// What the dialogue waits for.
@@ -77,7 +69,6 @@ impl SmtpClient {
             hostname: context.hostname.clone(),
             remote: context.remote_address,
             promised: context.extensions.clone(),
-            introduction: Introduction::Due,
             leg: ClientLeg::new(context),
             reading: Reading::Greeting,
         }
@@ -161,18 +152,18 @@ impl SmtpClient {
     fn handle_command(&mut self, command: Command) {
         match command {
             Command::Ehlo => {
-                self.introduction = Introduction::Done;
                 let ehlo = reply::ehlo(&self.hostname, self.remote, self.leg.offer, &self.promised);
                 self.leg.say(&ehlo);
+                self.count_command();
             }
             Command::Helo => {
-                self.introduction = Introduction::Done;
                 self.leg.say(&reply::helo(&self.hostname));
+                self.count_command();
             }
-            Command::Noop | Command::Rset => self.answer("250 2.0.0 OK"),
-            Command::Help => self.answer("214 2.0.0 Log in with AUTH before sending mail"),
+            Command::Noop | Command::Rset => self.answer_and_count("250 2.0.0 OK"),
+            Command::Help => self.answer_and_count("214 2.0.0 Log in with AUTH before sending mail"),
             // RFC 5321 §3.5.3. Whether a mailbox exists is nobody's business before a login.
-            Command::Vrfy => self.answer("252 2.5.0 Cannot verify before a login"),
+            Command::Vrfy => self.answer_and_count("252 2.5.0 Cannot verify before a login"),
             Command::Quit => {
                 self.answer("221 2.0.0 Bye");
                 self.end(Fault::with_detail(FaultKind::ClientGone, "QUIT before a login"));
@@ -207,10 +198,9 @@ impl SmtpClient {
         }
     }
 
+    /// An AUTH that no EHLO went before is taken (RFC 4954 §4 forbids it to clients, not to servers): Postfix and Dovecot take
+    /// it, and devices log in without one, without another one after STARTTLS, or after one without a name that got a 501.
     fn authenticate(&mut self, mechanism: &str, initial: Option<&[u8]>) {
-        if self.introduction == Introduction::Due {
-            return self.refuse_command("503 5.5.1 Say EHLO first");
-        }
         match Mechanism::by_name(mechanism.as_bytes()) {
             Some(mechanism) => self.handle_outcome(mechanism, Exchange::begin(mechanism, initial)),
             None => self.refuse_command("504 5.5.4 Unsupported authentication mechanism"),
@@ -259,6 +249,18 @@ impl SmtpClient {
         self.answer(&reply::refusal(kind));
         if self.leg.count_failure() {
             self.end_with_farewell(FaultKind::TooManyFailures);
+        }
+    }
+
+    fn answer_and_count(&mut self, text: &str) {
+        self.answer(text);
+        self.count_command();
+    }
+
+    /// A command was fine, and brought the client no nearer to its login.
+    fn count_command(&mut self) {
+        if self.leg.count_command() {
+            self.end_with_farewell(FaultKind::TooManyCommands);
         }
     }
 
@@ -311,11 +313,10 @@ impl ClientDialogue for SmtpClient {
         self.leg.is_at_eof = true;
     }
 
-    /// RFC 3207 §4.2: what the client said of itself in clear is forgotten, and EHLO is due again.
+    /// RFC 3207 §4.2: what the client said of itself in clear is forgotten. Nothing of it was kept.
     fn handle_secured(&mut self) {
         if matches!(self.reading, Reading::Handshake) {
             self.leg.offer = Offer::SECURED;
-            self.introduction = Introduction::Due;
             self.reading = Reading::Commands;
         }
     }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::command::BadCommand;
 use super::extensions;
 use crate::fault::{FaultKind, UpstreamRefusal};
+use crate::proto::named;
 use crate::proto::session::{Goodbye, Offer};
 
 /// The reply to a login refused for `kind`, without line end: `535 5.7.8 …`. The codes are those of RFC 4954 §6.
@@ -35,6 +36,7 @@ pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
         FaultKind::UpstreamRefused(refusal) => return Cow::Owned(upstream_refusal(refusal)),
         FaultKind::Malformed => "500 5.5.2 Malformed command",
         FaultKind::TooManyBadCommands => "500 5.5.1 Too many bad commands",
+        FaultKind::TooManyCommands => "503 5.5.1 Too many commands before a login",
         FaultKind::TooManyFailures => "535 5.7.8 Too many failed logins",
         // SMTP has no literals.
         FaultKind::LineTooLong | FaultKind::LiteralTooLong => "500 5.5.2 The command line is too long",
@@ -48,6 +50,7 @@ pub fn refusal(kind: &FaultKind) -> Cow<'static, str> {
 pub fn farewell(kind: &FaultKind) -> &'static str {
     match kind {
         FaultKind::TooManyBadCommands => "421 4.7.0 Too many bad commands\r\n",
+        FaultKind::TooManyCommands => "421 4.7.0 Too many commands before a login\r\n",
         FaultKind::TooManyFailures => "421 4.7.0 Too many failed logins\r\n",
         FaultKind::LineTooLong | FaultKind::LiteralTooLong => "421 4.7.0 The command line is too long\r\n",
         FaultKind::StartTlsInjection => "421 4.7.0 Nothing may follow STARTTLS in clear\r\n",
@@ -132,8 +135,7 @@ pub fn ehlo(hostname: &str, remote: IpAddr, offer: Offer, promised: &[String]) -
 
 /// The reply to a login that succeeded: `235 2.7.0 example authenticated`.
 pub fn authenticated(account: &str) -> String {
-    // An account id has no controls; if one ever had, it could still not end this line.
-    let account: String = account.chars().filter(|character| !character.is_control()).collect();
+    let account = named(account);
     format!("235 2.7.0 {account} authenticated\r\n")
 }
 
@@ -404,6 +406,7 @@ mod tests {
         ];
         let farewells = [
             FaultKind::TooManyBadCommands,
+            FaultKind::TooManyCommands,
             FaultKind::TooManyFailures,
             FaultKind::LineTooLong,
             FaultKind::StartTlsInjection,

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::codec;
 use super::tables::{Durability, Table, Tables, Writes};
 use crate::secret::ExposeSecret;
-use crate::store::master_key::{MasterKey, MasterKeySource};
+use crate::store::master_key::{self, GENERATED_KEY_FILE, MasterKey, MasterKeySource};
 use crate::store::seal::Sealer;
 use crate::store::{AccountRecord, AccountState, StoreError, keys};
 
@@ -89,7 +89,7 @@ pub(super) fn sealer(tables: &Tables, state_dir: &Path, source: &MasterKeySource
         }
         MasterKeySource::File(path) => (key_in(path, has_sealed, false)?, path.display().to_string()),
         MasterKeySource::Generated => {
-            let path = state_dir.join(DEFAULT_KEY_FILE);
+            let path = state_dir.join(GENERATED_KEY_FILE);
             (key_in(&path, has_sealed, true)?, path.display().to_string())
         }
     };
@@ -123,10 +123,7 @@ fn key_in(path: &Path, has_sealed: bool, may_generate: bool) -> Result<MasterKey
              backup, or set secrets.master_key_file to where the key is"
         ))),
         None if may_generate => MasterKey::generate(path),
-        None => Err(StoreError::MasterKey(format!(
-            "there is no master key in {shown} (secrets.master_key_file); make one with \
-             'umask 077; head -c 32 /dev/urandom | base64 > {shown}'"
-        ))),
+        None => Err(StoreError::MasterKey(master_key::missing(path))),
     }
 }
 
@@ -146,8 +143,6 @@ const STATES: [AccountState; 5] = [
     AccountState::Failing,
     AccountState::Disabled,
 ];
-
-const DEFAULT_KEY_FILE: &str = "master.key";
 
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT: &[u8] = b"1";

@@ -11,6 +11,7 @@
 //! delete token NAME · delete account NAME · disable account NAME · close sessions · stop
 //! fault KIND · refuse                     what the provider does from here on
 //! state ACCOUNT STATE · refreshes NUMBER · log TEXT   what must be so, soon
+//! error ACCOUNT TEXT                      what the account's last error must say, soon
 //! upstream lets in                        the upstream's side of a login that succeeds
 //! greeted [2|3]                           the client reads its greeting, and says EHLO where that is due
 //! ```
@@ -194,6 +195,7 @@ impl Bed {
             ["fault", fault @ ..] => self.provider().fault(fault_named(fault)).await,
             ["refuse"] => self.provider().stop().await,
             ["state", account, state] => self.expect_state(account, state).await,
+            ["error", account, text @ ..] => self.expect_error(account, &text.join(" ")).await,
             ["refreshes", number] => {
                 let counters = self.provider().counters(MAILBOX).await;
                 assert_eq!(counters.refreshes.to_string(), *number, "{counters:?}");
@@ -273,6 +275,22 @@ impl Bed {
             assert!(
                 Instant::now() < deadline,
                 "{account} is {now}, not {state}\n{}",
+                self.log()
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn expect_error(&self, account: &str, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let shown = self.proxy().read(&format!("/v1/account/{account}")).await;
+            if shown["lastError"].to_string().contains(text) {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{text:?} is not the last error: {shown}\n{}",
                 self.log()
             );
             tokio::time::sleep(POLL).await;

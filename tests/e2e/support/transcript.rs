@@ -13,7 +13,8 @@
 //! U< {tag} OK done                the upstream's line
 //! ```
 //!
-//! `<connect>`, `<tls>` and `<end>` in a line's place stand for what they name; `U> <connect>` takes
+//! `<connect>`, `<tls>` and `<end>` in a line's place stand for what they name, and `C: <gone>` for a client that closes
+//! without reading; `U> <connect>` takes
 //! the proxy's next connection, and behind `C: <tls>` or `U> <tls>` that leg goes on inside TLS. Within a line `⏎` is CRLF, `␀` NUL and `␁` 0x01, `␠` a space at
 //! the end; `{name}` is what an order or a `{=name}` (up to the next space) has called so;
 //! `{base64 …}` and `{repeat 9 x}` are what they say. Every line is played in its turn: what a side
@@ -109,6 +110,10 @@ impl Stage {
     }
 
     async fn play_client(&mut self, number: u32, said: Said<'_>) {
+        if said == Said::Gone {
+            drop(self.clients.remove(&number));
+            return;
+        }
         let bytes = self.bed.words().wire(said);
         let is_bytewise = self.bed.is_bytewise();
         let client = self.client(number).await;
@@ -249,6 +254,8 @@ enum Said<'a> {
     Connect,
     Tls,
     End,
+    /// A client closes without reading what has come.
+    Gone,
 }
 
 impl<'a> Line<'a> {
@@ -284,6 +291,7 @@ impl<'a> Said<'a> {
             "<connect>" => Said::Connect,
             "<tls>" => Said::Tls,
             "<end>" => Said::End,
+            "<gone>" => Said::Gone,
             line => Said::Line(line),
         }
     }
@@ -342,7 +350,7 @@ impl Words {
         match said {
             Said::Line(line) => (self.fill(line) + "\r\n").into_bytes(),
             Said::Piece(piece) => self.fill(piece).into_bytes(),
-            Said::Connect | Said::Tls | Said::End => Vec::new(),
+            Said::Connect | Said::Tls | Said::End | Said::Gone => Vec::new(),
         }
     }
 }

@@ -64,6 +64,17 @@ async fn a_command_prints_the_token() {
 }
 
 #[tokio::test]
+async fn a_command_has_its_own_environment_and_what_its_table_names() {
+    let script = r#"printf '{"user":"%s","accessToken":"%s"}' "${CARGO_MANIFEST_DIR:-clean}" "$TOKEN""#;
+    let mut provider = command(&["/bin/sh", "-c", script]);
+    let app = provider.oauth.as_mut().unwrap();
+    app.env = [("TOKEN".to_owned(), "t0ken".into())].into_iter().collect();
+    let answer = obtain(&provider, "ada").await.unwrap();
+    assert_eq!(answer.user.as_deref(), Some("clean"));
+    assert_eq!(answer.access_token.expose_secret(), "t0ken");
+}
+
+#[tokio::test]
 async fn the_accounts_id_reaches_the_command_as_it_is_and_meets_no_shell() {
     let script = r#"printf '{"user":"%s","accessToken":"t"}' "$1""#;
     let provider = command(&["/bin/sh", "-c", script, "sh", "<{account}>"]);

@@ -60,8 +60,6 @@ fn a_login_follows_starttls_and_what_was_said_in_clear_is_forgotten() {
          S: 220 2.0.0 Ready to start TLS
          > SecureClient
          < client secured
-         C: AUTH PLAIN AGpvZQB0b2s=
-         S: 503 5.5.1 Say EHLO first
          C: EHLO c.example
          S: 250-proxy.example greets [127.0.0.1]
          S: 250-SIZE 1000
@@ -101,8 +99,7 @@ fn commands_before_login_are_answered_in_order() {
         &context,
         "< opened
          S: 220 proxy.example ESMTP Portreeve ready
-         C: AUTH PLAIN AGpvZQB0b2s=⏎helo c.example⏎NOOP x⏎RSET⏎HELP⏎VRFY joe⏎STARTTLS⏎EXPN all⏎XYZZY⏎⏎EHLO⏎QUIT⏎NOOP
-         S: 503 5.5.1 Say EHLO first
+         C: helo c.example⏎NOOP x⏎RSET⏎HELP⏎VRFY joe⏎STARTTLS⏎EXPN all⏎XYZZY⏎⏎EHLO⏎QUIT⏎NOOP
          S: 250 proxy.example
          S: 250 2.0.0 OK
          S: 250 2.0.0 OK
@@ -357,7 +354,7 @@ fn a_goodbye_is_heard_before_the_relay() {
         "C: AUTH PLAIN AGpvZQB0b2s=
          > check joe tok PLAIN
          < shutting down
-         > refused joe unavailable: the session was ended during its login: ShuttingDown
+         > refused joe unavailable: the session was ended during its login: shutting down
          S: 421 4.3.2 The proxy is shutting down
          > Close",
     );
@@ -443,4 +440,65 @@ proptest! {
         let story = tell_story(&context(), &stream.chunks(piece).collect::<Vec<_>>());
         prop_assert!(story.to_client.starts_with("220 proxy.example ESMTP Portreeve ready\r\n"));
     }
+}
+
+#[test]
+fn a_login_needs_no_ehlo() {
+    for before in [
+        "",
+        "C: EHLO
+         S: 501 5.5.4 EHLO takes the name of the client
+         ",
+        "C: HELO\u{20}
+         S: 501 5.5.4 HELO takes the name of the client
+         ",
+    ] {
+        play(
+            &context(),
+            &format!(
+                "< opened
+                 S: 220 proxy.example ESMTP Portreeve ready
+                 {before}C: AUTH PLAIN AGpvZQB0b2s=
+                 > check joe tok PLAIN"
+            ),
+        );
+    }
+    let mut context = context();
+    (context.security, context.plaintext_login) = (ClientSecurity::StartTls, false);
+    play(
+        &context,
+        "< opened
+         S: 220 proxy.example ESMTP Portreeve ready
+         C: STARTTLS
+         S: 220 2.0.0 Ready to start TLS
+         > SecureClient
+         < client secured
+         C: AUTH PLAIN AGpvZQB0b2s=
+         > check joe tok PLAIN",
+    );
+}
+
+#[test]
+fn commands_that_bring_no_login_nearer_are_counted() {
+    let mut context = context();
+    context.limits.pre_auth_commands_max = 6;
+    play(
+        &context,
+        "< opened
+         S: 220 proxy.example ESMTP Portreeve ready
+         C: EHLO c.example
+         S: 250-proxy.example greets [127.0.0.1]
+         S: 250 AUTH PLAIN LOGIN
+         C: XYZZY
+         S: 500 5.5.1 Unknown command
+         C: HELO c.example⏎NOOP⏎RSET⏎HELP⏎VRFY joe⏎NOOP
+         S: 250 proxy.example
+         S: 250 2.0.0 OK
+         S: 250 2.0.0 OK
+         S: 214 2.0.0 Log in with AUTH before sending mail
+         S: 252 2.5.0 Cannot verify before a login
+         S: 421 4.7.0 Too many commands before a login
+         > ended too many commands
+         > Close",
+    );
 }
