@@ -22,6 +22,22 @@ pub const HOST_BYTES_MAX: usize = 253;
 /// Bytes of an access token before hex: 256 bits, so that guessing is hopeless without any delay.
 pub const ACCESS_TOKEN_BYTES: usize = 32;
 
+/// Digits of a short access token: 5 bits each, 100 in all, which is out of reach of guesses without any delay, and of a search
+/// for what has a given hash. Some devices take no more than 20 characters for a password.
+pub const SHORT_TOKEN_DIGITS: usize = 20;
+
+/// Digits of a token's id that are shown where the whole is too long: 32 bits.
+pub const TOKEN_ID_SHORT_DIGITS: usize = 8;
+
+/// Digits of a token's id by which a command finds it, at least (INTERFACE §2).
+pub const TOKEN_ID_PREFIX_MIN: usize = 6;
+
+/// Access tokens of one account: a household of programs and devices needs a few dozen.
+pub const TOKENS_PER_ACCOUNT_MAX: usize = 1000;
+
+/// Access tokens in a line of makers, the one that was made by no token included: each is looked up at every login.
+pub const TOKEN_GENERATIONS_MAX: usize = 8;
+
 /// Scopes of one token.
 pub const TOKEN_SCOPES_MAX: usize = 16;
 
@@ -470,6 +486,14 @@ pub const MASTER_KEY_BYTES: usize = 32;
 
 /// Orders that may wait for the store's writer thread before senders wait too.
 pub const STORE_QUEUE: usize = 4096;
+
+/// A commit that takes longer makes the daemon unready. A healthy disk takes milliseconds; an administrator hears of a sick
+/// one before clients time out.
+pub const STORE_COMMIT_SLOW: Duration = Duration::from_secs(5);
+
+/// How long a deletion is waited for before it is answered as in force and not yet durable. With the time that sessions
+/// take to end, within the second of INTERFACE §4.
+pub const DELETION_WAIT: Duration = Duration::from_millis(500);
 
 /// Refused logins that one client (an IPv4 address, an IPv6 /64) and one login name have free before answers to them are
 /// delayed. A household's forgotten phone tries a few times; a name is tried from several devices.

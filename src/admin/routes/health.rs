@@ -22,13 +22,12 @@ pub(super) async fn alive() -> Json<serde_json::Value> {
 }
 
 pub(super) async fn ready(State(state): Shared) -> Result<Json<serde_json::Value>, ApiError> {
-    match health(&state) {
-        (Health::Ok, _) => Ok(Json(json!({"status": "ok"}))),
-        (_, problem) => Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not_ready",
-            problem.unwrap_or_default(),
-        )),
+    let (health, problem) = health(&state);
+    let problem = (health != Health::Ok).then(|| problem.unwrap_or_default());
+    state.readiness.note(problem.as_deref());
+    match problem {
+        None => Ok(Json(json!({"status": "ok"}))),
+        Some(problem) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", problem)),
     }
 }
 

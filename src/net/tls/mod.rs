@@ -44,7 +44,7 @@ pub enum TlsError {
     #[error("'{0}' is neither a host name nor an address")]
     HostName(String),
     /// The handshake did not end in time.
-    #[error("the TLS handshake was not finished within {} s", .0.as_secs_f32())]
+    #[error("the TLS handshake was not finished within {}", crate::span::Span(*.0))]
     TimedOut(Duration),
     /// The upstream's certificate is not to be trusted.
     #[error("{0}")]
