@@ -27,6 +27,7 @@ pub mod recognize;
 pub mod secret;
 pub mod sentence;
 pub mod shell;
+pub mod span;
 pub mod store;
 pub mod telemetry;
 pub mod usage;

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("clock", &[]),
     ("secret", &[]),
+    ("span", &[]),
     ("host", &[]),
     ("shell", &[]),
     ("sentence", &[]),
@@ -25,21 +26,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A log level is checked by who will use it.
     ("config", &["limits", "secret", "host", "proto", "telemetry"]),
     ("metrics", &["proto", "store"]),
-    ("store", &["limits", "secret", "clock", "proto", "config", "metrics"]),
+    (
+        "store",
+        &["limits", "secret", "span", "clock", "proto", "config", "metrics"],
+    ),
     ("access", &["limits", "secret", "clock", "fault", "proto", "store"]),
     ("usage", &["limits", "clock", "proto", "config", "store", "metrics"]),
-    ("net", &["limits", "clock", "host", "proto"]),
+    ("net", &["limits", "clock", "span", "host", "proto"]),
     // Token requests trust whom upstream legs trust.
     (
         "oauth",
-        &["limits", "secret", "clock", "host", "config", "net", "process"],
+        &["limits", "secret", "clock", "span", "host", "config", "net", "process"],
     ),
     // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
     ("recognize", &["limits", "proto", "config", "net"]),
     (
         "account",
         &[
-            "limits", "secret", "clock", "shell", "sentence", "fault", "proto", "config", "store", "oauth", "metrics",
+            "limits", "secret", "clock", "span", "shell", "sentence", "fault", "proto", "config", "store", "oauth",
+            "metrics",
         ],
     ),
     (
@@ -51,8 +56,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "connection",
         &[
-            "limits", "secret", "clock", "shell", "sentence", "fault", "proto", "config", "store", "oauth", "metrics",
-            "net", "access", "usage", "account",
+            "limits", "secret", "clock", "span", "shell", "sentence", "fault", "proto", "config", "store", "oauth",
+            "metrics", "net", "access", "usage", "account",
         ],
     ),
     (

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::{App, Machine, admission_limits, fit_descriptors, master_key};
+use super::{App, Machine, admission_limits, fit_descriptors, master_key, providers};
 use crate::config::{self, Config};
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::seal::Sealer;
@@ -25,6 +25,11 @@ impl App {
         };
         if let Some(problem) = self.key_problem(&old, &new).await {
             return error!("the new configuration is refused, the old one stays:\n{problem}");
+        }
+        match providers::vanished(&self.services.store, &old, &new).await {
+            Ok(None) => {}
+            Ok(Some(vanished)) => return error!("the new configuration is refused, the old one stays: {vanished}"),
+            Err(error) => return error!(%error, "the accounts cannot be read, the old configuration stays"),
         }
         for warning in &new.warnings {
             warn!("{warning}");

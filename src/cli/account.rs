@@ -8,7 +8,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 use serde_json::json;
 
 use super::daemon::{answer, client};
-use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, state_cell, table};
+use super::output::{cell, clean, confirm, deletion, page_footer, print, print_pairs, print_table, state_cell, table};
 use super::value::PageArgs;
 use super::{Exit, Failure, Globals, authorize, import};
 use crate::admin::client::{Client, segment};
@@ -197,7 +197,7 @@ async fn remove(client: &Client, account: &str, yes: bool, globals: &Globals) ->
     if globals.json {
         return print(&deleted.raw);
     }
-    print(&format!("Deleted {}.", clean(account)))
+    print(&deletion(&format!("Deleted {}", clean(account)), deleted.value))
 }
 
 fn print_account(account: &AccountView) -> Result<(), Failure> {

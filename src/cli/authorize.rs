@@ -189,7 +189,7 @@ fn too_late(limit: Duration) -> Refusal {
         code: "expired".to_owned(),
         message: format!(
             "nobody consented within {}; begin again, and give --timeout if more time is needed",
-            humantime::format_duration(limit)
+            crate::span::Span(limit)
         ),
     }
 }

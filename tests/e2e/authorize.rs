@@ -247,7 +247,7 @@ async fn a_command_that_nobody_answers_ends_with_the_reason() {
     let printed = shell.run(&["account", "authorize", ALICE, "--no-browser", "--timeout", "1s"]);
     assert!(begun.elapsed() < Duration::from_secs(30));
     assert_eq!(printed.code, 1);
-    assert!(printed.stderr.contains("nobody consented within 1s"), "{printed:?}");
+    assert!(printed.stderr.contains("nobody consented within 1 s"), "{printed:?}");
     // What else there is was said before anybody waited; the testbed's provider gives codes, too.
     let ways = ["Open this URL: ", "--paste", "--device", "ssh -L "];
     assert_in_order(&printed.stdout, &ways);

@@ -161,7 +161,7 @@ impl Supervised {
                     tracing::error!(account = %self.held.record.account, "defect: a refresh brought no access token");
                     return;
                 };
-                tracing::debug!(account = %self.held.record.account, life = ?times.life(), "OAuth token refreshed");
+                tracing::debug!(account = %self.held.record.account, life = %crate::span::Span(times.life()), "OAuth token refreshed");
                 self.note_refreshed(now);
                 self.warn_of_end(now);
                 // Used at once, whatever the disk says of it: the one before may be good no more.
