@@ -431,6 +431,14 @@ pub const MASTER_KEY_BYTES: usize = 32;
 /// Orders that may wait for the store's writer thread before senders wait too.
 pub const STORE_QUEUE: usize = 4096;
 
+/// A commit that takes longer makes the daemon unready. A healthy disk takes milliseconds; an administrator hears of a sick
+/// one before clients time out.
+pub const STORE_COMMIT_SLOW: Duration = Duration::from_secs(5);
+
+/// How long a deletion is waited for before it is answered as in force and not yet durable. With the time that sessions
+/// take to end, within the second of INTERFACE §4.
+pub const DELETION_WAIT: Duration = Duration::from_millis(500);
+
 /// Refused logins that one client (an IPv4 address, an IPv6 /64) and one login name have free before answers to them are
 /// delayed. A household's forgotten phone tries a few times; a name is tried from several devices.
 pub const AUTH_FAILURES_FREE_CLIENT: u32 = 10;

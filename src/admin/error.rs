@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::ACCOUNT_ID_CHARS_MAX;
 use crate::store::StoreError;
 
 /// A refusal: `{"statusCode","error","message","code"}`.
@@ -61,6 +62,15 @@ impl ApiError {
         )
     }
 
+    /// 404: there is no account that is called `name`.
+    pub fn no_account(name: &str) -> Self {
+        let shown: String = name.chars().take(ACCOUNT_ID_CHARS_MAX).collect();
+        Self {
+            message: format!("no such account '{}'", shown.escape_debug()),
+            ..Self::not_found("account")
+        }
+    }
+
     /// 403: the caller is known but may not do this.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
@@ -111,9 +121,11 @@ impl From<StoreError> for ApiError {
             StoreError::Unwritable(_) | StoreError::Closed => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
             }
-            StoreError::Locked(_) | StoreError::Unreadable(_) | StoreError::MasterKey(_) | StoreError::Exposed(_) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message)
-            }
+            StoreError::Locked(_)
+            | StoreError::Unreadable(_)
+            | StoreError::Incomplete(_)
+            | StoreError::MasterKey(_)
+            | StoreError::Exposed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message),
         }
     }
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use url::Url;
 
+use super::readiness::Readiness;
 use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, VerifyStep, WebView};
 use crate::access::Failures;
 use crate::account::{AccountStatus, Changes};
@@ -37,6 +38,8 @@ pub struct AdminState {
     pub config: watch::Receiver<Arc<Config>>,
     /// The collected metrics.
     pub metrics: Exposition,
+    /// What probes have found.
+    pub readiness: Readiness,
     /// When the daemon started.
     pub started: Timestamp,
     /// Whether the daemon is stopping: it is alive, but no longer ready.

@@ -103,6 +103,7 @@ impl Daemon {
             }),
             config,
             metrics: exposition,
+            readiness: crate::admin::Readiness::default(),
             started: Timestamp::parse("2026-01-01T00:00:00Z").unwrap(),
             draining: draining_receiver,
         };
@@ -261,6 +262,10 @@ impl Store for World {
 
     async fn accounts_after(&self, _: Option<&str>, _: usize) -> Result<Vec<AccountRecord>, StoreError> {
         unreachable!("only the keeper of grants walks the accounts")
+    }
+
+    async fn sharers(&self, _: &str) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {

@@ -145,7 +145,7 @@ async fn an_account_is_added_read_changed_and_deleted() {
     for method in [Method::GET, Method::DELETE] {
         assert_eq!(
             daemon.ask(method, "/v1/account/example", None).await,
-            error(404, "Not Found", "account_not_found", "no such account")
+            error(404, "Not Found", "account_not_found", "no such account 'example'")
         );
     }
 }
@@ -540,7 +540,7 @@ async fn a_refused_token_names_the_field() {
     for (body, expected) in [
         (
             json!({"account": "b", "scopes": ["api"]}),
-            error(404, "Not Found", "account_not_found", "no such account"),
+            error(404, "Not Found", "account_not_found", "no such account 'b'"),
         ),
         (
             json!({"account": "a"}),

@@ -19,8 +19,8 @@ use crate::proto::Protocol;
 use crate::recognize::{Finding, How, Server, Servers};
 use crate::secret::SecretString;
 use crate::store::{
-    AccountError, AccountRecord, AccountState, EndpointOverride, Restrictions, TokenId, TokenRecord, TokenUse,
-    UsageEvent,
+    AccountError, AccountRecord, AccountState, Deletion, EndpointOverride, Restrictions, Store, TokenId, TokenRecord,
+    TokenUse, UsageEvent,
 };
 
 /// The body of `POST /v1/account`.
@@ -434,6 +434,19 @@ pub struct SessionView {
 pub struct Deleted {
     /// Always `true`.
     pub deleted: bool,
+    /// `false` where the deletion is in force, but the disk has not taken it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<bool>,
+}
+
+impl Deleted {
+    /// The answer to a deletion that `store` may yet owe to the disk.
+    pub fn from(store: &dyn Store, deletion: Deletion<'_>) -> Self {
+        Self {
+            deleted: true,
+            durable: store.owes(deletion).then_some(false),
+        }
+    }
 }
 
 /// What was closed.
@@ -618,6 +631,9 @@ pub struct ProviderView {
     /// How its access tokens are had, as `provider.grant` says it, where it has an OAuth app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
+    /// Whether it is known to give codes for other devices (RFC 8628).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub device: bool,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,
     /// The id of its OAuth app, to which grants are bound.

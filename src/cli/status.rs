@@ -8,6 +8,7 @@ use super::output::{cell, print, print_pairs, print_table, state_cell, table};
 use super::{Exit, Failure, Globals};
 use crate::admin::types::{AttentionView, CertificateAuthorityView, Health, StatusView};
 use crate::config::ListenerTls;
+use crate::span::Span;
 
 /// `status`
 #[derive(Debug, clap::Args)]
@@ -70,7 +71,7 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         "{} ({} active, {} new, {} need authorization, {} failing, {} disabled)",
         counts.total, counts.active, counts.new, counts.needs_authorization, counts.failing, counts.disabled
     );
-    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
+    let uptime = Span(Duration::from_secs(status.uptime_seconds));
     let listeners: Vec<String> = status
         .listeners
         .iter()

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::daemon::{answer, client};
-use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, table};
+use super::output::{cell, clean, confirm, deletion, page_footer, print, print_pairs, print_table, table};
 use super::value::{PageArgs, moment_ahead};
 use super::{Failure, Globals};
 use crate::admin::client::{Client, segment};
@@ -188,7 +188,7 @@ async fn delete(client: &Client, id: &str, yes: bool, globals: &Globals) -> Resu
     if globals.json {
         return print(&deleted.raw);
     }
-    print("Deleted.")
+    print(&deletion("Deleted", deleted.value))
 }
 
 impl CreateArgs {

@@ -14,6 +14,7 @@ use crate::admin::types::EventsPage;
 use crate::clock::Timestamp;
 use crate::limits::PAGE_SIZE_MAX;
 use crate::proto::Protocol;
+use crate::span::Span;
 use crate::store::{UsageEvent, UsageKind};
 
 /// `usage`
@@ -198,7 +199,7 @@ fn line(event: &UsageEvent) -> String {
             .remote_address
             .map_or("-".to_owned(), |address| address.to_string())
     );
-    let millis = |millis: u64| humantime::format_duration(Duration::from_millis(millis)).to_string();
+    let millis = |millis: u64| Span(Duration::from_millis(millis)).to_string();
     for (name, value) in [
         ("reason", event.reason.as_deref().map(clean)),
         ("client", event.client.as_deref().map(clean)),

@@ -115,8 +115,8 @@ pub(super) fn store(check: &mut Check<'_>, raw: &raw::Store) -> StoreSettings {
     }
 }
 
-/// `[secrets]`
-pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets) -> SecretsSettings {
+/// `[secrets]`; `server` tells where the key is if nothing else does.
+pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets, server: &Server) -> SecretsSettings {
     // The file stays a path: the store reads it, and must tell a missing file from one that is to be made.
     let both =
         text(&raw.master_key_file).is_some() && (raw.master_key.is_some() || text(&raw.master_key_env).is_some());
@@ -154,6 +154,10 @@ pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets) -> SecretsSetti
             place(&raw.master_key_file),
             &Material::MasterKey(path),
         );
+    }
+    if master_key.is_none() && text(&raw.master_key_file).is_none() {
+        let state_dir = server.state_dir.as_path();
+        check.examine("secrets.master_key_file", None, &Material::GeneratedKey { state_dir });
     }
     SecretsSettings {
         master_key,

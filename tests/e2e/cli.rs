@@ -79,7 +79,7 @@ async fn a_mailbox_is_added_used_and_removed() {
     assert_eq!(removed, json!({ "deleted": true }));
     let gone = shell.run(&["account", "show", ALICE]);
     assert_eq!((gone.code, gone.stdout.as_str()), (1, ""));
-    assert_eq!(gone.stderr, "portreeve: no such account\n");
+    assert_eq!(gone.stderr, format!("portreeve: no such account '{ALICE}'\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

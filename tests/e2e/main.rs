@@ -14,6 +14,7 @@
 )]
 
 mod authorize;
+mod bad_luck;
 mod certificates;
 mod cli;
 mod clients;

@@ -482,6 +482,13 @@ impl Store for MemoryStore {
         Ok(found)
     }
 
+    async fn sharers(&self, owner: &str) -> Result<Vec<String>, StoreError> {
+        let kept = self.kept.lock().unwrap();
+        let records = kept.accounts.values().map(|(record, _)| record);
+        let sharing = records.filter(|record| record.shares_grant_of.as_deref() == Some(owner));
+        Ok(sharing.map(|record| record.account.clone()).collect())
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         Ok(vec![])
     }

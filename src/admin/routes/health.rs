@@ -22,13 +22,12 @@ pub(super) async fn alive() -> Json<serde_json::Value> {
 }
 
 pub(super) async fn ready(State(state): Shared) -> Result<Json<serde_json::Value>, ApiError> {
-    match health(&state) {
-        (Health::Ok, _) => Ok(Json(json!({"status": "ok"}))),
-        (_, problem) => Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not_ready",
-            problem.unwrap_or_default(),
-        )),
+    let (health, problem) = health(&state);
+    let problem = (health != Health::Ok).then(|| problem.unwrap_or_default());
+    state.readiness.note(problem.as_deref());
+    match problem {
+        None => Ok(Json(json!({"status": "ok"}))),
+        Some(problem) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", problem)),
     }
 }
 
@@ -66,6 +65,7 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         domains: provider.domains.clone(),
         oauth2: provider.oauth.is_some(),
         grant: provider.oauth.as_ref().map(|app| app.grant.name().to_owned()),
+        device: provider.oauth.as_ref().is_some_and(|app| app.device_url.is_some()),
         protocols: protocols
             .into_iter()
             .filter(|protocol| provider.endpoint(*protocol).is_some())

@@ -61,7 +61,7 @@ pub(super) fn admin(state: Arc<AdminState>) -> Router {
         .route("/v1/recognize", get(recognize::recognize))
         .route("/v1/status", get(health::status))
         .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+        .route(READY_ROUTE, get(health::ready))
         .route("/metrics", get(health::metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
@@ -100,7 +100,12 @@ async fn gate(State(state): Shared, Extension(peer): Extension<Peer>, mut reques
             refusal
         }
     };
-    log_outcome("admin", &method, &route, response.status(), begun);
+    // Probes come every few seconds, and what they find is told when it changes.
+    if route == READY_ROUTE {
+        tracing::debug!(status = response.status().as_u16(), "probed for readiness");
+    } else {
+        log_outcome("admin", &method, &route, response.status(), begun);
+    }
     response
 }
 
@@ -144,11 +149,14 @@ async fn run(request: Request, next: Next) -> Response {
         Err(_) => ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "timeout",
-            format!("no result within {} seconds", ADMIN_REQUEST_TIMEOUT.as_secs()),
+            format!("no result within {}", crate::span::Span(ADMIN_REQUEST_TIMEOUT)),
         )
         .into_response(),
     }
 }
+
+/// Where readiness is probed.
+const READY_ROUTE: &str = "/readyz";
 
 async fn unknown_route() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "no such route")

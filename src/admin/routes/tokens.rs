@@ -12,7 +12,7 @@ use crate::admin::state::AdminState;
 use crate::admin::types::{Deleted, EventsPage, NewToken, PageHead, TokenCreated, TokenView, TokensPage};
 use crate::admin::validate;
 use crate::clock;
-use crate::store::{TokenRecord, UsageFilter};
+use crate::store::{Deletion, TokenRecord, UsageFilter};
 
 pub(super) async fn create(
     State(state): Shared,
@@ -106,7 +106,7 @@ pub(super) async fn remove(
     if let Some(account) = removed.account {
         state.accounts.token_removed(&account, removed.id).await;
     }
-    Ok(Json(Deleted { deleted: true }))
+    Ok(Json(Deleted::from(&*state.store, Deletion::Token(&record.id))))
 }
 
 /// The token that `name` names, by its id or as the token itself, if `caller` may act on it.

@@ -4,6 +4,7 @@ use super::Finding;
 use crate::config::{GrantType, OAuthApp};
 use crate::oauth;
 use crate::proto::Protocol;
+use crate::shell;
 
 /// What the scopes come to.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +79,10 @@ pub(super) fn compare(account: &str, app: &OAuthApp, granted: Option<&str>) -> S
     Scopes::Missing {
         finding: Finding::new(
             format!("the grant lacks {}; granted: {}", named.join(", "), granted.join(" ")),
-            format!("Authorize the account again and leave every box ticked: portreeve account authorize {account}"),
+            format!(
+                "Authorize the account again and leave every box ticked: portreeve account authorize {}",
+                shell::word(account)
+            ),
         ),
         closed,
     }

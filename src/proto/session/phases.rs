@@ -476,7 +476,10 @@ impl Attempt {
     fn end(self, goodbye: Goodbye, core: &mut Core) -> State {
         core.report(Report::LoginRefused {
             user: self.user,
-            fault: Fault::unavailable(format_args!("the session was ended during its login: {goodbye:?}")),
+            fault: Fault::unavailable(format_args!(
+                "the session was ended during its login: {}",
+                goodbye.label().replace('_', " ")
+            )),
         });
         core.say_goodbye(goodbye)
     }

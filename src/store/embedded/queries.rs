@@ -34,6 +34,16 @@ pub(super) fn accounts_after(
     entries.map(|entry| codec::decode("an account", &entry?.1)).collect()
 }
 
+/// The accounts that share a grant; see [`crate::store::Store::sharers`].
+pub(super) fn sharers(tables: &Tables, owner: &str) -> Result<Vec<String>, StoreError> {
+    let view = tables.view();
+    let mut sharers = Vec::new();
+    for key in view.keys(Table::Sharers, &keys::account_prefix(owner)) {
+        sharers.extend(keys::sharer_of(&key?));
+    }
+    Ok(sharers)
+}
+
 /// Access tokens, newest first; see [`crate::store::Store::tokens`].
 pub(super) fn tokens(
     tables: &Tables,

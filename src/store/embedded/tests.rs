@@ -14,8 +14,10 @@ use super::*;
 use crate::clock;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString};
-use crate::store::{Grant, Restrictions, UsageClass, UsageKind};
+use crate::store::{Grant, Loss, Restrictions, UsageClass, UsageKind};
 
+mod damage;
+mod deletion;
 mod model;
 
 pub(super) const ALL: Page = Page { page: 0, size: 1000 };
