@@ -5,7 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::ACCOUNT_ID_CHARS_MAX;
+use crate::access::AccessToken;
+use crate::limits::{ACCOUNT_ID_CHARS_MAX, TOKEN_ID_SHORT_DIGITS};
 use crate::store::StoreError;
 
 /// A refusal: `{"statusCode","error","message","code"}`.
@@ -53,22 +54,20 @@ impl ApiError {
         )
     }
 
-    /// 404: there is no such `what` (`account`, `token`, `session`).
+    /// 404: there is no such `what` (`account`, `token`, `session`) as was asked for by `name`.
+    pub fn no_such(what: &str, name: &str) -> Self {
+        let mut error = Self::not_found(what);
+        error.message = format!("no such {what} '{}'", shown(name));
+        error
+    }
+
+    /// 404: the `what` that is asked for has gone meanwhile, or is the only one that there could be.
     pub fn not_found(what: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             format!("{what}_not_found"),
             format!("no such {what}"),
         )
-    }
-
-    /// 404: there is no account that is called `name`.
-    pub fn no_account(name: &str) -> Self {
-        let shown: String = name.chars().take(ACCOUNT_ID_CHARS_MAX).collect();
-        Self {
-            message: format!("no such account '{}'", shown.escape_debug()),
-            ..Self::not_found("account")
-        }
     }
 
     /// 403: the caller is known but may not do this.
@@ -90,6 +89,19 @@ impl ApiError {
             code: self.code.clone(),
         }
     }
+}
+
+/// A name as it came from a caller, for people: clean, bounded, and without a token that was put in a name's place.
+pub(super) fn shown(name: &str) -> String {
+    let chars_max = match AccessToken::parse(name) {
+        Some(_) => TOKEN_ID_SHORT_DIGITS,
+        None => ACCOUNT_ID_CHARS_MAX,
+    };
+    let mut shown: String = name.chars().take(chars_max).collect();
+    if shown.len() < name.len() {
+        shown.push('…');
+    }
+    shown.escape_debug().to_string()
 }
 
 impl IntoResponse for ApiError {
@@ -117,6 +129,7 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound(what) => Self::not_found(what),
             StoreError::GrantShared(_) => Self::new(StatusCode::CONFLICT, "grant_shared", message),
             StoreError::NotShareable => Self::field("oauth2.sharesGrantOf", message),
+            StoreError::TooManyTokens => Self::new(StatusCode::CONFLICT, "too_many_tokens", message),
             StoreError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", message),
             StoreError::Unwritable(_) | StoreError::Closed => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)

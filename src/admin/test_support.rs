@@ -17,7 +17,7 @@ use url::Url;
 use super::serve::{Sockets, serve};
 use super::state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};
 use super::types::{
-    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, VerifyStep, WebView,
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, UpstreamView, VerifyStep, WebView,
 };
 use crate::account::AccountStatus;
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
@@ -281,10 +281,19 @@ impl Store for World {
         Ok(())
     }
 
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError> {
         let mut tokens = self.tokens.lock().unwrap();
-        let place = tokens.iter().position(|token| token.id == *id);
-        Ok(place.map(|place| tokens.remove(place)))
+        let mut gone = Vec::new();
+        // What a token made comes after it.
+        tokens.retain(|token| {
+            let parent = token
+                .parent
+                .filter(|parent| gone.iter().any(|token: &TokenRecord| token.id == *parent));
+            let is_gone = token.id == *id || parent.is_some();
+            gone.extend(is_gone.then(|| token.clone()));
+            !is_gone
+        });
+        Ok(gone)
     }
 
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
@@ -310,7 +319,7 @@ impl Store for World {
             .iter()
             .rev()
             .filter(|token| account.is_none() || token.account.as_deref() == account)
-            .filter(|token| token.description.contains(query))
+            .filter(|token| token.description.contains(query) || token.id.to_string().contains(query))
             .map(|token| (token.clone(), uses.get(&token.id).copied()));
         Ok(page_of(matching, page))
     }
@@ -394,6 +403,19 @@ impl AccountControl for World {
 
     fn ending(&self) -> Vec<(String, Timestamp)> {
         self.ending.lock().unwrap().clone()
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamView> {
+        vec![UpstreamView {
+            protocol: Protocol::Smtp,
+            provider: "example".to_owned(),
+            host: "smtp.example.com".to_owned(),
+            port: 587,
+            tls: crate::config::UpstreamTls::Starttls,
+            capabilities: Some(vec!["SIZE 1000".to_owned(), "DSN".to_owned()]),
+            asked: Some(Timestamp::from_millis(1_000)),
+            error: None,
+        }]
     }
 
     async fn verify(&self, _account: &str) -> Vec<VerifyStep> {

@@ -13,14 +13,14 @@ use url::Url;
 use crate::account::AccountStatus;
 use crate::authorize::{CodeBegun, DeviceBegun, FlowKind, Progress, Stage};
 use crate::clock::Timestamp;
-use crate::config::ListenerTls;
+use crate::config::{ListenerTls, UpstreamTls};
 use crate::oauth::RedirectUri;
 use crate::proto::Protocol;
 use crate::recognize::{Finding, How, Server, Servers};
 use crate::secret::SecretString;
 use crate::store::{
-    AccountError, AccountRecord, AccountState, Deletion, EndpointOverride, Restrictions, Store, TokenId, TokenRecord,
-    TokenUse, UsageEvent,
+    AccountError, AccountRecord, AccountState, Deletion, EndpointOverride, Restrictions, Store, TokenForm, TokenId,
+    TokenRecord, TokenUse, UsageEvent,
 };
 
 /// The body of `POST /v1/account`.
@@ -335,13 +335,17 @@ pub struct LinkMade {
 pub struct NewToken {
     /// The account, by id or e-mail; without one, a root token is made.
     pub account: Option<String>,
+    /// How it is written; 64 hex digits if nothing is said.
+    pub form: Option<TokenForm>,
     /// What it may be used for.
     pub scopes: Option<Vec<String>>,
+    /// The scopes that it may give to tokens which it makes, beside its own.
+    pub may_grant: Option<Vec<String>>,
     /// A label for people.
     pub description: Option<String>,
     /// Where it may be used from.
     pub restrictions: Option<NewRestrictions>,
-    /// When it ends. A time in the past is accepted: such a token is refused from the start.
+    /// When it ends: a time to come.
     pub expires: Option<Timestamp>,
     /// The administrator's own note.
     pub metadata: Option<serde_json::Value>,
@@ -359,7 +363,7 @@ pub struct NewRestrictions {
 /// The answer to `POST /v1/token`, the only one that holds a token.
 #[derive(Serialize, Deserialize)]
 pub struct TokenCreated {
-    /// The token, 64 lower-case hex digits.
+    /// The token.
     pub token: String,
     /// Its id.
     pub id: TokenId,
@@ -381,8 +385,17 @@ pub struct TokenView {
     pub id: TokenId,
     /// The account it is for; `null` for a root token.
     pub account: Option<String>,
+    /// How it is written.
+    #[serde(default)]
+    pub form: TokenForm,
+    /// The token that made it, with which it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TokenId>,
     /// What it may be used for.
     pub scopes: Vec<String>,
+    /// The scopes that it may give to tokens which it makes, beside its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_grant: Vec<String>,
     /// A label for people.
     pub description: String,
     /// Where it may be used from; `null`: anywhere.
@@ -537,6 +550,10 @@ pub struct StatusView {
     pub certificate_authority: Option<CertificateAuthorityView>,
     /// The providers of the configuration.
     pub providers: Vec<ProviderView>,
+    /// What the upstreams can do that accounts are at: at most [`crate::limits::STATUS_UPSTREAMS_MAX`] of them. Clients are
+    /// told before their login what all of a protocol have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<UpstreamView>,
     /// How many accounts there are, in all and in each state.
     pub accounts: AccountCounts,
     /// Accounts that need somebody: at most [`crate::limits::STATUS_ATTENTION_MAX`] of them.
@@ -616,6 +633,31 @@ pub struct FormerCertificateView {
     pub fingerprint: String,
     /// When it ends: clients that trust it need the new one by then.
     pub expires: Timestamp,
+}
+
+/// An upstream that accounts are at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpstreamView {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The provider whose accounts are there.
+    pub provider: String,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// How it is protected.
+    pub tls: UpstreamTls,
+    /// What it can do, as far as clients may be told of it before their login; absent until it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
+    /// When it last told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Timestamp>,
+    /// Why it could not be asked, the last time that it was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A provider, as far as `account add` and `account import` need it.
@@ -847,7 +889,10 @@ impl TokenView {
         Self {
             id: record.id,
             account: record.account,
+            form: record.form,
+            parent: record.parent,
             scopes: record.scopes,
+            may_grant: record.may_grant,
             description: record.description,
             restrictions: record.restrictions,
             metadata: record.metadata,

@@ -24,6 +24,8 @@ pub mod value;
 mod daemon;
 #[cfg(test)]
 mod daemon_tests;
+mod token_id;
+mod usage_lines;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -25,6 +25,7 @@ use crate::cli::Failure;
 use crate::cli::output::print;
 use crate::clock;
 use crate::config::{self, ProcessEnvironment};
+use crate::shell;
 use crate::store::Loss;
 use crate::telemetry;
 use provider::Provider;
@@ -181,7 +182,8 @@ async fn set_up(admin: &Client, provider: &Provider) -> Result<String, Failure> 
 
 fn instructions(plain: SocketAddr, tls: SocketAddr, authority: &str, socket: &Path, token: &str) -> String {
     let mut text = String::new();
-    let socket = socket.display();
+    let socket = socket.to_string_lossy();
+    let (authority, socket) = (shell::word(authority), shell::word(&socket));
     // Writing to a String cannot fail.
     write!(
         text,

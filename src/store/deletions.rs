@@ -81,6 +81,26 @@ impl Deletions {
         self.shared.denied()
     }
 
+    /// `token` and all that it made, and that those made. One that is being made just now may be missing; it is of no use,
+    /// for its maker is looked up with it.
+    async fn line_of(&self, token: TokenRecord) -> Result<Vec<TokenRecord>, StoreError> {
+        let others = match &token.account {
+            Some(owner) => self.tokens(Some(owner), None, EVERYTHING).await?.entries,
+            None => Vec::new(),
+        };
+        let mut others: Vec<TokenRecord> = others.into_iter().map(|(token, _)| token).collect();
+        let mut line = vec![token];
+        let mut next = 0;
+        while let Some(maker) = line.get(next).map(|token| token.id) {
+            let (made, rest) = others.into_iter().partition(|token| token.parent == Some(maker));
+            let made: Vec<TokenRecord> = made;
+            line.extend(made);
+            others = rest;
+            next += 1;
+        }
+        Ok(line)
+    }
+
     /// Carries out what has just been noted, for as long as its caller should wait. `None` if it is owed now.
     ///
     /// # Errors
@@ -181,9 +201,7 @@ impl Shared {
                 denied.accounts.remove(account);
                 denied.tokens.retain(|_, token| token.account.as_ref() != Some(account));
             }
-            Owed::Token(token) => {
-                denied.tokens.remove(token);
-            }
+            Owed::Token(token) => denied.lift_line(token),
         }
     }
 }
@@ -199,6 +217,16 @@ impl Denied {
 
     fn has_token(&self, token: &TokenRecord) -> bool {
         self.tokens.contains_key(&token.id) || token.account.as_ref().is_some_and(|owner| self.has_account(owner))
+    }
+
+    /// Forgets a token and all that it made, which went with it.
+    fn lift_line(&mut self, token: &TokenId) {
+        let mut line = vec![*token];
+        while let Some(maker) = line.pop() {
+            self.tokens.remove(&maker);
+            let made = self.tokens.values().filter(|token| token.parent == Some(maker));
+            line.extend(made.map(|token| token.id));
+        }
     }
 
     fn note(&mut self, owed: Owed) {
@@ -323,20 +351,19 @@ impl Store for Deletions {
         self.settled().await?.create_token(token).await
     }
 
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError> {
         let Some(record) = self.token(id).await? else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
+        let line = self.line_of(record).await?;
         let owed = Owed::Token(*id);
         {
             let mut denied = self.shared.denied_mut();
             denied.note(owed.clone());
-            denied.tokens.insert(*id, record.clone());
+            denied.tokens.extend(line.iter().map(|token| (token.id, token.clone())));
         }
-        match self.carry_out(&owed, self.engine().remove_token(id)).await? {
-            Some(removed) => Ok(removed),
-            None => Ok(Some(record)),
-        }
+        let removed = self.carry_out(&owed, self.engine().remove_token(id)).await?;
+        Ok(removed.unwrap_or(line))
     }
 
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {

@@ -14,6 +14,7 @@ mod records;
 pub mod seal;
 mod secrets;
 pub mod state_dir;
+mod upstreams;
 mod witness;
 
 use std::sync::Arc;
@@ -23,9 +24,11 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
+use crate::limits::TOKENS_PER_ACCOUNT_MAX;
 
 pub use deletions::Deletions;
 pub use records::*;
+pub use upstreams::{UpstreamId, UpstreamRecord};
 
 /// A store behind whichever engine is configured.
 pub type SharedStore = Arc<dyn Store>;
@@ -97,11 +100,13 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a new access token, durably.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if its account does not exist (any more).
+    /// [`StoreError::NotFound`] if its account or the token that makes it does not exist (any more);
+    /// [`StoreError::TooManyTokens`].
     async fn create_token(&self, token: TokenRecord) -> Result<(), StoreError>;
 
-    /// Deletes an access token, durably, and returns what it was.
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError>;
+    /// Deletes an access token, and with it all that it made and that those made, in one durable commit. Returns what was
+    /// deleted, the token itself first; nothing where it does not exist.
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError>;
 
     /// The access token with this id. On the path of every login: microseconds.
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError>;
@@ -133,6 +138,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes the oldest usage events beyond `retention` (as of `now`) and beyond `events_max`. Returns how many.
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError>;
+
+    /// What upstreams were heard to do. An engine that does not keep it has them asked anew after each start.
+    async fn upstreams(&self) -> Result<Vec<UpstreamRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Keeps what upstreams were heard to do, durably, and forgets others.
+    async fn keep_upstreams(&self, _heard: Vec<UpstreamRecord>, _forgotten: Vec<UpstreamId>) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Whether a deletion that was acknowledged is in force in memory alone, because the disk refuses it for now. An engine
     /// acknowledges none before it is durable; see [`Deletions`].
@@ -183,6 +198,9 @@ pub enum StoreError {
     /// The account whose grant is to be shared is gone, has another provider, or shares a grant itself.
     #[error("the account whose grant is to be shared does not exist, has another provider, or shares a grant itself")]
     NotShareable,
+    /// The account has as many access tokens as it may.
+    #[error("the account has {TOKENS_PER_ACCOUNT_MAX} access tokens, as many as it may; delete some first")]
+    TooManyTokens,
     /// Another process has the directory open.
     #[error("{0} is in use by another portreeve; stop that one first, or give this one another server.state_dir")]
     Locked(String),

@@ -15,6 +15,7 @@
 
 mod authorize;
 mod bad_luck;
+mod capabilities;
 mod certificates;
 mod cli;
 mod clients;
@@ -46,6 +47,7 @@ mod testbed_consent;
 mod testbed_mail;
 mod testbed_recorded;
 mod thunderbird;
+mod tokens;
 mod transcripts;
 mod vendors;
 mod verify;

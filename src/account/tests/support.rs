@@ -498,23 +498,14 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError> {
         self.kept.lock().unwrap().tokens.retain(|kept| kept != id);
-        Ok(None)
+        Ok(Vec::new())
     }
 
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
         let is_kept = self.kept.lock().unwrap().tokens.contains(id);
-        Ok(is_kept.then(|| TokenRecord {
-            id: *id,
-            account: Some("ada".to_owned()),
-            scopes: vec![],
-            description: String::new(),
-            restrictions: None,
-            metadata: None,
-            expires: None,
-            created: clock::now(),
-        }))
+        Ok(is_kept.then(|| TokenRecord::new(*id, Some("ada".to_owned()), Vec::new(), clock::now())))
     }
 
     async fn tokens(

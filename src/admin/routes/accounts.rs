@@ -125,7 +125,7 @@ pub(super) async fn find(
 ) -> Result<AccountRecord, ApiError> {
     let record = state.store.account_by_login(name).await?;
     caller.require_account(record.as_ref().map(|record| record.account.as_str()))?;
-    record.ok_or_else(|| ApiError::no_account(name))
+    record.ok_or_else(|| ApiError::no_such("account", name))
 }
 
 /// The account whose grant is to be shared, where one is named and exists. Of accounts that change meanwhile, the store has the

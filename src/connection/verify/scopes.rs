@@ -146,6 +146,19 @@ mod tests {
     }
 
     #[test]
+    fn the_command_of_the_remedy_can_be_pasted_whatever_the_accounts_id() {
+        let app = app(&[OUTLOOK[0]]);
+        let Scopes::Missing { finding, .. } = compare("$HOME of ada", &app, Some("openid")) else {
+            panic!("a scope is missing");
+        };
+        let remedy = finding.remedy.unwrap();
+        assert!(
+            remedy.ends_with(": portreeve account authorize '$HOME of ada'"),
+            "{remedy}"
+        );
+    }
+
+    #[test]
     fn a_scope_for_the_whole_mailbox_closes_all_protocols() {
         let scopes = compare("ada", &app(&["https://mail.google.com/"]), Some("openid email"));
         assert!(

@@ -37,6 +37,7 @@ use crate::proto::Mechanism;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
 use crate::proto::presentation::SecretBytes;
+use crate::proto::promise::Moment;
 use crate::proto::redaction::Redaction;
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 
@@ -45,7 +46,7 @@ use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 pub struct DialSmtp {
     /// The proxy's own name, for EHLO.
     pub hostname: Arc<str>,
-    /// What the client was promised of its upstream ([`SessionContext::extensions`](crate::proto::session::SessionContext)).
+    /// What the client was promised of its upstream ([`SessionContext::promised`](crate::proto::session::SessionContext)).
     pub promised: Arc<[String]>,
 }
 
@@ -265,11 +266,10 @@ impl AwaitEhlo {
         }
         let learned = keywords(reply);
         let is_chunking_broken = extensions::is_chunking_broken(&self.plan.promised, &learned);
-        out.learned(learned);
+        out.learned(Moment::BeforeLogin, learned);
         if is_chunking_broken {
             return Err(Fault::unavailable(
-                "the client was promised CHUNKING, which this upstream lacks; its next session is told what the provider has \
-                 (for an account with an smtp endpoint of its own, give its provider a listener of its own)",
+                "the client was promised CHUNKING, which this upstream lacks; its next session is told what the upstream has",
             ));
         }
         let presentation = Presentation::compose(&self.plan.ready, &Offered::in_reply(reply))?;
@@ -382,7 +382,7 @@ impl AwaitAnswer {
 }
 
 /// The extensions in a reply to EHLO: every line but the first, as far as it is printable and of a usual length.
-fn keywords(reply: &Reply) -> Vec<String> {
+pub(super) fn keywords(reply: &Reply) -> Vec<String> {
     let keywords = reply.lines().iter().skip(1).filter(|keyword| {
         (1..=KEYWORD_LINE_BYTES_MAX).contains(&keyword.len()) && keyword.iter().all(|byte| matches!(byte, b' '..=b'~'))
     });
@@ -421,13 +421,13 @@ fn injected() -> Fault {
 }
 
 /// `220` (RFC 5321 §4.2.3), for the greeting and for STARTTLS (RFC 3207 §4).
-const SERVICE_READY: u16 = 220;
+pub(super) const SERVICE_READY: u16 = 220;
 
 /// `235` (RFC 4954 §6).
 const LOGGED_IN: u16 = 235;
 
 /// `250` (RFC 5321 §4.2.3).
-const OK: u16 = 250;
+pub(super) const OK: u16 = 250;
 
 /// `334` (RFC 4954 §4).
 const GO_ON: u16 = 334;

@@ -18,6 +18,8 @@ pub(super) struct Counts {
     states: [u64; STATES.len()],
     /// Access tokens.
     pub(super) tokens: u64,
+    /// Accounts and tokens that were made since the store was opened.
+    made: u64,
 }
 
 impl Counts {
@@ -33,6 +35,12 @@ impl Counts {
             counts.tokens += 1;
         }
         Ok(counts)
+    }
+
+    /// The rank of an account or a token that is made now: higher than any other's of the same millisecond.
+    pub(super) fn next_rank(&mut self) -> u64 {
+        self.made += 1;
+        self.made
     }
 
     /// One more account in `state`.

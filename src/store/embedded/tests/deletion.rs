@@ -28,7 +28,7 @@ async fn on_a_full_disk_a_deletion_is_durable_in_the_room_that_is_kept_for_it() 
     let (engine, store) = filled(directory.path()).await;
     engine.shared.set_reserve(u64::MAX);
     assert!(store.create_token(token(9, Some("b"))).await.is_err());
-    store.remove_token(&id(1)).await.unwrap().unwrap();
+    assert_eq!(store.remove_token(&id(1)).await.unwrap().len(), 1);
     assert!(!store.owes(Deletion::Token(&id(1))));
     store.remove_account("b").await.unwrap();
     assert!(!store.owes(Deletion::Account("b")));
@@ -48,12 +48,12 @@ async fn a_deletion_that_cannot_be_written_is_in_force_everywhere_and_written_fi
     engine.shared.set_reserve(u64::MAX);
     engine.shared.set_deletion_room(u64::MAX);
 
-    assert_eq!(store.remove_token(&id(1)).await.unwrap().unwrap().id, id(1));
+    assert_eq!(store.remove_token(&id(1)).await.unwrap()[0].id, id(1));
     assert!(store.owes(Deletion::Token(&id(1))));
     assert!(store.token(&id(1)).await.unwrap().is_none());
     assert!(store.token_use(&id(1)).await.unwrap().is_none());
     assert!(
-        store.remove_token(&id(1)).await.unwrap().is_none(),
+        store.remove_token(&id(1)).await.unwrap().is_empty(),
         "it is deleted already"
     );
     assert_eq!(store.token_count().await.unwrap(), 2);
@@ -94,6 +94,32 @@ async fn a_deletion_that_cannot_be_written_is_in_force_everywhere_and_written_fi
     assert!(!store.owes(Deletion::Token(&id(1))) && !store.owes(Deletion::Account("b")));
     assert!(store.account("b").await.unwrap().is_some(), "the new one");
     assert!(store.token(&id(3)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_a_token_made_goes_with_it_though_the_disk_takes_neither() {
+    let directory = state_dir();
+    let (engine, store) = filled(directory.path()).await;
+    for (id, maker) in [(4, 1), (5, 4), (6, 2)] {
+        store.create_token(child(id, "a", maker)).await.unwrap();
+    }
+    engine.shared.set_reserve(u64::MAX);
+    engine.shared.set_deletion_room(u64::MAX);
+    let gone = store.remove_token(&id(1)).await.unwrap();
+    assert_eq!(
+        gone.iter().map(|token| token.id).collect::<Vec<_>>(),
+        [id(1), id(4), id(5)]
+    );
+    for gone in [1, 4, 5] {
+        assert!(store.token(&id(gone)).await.unwrap().is_none(), "{gone}");
+    }
+    assert!(store.token(&id(6)).await.unwrap().is_some());
+    assert_eq!(store.token_count().await.unwrap(), 3);
+    engine.shared.set_reserve(0);
+    engine.shared.set_deletion_room(0);
+    store.create_token(token(7, Some("a"))).await.unwrap();
+    assert!(engine.token(&id(5)).await.unwrap().is_none());
+    assert_eq!(store.token_count().await.unwrap(), 4);
 }
 
 #[tokio::test]
