@@ -10,7 +10,7 @@ use portreeve::clock::Timestamp;
 use portreeve::proto::Protocol;
 use portreeve::store::embedded::EmbeddedStore;
 use portreeve::store::master_key::MasterKeySource;
-use portreeve::store::{Page, Store, TokenId, TokenRecord, UsageEvent, UsageFilter, UsageKind};
+use portreeve::store::{Page, Store, TokenForm, TokenId, TokenRecord, UsageEvent, UsageFilter, UsageKind};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -171,7 +171,7 @@ async fn writes(store: &EmbeddedStore, count: usize) -> Outcome<Vec<Duration>> {
     let mut times = Vec::new();
     for _ in 0..count {
         let record = TokenRecord {
-            id: AccessToken::mint().1,
+            id: AccessToken::mint(TokenForm::Hex).1,
             ..serde_json::from_value(
                 serde_json::json!({ "id": token(0), "scopes": ["*"], "created": Timestamp::EPOCH }),
             )?
