@@ -87,6 +87,7 @@ pub(super) fn ready(target: &UpstreamTarget) -> UpstreamReady {
             UpstreamTls::Starttls => UpstreamSecurity::StartTls,
             UpstreamTls::Off => UpstreamSecurity::Clear,
         },
+        forwarded: None,
     }
 }
 

@@ -39,6 +39,7 @@ transcripts! { imap:
     bad_commands
     before_login
     capability_once
+    client_address_forwarded
     client_gone_without_reading
     client_speaks_first
     end_of_stream
@@ -88,6 +89,7 @@ transcripts! { smtp:
     address_not_allowed
     bad_commands
     before_login
+    client_address_forwarded
     client_gone_without_reading
     client_speaks_first
     ehlo_learning
@@ -136,6 +138,7 @@ transcripts! { pop3:
     address_not_allowed
     bad_commands
     before_login
+    client_address_forwarded
     client_gone_without_reading
     client_speaks_first
     end_of_stream
