@@ -9,19 +9,13 @@ use portreeve::clock::Timestamp;
 use portreeve::proto::Protocol;
 use portreeve::store::embedded::EmbeddedStore;
 use portreeve::store::master_key::MasterKeySource;
-use portreeve::store::{Page, Store, TokenId, TokenRecord, UsageEvent, UsageFilter, UsageKind};
+use portreeve::store::{Page, Store, TokenForm, TokenId, TokenRecord, UsageEvent, UsageFilter, UsageKind};
 use tokio::runtime::Runtime;
 
 fn record(id: TokenId) -> TokenRecord {
     TokenRecord {
-        id,
-        account: None,
-        scopes: vec!["*".to_owned()],
         description: "bench".to_owned(),
-        restrictions: None,
-        metadata: None,
-        expires: None,
-        created: Timestamp::EPOCH,
+        ..TokenRecord::new(id, None, vec!["*".to_owned()], Timestamp::EPOCH)
     }
 }
 
@@ -55,7 +49,11 @@ fn durable_inserts(c: &mut Criterion) {
         group.throughput(Throughput::Elements(crowd));
         group.bench_function(format!("durable_insert/{crowd}"), |b| {
             b.to_async(&runtime).iter_batched(
-                || (0..crowd).map(|_| record(AccessToken::mint().1)).collect::<Vec<_>>(),
+                || {
+                    (0..crowd)
+                        .map(|_| record(AccessToken::mint(TokenForm::Hex).1))
+                        .collect::<Vec<_>>()
+                },
                 |records| async {
                     for outcome in join_all(records.into_iter().map(|record| store.create_token(record))).await {
                         outcome.expect("the disk takes it");
@@ -72,7 +70,7 @@ fn warm_read(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let directory = tempfile::tempdir().expect("a directory");
     let store = open(&directory);
-    let id = AccessToken::mint().1;
+    let id = AccessToken::mint(TokenForm::Hex).1;
     runtime
         .block_on(store.create_token(record(id)))
         .expect("the disk takes it");

@@ -9,7 +9,7 @@ use portreeve::clock::Timestamp;
 use portreeve::secret::SecretString;
 use portreeve::store::embedded::EmbeddedStore;
 use portreeve::store::master_key::MasterKeySource;
-use portreeve::store::{AccountRecord, AccountSecrets, AccountState, Restrictions, Store, TokenRecord};
+use portreeve::store::{AccountRecord, AccountSecrets, AccountState, Restrictions, Store, TokenForm, TokenRecord};
 use tokio::runtime::Runtime;
 
 const TOKENS: usize = 10_000;
@@ -30,19 +30,18 @@ async fn fill(store: &EmbeddedStore) -> Vec<(String, SecretString)> {
     }
     let mut records = Vec::with_capacity(TOKENS);
     for number in 0..TOKENS {
-        let (token, id) = AccessToken::mint();
+        let (token, id) = AccessToken::mint(TokenForm::Hex);
         logins.push((format!("user{number}@example.com"), token.reveal().into()));
         records.push(TokenRecord {
-            id,
-            account: Some(format!("account-{number}")),
-            scopes: vec!["imap-proxy".to_owned()],
-            description: String::new(),
             restrictions: Some(Restrictions {
                 addresses: vec!["192.0.2.0/24".parse().expect("a range")],
             }),
-            metadata: None,
-            expires: None,
-            created: Timestamp::EPOCH,
+            ..TokenRecord::new(
+                id,
+                Some(format!("account-{number}")),
+                vec!["imap-proxy".to_owned()],
+                Timestamp::EPOCH,
+            )
         });
     }
     for outcome in join_all(records.into_iter().map(|record| store.create_token(record))).await {

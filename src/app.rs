@@ -14,6 +14,7 @@ mod consent;
 mod machine;
 mod news;
 mod ports;
+mod providers;
 mod reload;
 
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::account::{self, Accounts, Changes};
-use crate::admin::{self, AdminState, Sockets};
+use crate::admin::{self, AdminState, Readiness, Sockets};
 use crate::authorize::Authorizer;
 use crate::cli::Failure;
 use crate::clock;
@@ -46,7 +47,7 @@ use crate::oauth::client::OAuthClient;
 use crate::recognize::{Places, Recognizer};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::master_key::MasterKeySource;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Deletions, Loss, SharedStore, StoreError};
 use crate::usage::{self, UsageLog};
 use crate::web;
 use certificates::ListenerCertificates;
@@ -74,14 +75,16 @@ pub struct App {
 }
 
 impl App {
-    /// Starts everything that `config` asks for. When this returns the listeners accept.
+    /// Starts everything that `config` asks for. When this returns the listeners accept. `loss` says what becomes of a store
+    /// from which records are missing.
     ///
     /// # Errors
     /// What could not be started and what to do about it; everything that had been started ends.
-    pub async fn start(config: Config) -> Result<Self, Failure> {
+    pub async fn start(config: Config, loss: Loss) -> Result<Self, Failure> {
         let config = fit_descriptors(config);
         let metrics = Exposition::install().map_err(Failure::failed)?;
-        let store = open_store(&config).await?;
+        let store = open_store(&config, loss).await?;
+        providers::warn_of_missing(&store, &config).await;
         let (config_sender, config) = watch::channel(Arc::new(config));
         let effective = config.borrow().clone();
         let system = SystemRoots::load();
@@ -129,6 +132,7 @@ impl App {
             accounts: Arc::new(AccountPort::new(services.clone())),
             consent: Arc::new(authorizer.clone()),
             changes,
+            failures: Arc::clone(&services.failures),
             sessions: Arc::new(SessionPort::new(
                 services.sessions.clone(),
                 bound.views,
@@ -138,6 +142,7 @@ impl App {
             recognition: Arc::new(RecognitionPort::new(recognizer, config.clone())),
             config,
             metrics,
+            readiness: Readiness::default(),
             started: clock::now(),
             draining: draining_watch,
         };
@@ -211,15 +216,28 @@ impl App {
         }
         while self.public.join_next().await.is_some() {}
         self.authorizer.stop().await;
-        self.services.accounts.drain().await;
+        tokio::select! {
+            () = self.services.accounts.drain() => {}
+            () = self.disk_given_up(drain_timeout) => warn!("what the accounts have to write is given up with the disk"),
+        }
         drop(self.drain);
         while self.sweeping.join_next().await.is_some() {}
-        if let Err(error) = self.services.store.close().await {
-            error!(%error, "the store could not be closed in order");
+        match timeout(drain_timeout, self.services.store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => error!(%error, "the store could not be closed in order"),
+            Err(_elapsed) => error!("the disk does not answer; the store is left as it is"),
         }
         self.stop_admin.send_replace(true);
         while self.admin.join_next().await.is_some() {}
         info!("stopped");
+    }
+
+    /// Waits until the disk has had its time and still takes nothing.
+    async fn disk_given_up(&self, time: Duration) {
+        sleep(time).await;
+        while self.services.store.health().is_ok() {
+            sleep(DRAIN_POLL).await;
+        }
     }
 
     async fn no_sessions(&self) {
@@ -359,16 +377,16 @@ fn admission_limits(config: &Config) -> AdmissionLimits {
     }
 }
 
-async fn open_store(config: &Config) -> Result<SharedStore, Failure> {
+async fn open_store(config: &Config, loss: Loss) -> Result<SharedStore, Failure> {
     let state_dir = config.server.state_dir.clone();
     let key = match (&config.secrets.master_key, &config.secrets.master_key_file) {
         (Some(key), _) => MasterKeySource::Given(crate::secret::duplicate(key)),
         (None, Some(file)) => MasterKeySource::File(file.clone()),
         (None, None) => MasterKeySource::Generated,
     };
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&state_dir, &key)).await;
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open_with(&state_dir, &key, loss)).await;
     match opened {
-        Ok(Ok(store)) => Ok(store),
+        Ok(Ok(store)) => Ok(Deletions::over(store)),
         Ok(Err(error @ (StoreError::MasterKey(_) | StoreError::Exposed(_)))) => {
             Err(Failure::configuration(error.to_string()))
         }

@@ -1,6 +1,7 @@
 //! The one place that reads the clock. Everything else is given the time as an argument.
 
 use std::fmt;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -80,10 +81,15 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// The wall-clock time now.
+/// The wall-clock time now, as far as the system's clock is to be believed: one that has been set by more than
+/// [`STEP`] is followed once it has stood by that for [`BELIEF`]. So a clock that is wrong for a moment, as virtual machines'
+/// and those of time servers that start are, leaves no deadline a day ahead.
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(millis(since_epoch))
+    let wall = Timestamp(millis(since_epoch));
+    let uptime = boot_time();
+    let mut believed = BELIEVED.lock().unwrap_or_else(PoisonError::into_inner);
+    believed.get_or_insert(WallClock::set(wall, uptime)).read(wall, uptime)
 }
 
 /// The monotonic time now, for deadlines. Follows tokio's clock, so that tests can pause it.
@@ -91,14 +97,75 @@ pub fn instant() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// A wall clock that never goes back: the later of the wall clock and of what the monotonic one has counted since the start.
+/// Since this machine was started, suspensions included: what nobody can set.
+fn boot_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
+/// What is believed of the wall clock. Pure.
+#[derive(Debug, Clone, Copy)]
+struct WallClock {
+    /// What it was when it was last believed.
+    anchor: Timestamp,
+    /// And the uptime then.
+    anchored: Duration,
+    doubt: Option<Doubt>,
+}
+
+/// A step of the wall clock that is not believed yet.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    since: Duration,
+    /// Milliseconds by which the wall clock is ahead of what is believed.
+    ahead: i128,
+}
+
+impl WallClock {
+    fn set(wall: Timestamp, uptime: Duration) -> Self {
+        Self {
+            anchor: wall,
+            anchored: uptime,
+            doubt: None,
+        }
+    }
+
+    fn read(&mut self, wall: Timestamp, uptime: Duration) -> Timestamp {
+        let counted = self.anchor.after(uptime.saturating_sub(self.anchored));
+        let ahead = i128::from(wall.0) - i128::from(counted.0);
+        if is_same(ahead, 0) {
+            *self = Self::set(wall, uptime);
+            return wall;
+        }
+        match self.doubt {
+            Some(doubt) if is_same(doubt.ahead, ahead) => {
+                if uptime.saturating_sub(doubt.since) >= BELIEF {
+                    tracing::warn!(from = %counted, to = %wall, "the system's clock has been set");
+                    *self = Self::set(wall, uptime);
+                    return wall;
+                }
+            }
+            _ => self.doubt = Some(Doubt { since: uptime, ahead }),
+        }
+        counted
+    }
+}
+
+fn is_same(one: i128, other: i128) -> bool {
+    one.abs_diff(other) <= STEP.as_millis()
+}
+
+/// Moments on a clock that nobody can set: what it was at its start, and the time that has passed since, suspensions included.
 ///
-/// For timers whose moments are kept on disk. It goes on through a suspended machine (which the monotonic clock misses),
-/// through a wall clock that is set back, and, in tests, with tokio's paused clock.
+/// For deadlines beside which moments from the disk stand. Follows tokio's clock in tests, where it is paused.
 #[derive(Debug, Clone, Copy)]
 pub struct SteadyClock {
     start: Timestamp,
     origin: Instant,
+    origin_boot: Duration,
 }
 
 impl SteadyClock {
@@ -107,15 +174,44 @@ impl SteadyClock {
         Self {
             start: now(),
             origin: instant(),
+            origin_boot: boot_time(),
         }
     }
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
+        // The monotonic clock stands still while a machine is suspended.
         let counted = instant().saturating_duration_since(self.origin);
-        now().max(self.start.after(counted))
+        self.start
+            .after(counted.max(boot_time().saturating_sub(self.origin_boot)))
+    }
+
+    /// When a moment of this clock is by the wall clock, which may have been set meanwhile: for people.
+    pub fn to_wall(&self, moment: Timestamp) -> Timestamp {
+        let (steady, wall) = (self.now(), now());
+        // As long as nobody has set it, the same moment at each asking.
+        let is_untouched = is_same(i128::from(steady.0), i128::from(wall.0));
+        match is_untouched || moment < steady {
+            true => moment,
+            false => wall.after(moment.since(steady)),
+        }
     }
 }
+
+/// Since this process first asked, suspensions included.
+pub fn uptime() -> Duration {
+    static FIRST: OnceLock<Duration> = OnceLock::new();
+    let now = boot_time();
+    now.saturating_sub(*FIRST.get_or_init(|| now))
+}
+
+static BELIEVED: Mutex<Option<WallClock>> = Mutex::new(None);
+
+/// By how much clocks are corrected without being set.
+const STEP: Duration = Duration::from_secs(1);
+
+/// How long a clock that was set is not believed: longer than what is wrong by accident, and short for somebody who has set it.
+const BELIEF: Duration = Duration::from_secs(10);
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -124,6 +220,62 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + seconds * 1000)
+    }
+
+    fn up(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_for_a_moment_is_not_believed() {
+        let mut clock = WallClock::set(at(0), up(100));
+        for wrong in [at(1).after(DAY), at(1).before(DAY), Timestamp::EPOCH] {
+            assert_eq!(clock.read(wrong, up(101)), at(1));
+        }
+        assert_eq!(clock.read(at(2), up(102)), at(2));
+        // Nor is one that comes and goes believed by and by.
+        for second in (3..60).step_by(2) {
+            assert_eq!(clock.read(at(second).after(DAY), up(100 + second)), at(second));
+            assert_eq!(clock.read(at(second + 1), up(101 + second)), at(second + 1));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_has_been_set_is_followed_in_the_end() {
+        for set in [|time: Timestamp| time.after(DAY), |time: Timestamp| time.before(DAY)] {
+            let mut clock = WallClock::set(at(0), up(100));
+            assert_eq!(clock.read(set(at(1)), up(101)), at(1));
+            assert_eq!(clock.read(set(at(10)), up(110)), at(10));
+            assert_eq!(clock.read(set(at(11)), up(111)), set(at(11)));
+            assert_eq!(clock.read(set(at(12)), up(112)), set(at(12)));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_corrected_bit_by_bit_is_followed_at_once() {
+        let mut clock = WallClock::set(at(0), up(100));
+        for second in 1..100 {
+            let slewed = at(second).after(Duration::from_millis(second * 50));
+            assert_eq!(clock.read(slewed, up(100 + second)), slewed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_clock_goes_on_with_what_has_passed() {
+        let clock = SteadyClock::start();
+        let before = clock.now();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert!(clock.now().since(before) >= Duration::from_secs(3600));
+        // The wall clock has not moved: what is an hour ahead there is so here.
+        let until = clock.now().after(Duration::from_secs(60));
+        let shown = clock.to_wall(until);
+        assert!(shown <= now().after(Duration::from_secs(61)) && shown >= now().after(Duration::from_secs(59)));
+    }
 
     #[test]
     fn a_timestamp_reads_back_what_it_wrote() {

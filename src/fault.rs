@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Why a login or a session was refused or ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}{}{detail}", if detail.is_empty() { "" } else { ": " })]
+#[error("{}", in_full(kind, detail))]
 pub struct Fault {
     /// What happened, for machines.
     pub kind: FaultKind,
@@ -311,6 +311,15 @@ impl FaultKind {
                 Blame::Upstream | Blame::Proxy => tracing::Level::WARN,
             },
         }
+    }
+}
+
+/// The kind and what is known beyond it. What an upstream said is often a sentence of its own, so that nothing may go on after it.
+fn in_full(kind: &FaultKind, detail: &str) -> String {
+    match kind {
+        kind if detail.is_empty() => kind.to_string(),
+        FaultKind::UpstreamRefused(_) => format!("{kind} ({detail})"),
+        kind => format!("{kind}: {detail}"),
     }
 }
 

@@ -22,6 +22,22 @@ pub const HOST_BYTES_MAX: usize = 253;
 /// Bytes of an access token before hex: 256 bits, so that guessing is hopeless without any delay.
 pub const ACCESS_TOKEN_BYTES: usize = 32;
 
+/// Digits of a short access token: 5 bits each, 100 in all, which is out of reach of guesses without any delay, and of a search
+/// for what has a given hash. Some devices take no more than 20 characters for a password.
+pub const SHORT_TOKEN_DIGITS: usize = 20;
+
+/// Digits of a token's id that are shown where the whole is too long: 32 bits.
+pub const TOKEN_ID_SHORT_DIGITS: usize = 8;
+
+/// Digits of a token's id by which a command finds it, at least (INTERFACE §2).
+pub const TOKEN_ID_PREFIX_MIN: usize = 6;
+
+/// Access tokens of one account: a household of programs and devices needs a few dozen.
+pub const TOKENS_PER_ACCOUNT_MAX: usize = 1000;
+
+/// Access tokens in a line of makers, the one that was made by no token included: each is looked up at every login.
+pub const TOKEN_GENERATIONS_MAX: usize = 8;
+
 /// Scopes of one token.
 pub const TOKEN_SCOPES_MAX: usize = 16;
 
@@ -430,6 +446,35 @@ pub const MASTER_KEY_BYTES: usize = 32;
 
 /// Orders that may wait for the store's writer thread before senders wait too.
 pub const STORE_QUEUE: usize = 4096;
+
+/// A commit that takes longer makes the daemon unready. A healthy disk takes milliseconds; an administrator hears of a sick
+/// one before clients time out.
+pub const STORE_COMMIT_SLOW: Duration = Duration::from_secs(5);
+
+/// How long a deletion is waited for before it is answered as in force and not yet durable. With the time that sessions
+/// take to end, within the second of INTERFACE §4.
+pub const DELETION_WAIT: Duration = Duration::from_millis(500);
+
+/// Refused logins that one client (an IPv4 address, an IPv6 /64) and one login name have free before answers to them are
+/// delayed. A household's forgotten phone tries a few times; a name is tried from several devices.
+pub const AUTH_FAILURES_FREE_CLIENT: u32 = 10;
+/// See [`AUTH_FAILURES_FREE_CLIENT`].
+pub const AUTH_FAILURES_FREE_ACCOUNT: u32 = 20;
+
+/// How long it takes until one refused login is forgotten: a program that retries every minute is never delayed.
+pub const AUTH_FAILURE_RECOVERY: Duration = Duration::from_secs(30);
+
+/// Delay of the first refusal beyond a budget; it doubles up to `limits.auth_failure_delay`.
+pub const AUTH_FAILURE_FIRST_DELAY: Duration = Duration::from_secs(1);
+
+/// Refusals beyond a budget that are remembered, so that it is whole again after a quarter of an hour at the latest.
+pub const AUTH_FAILURES_OVER_MAX: u32 = 10;
+
+/// Clients, and login names, whose refused logins are counted at once, each in about 150 bytes.
+pub const AUTH_FAILURE_RECORDS_MAX: usize = 65_536;
+
+/// How long nothing is delayed for a client from which a token was accepted.
+pub const ACCEPTED_CLIENT_LIFE: Duration = Duration::from_secs(600);
 
 /// Usage events of kind `denied` that may be kept: one for as many of `store.usage_events_max`, beside those of other kinds.
 pub const DENIED_SHARE: u64 = 4;

@@ -15,8 +15,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("clock", &[]),
     ("secret", &[]),
+    ("span", &[]),
     ("host", &[]),
     ("shell", &[]),
+    ("sentence", &[]),
     ("fault", &[]),
     ("telemetry", &[]),
     ("process", &[]),
@@ -24,21 +26,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A log level is checked by who will use it.
     ("config", &["limits", "secret", "host", "proto", "telemetry"]),
     ("metrics", &["proto", "store"]),
-    ("store", &["limits", "secret", "clock", "proto", "config", "metrics"]),
+    (
+        "store",
+        &["limits", "secret", "span", "clock", "proto", "config", "metrics"],
+    ),
     ("access", &["limits", "secret", "clock", "fault", "proto", "store"]),
     ("usage", &["limits", "clock", "proto", "config", "store", "metrics"]),
-    ("net", &["limits", "clock", "host", "proto"]),
+    ("net", &["limits", "clock", "span", "host", "proto"]),
     // Token requests trust whom upstream legs trust.
     (
         "oauth",
-        &["limits", "secret", "clock", "host", "config", "net", "process"],
+        &["limits", "secret", "clock", "span", "host", "config", "net", "process"],
     ),
     // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
     ("recognize", &["limits", "proto", "config", "net"]),
     (
         "account",
         &[
-            "limits", "secret", "clock", "shell", "fault", "proto", "config", "store", "oauth", "metrics",
+            "limits", "secret", "clock", "span", "shell", "sentence", "fault", "proto", "config", "store", "oauth",
+            "metrics",
         ],
     ),
     (
@@ -50,8 +56,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "connection",
         &[
-            "limits", "secret", "clock", "shell", "fault", "proto", "config", "store", "oauth", "metrics", "net",
-            "access", "usage", "account",
+            "limits", "secret", "clock", "span", "shell", "sentence", "fault", "proto", "config", "store", "oauth",
+            "metrics", "net", "access", "usage", "account",
         ],
     ),
     (
@@ -60,6 +66,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "limits",
             "secret",
             "clock",
+            "sentence",
             "fault",
             "proto",
             "config",
@@ -170,6 +177,34 @@ fn the_protocols_read_no_clock_and_open_no_socket() {
                 if line.contains(forbidden) {
                     offences.push(format!("{}:{number}: {forbidden}", file.path.display()));
                 }
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+/// Files that write by `{:?}`: what implements `Debug`, and what makes words or quoted text of it.
+const MAY_DEBUG: &[&str] = &[
+    "src/config/report.rs",
+    "src/net/tls/words.rs",
+    "src/proto/imap/command.rs",
+    "src/proto/pop3/command.rs",
+    "src/proto/smtp/command.rs",
+    "src/telemetry.rs",
+];
+
+#[test]
+fn no_text_for_people_is_debug_output() {
+    let mut offences = Vec::new();
+    for file in sources() {
+        let path = file.path.to_string_lossy().into_owned();
+        // A file of tests beside the one that they are for says so by its name.
+        if MAY_DEBUG.contains(&path.as_str()) || path.ends_with("_tests.rs") {
+            continue;
+        }
+        for (number, line) in file.code_lines() {
+            if line.contains(":?}") {
+                offences.push(format!("{path}:{number}: {}", line.trim()));
             }
         }
     }

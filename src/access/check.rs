@@ -5,16 +5,16 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::lineage::Line;
 use super::scope::Scope;
 use super::token::{AccessToken, id_of};
 use crate::clock::Timestamp;
 use crate::fault::{Fault, FaultKind};
 use crate::secret::{ExposeSecret, SecretString};
-use crate::store::{AccountRecord, AccountState, Restrictions, Store, StoreError, TokenId, TokenRecord};
+use crate::store::{AccountRecord, AccountState, Store, StoreError, TokenId, TokenRecord};
 
 /// An admitted login.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub enum Bearer {
     /// The root token of the configuration.
     ConfiguredRoot,
     /// An access token of the store.
-    Token(Box<TokenRecord>),
+    Token(Box<Line>),
 }
 
 /// Admits a login to mail: the account id or e-mail `user` (`None`: the token's own account) with an access token in the
@@ -62,7 +62,8 @@ pub async fn authenticate(
 ) -> Result<Authenticated, Denied> {
     let token = presented_token(store, secret).await.map_err(Denied::from)?;
     // Without a user name it is the token that names the account.
-    let named = match (user, token.as_ref().and_then(|token| token.account.as_deref())) {
+    let owner = token.as_ref().and_then(|line| line.token.account.as_deref());
+    let named = match (user, owner) {
         (Some(user), _) => store.account_by_login(user).await,
         (None, Some(owner)) => store.account(owner).await,
         (None, None) => Ok(None),
@@ -72,28 +73,28 @@ pub async fn authenticate(
     let denied = |kind: FaultKind| Denied {
         fault: Fault::new(kind),
         account: named.as_ref().map(|account| account.account.clone()),
-        token: token.as_ref().map(|token| token.id),
+        token: token.as_ref().map(|line| line.token.id),
     };
-    let (Some(account), Some(token)) = (&named, &token) else {
+    let (Some(account), Some(line)) = (&named, &token) else {
         return Err(denied(FaultKind::UnknownCredentials));
     };
-    let Some(owner) = &token.account else {
+    let Some(owner) = &line.token.account else {
         // A root token is for the admin API alone.
         return Err(denied(FaultKind::UnknownCredentials));
     };
     if *owner != account.account {
         return Err(denied(FaultKind::ForeignToken));
     }
-    if !scope.is_granted_by(&token.scopes) {
+    if !line.grants(scope) {
         return Err(denied(FaultKind::ScopeMissing));
     }
-    check_use(token, address, now).map_err(denied)?;
+    line.check_use(address, now).map_err(denied)?;
     if account.state == AccountState::Disabled {
         return Err(denied(FaultKind::AccountDisabled));
     }
     Ok(Authenticated {
         account: account.clone(),
-        token: token.clone(),
+        token: line.token.clone(),
     })
 }
 
@@ -115,7 +116,7 @@ pub async fn recognize(
     }
     let token = presented_token(store, secret).await.map_err(Fault::unavailable)?;
     let token = token.ok_or_else(|| Fault::new(FaultKind::UnknownCredentials))?;
-    check_use(&token, address, now).map_err(Fault::new)?;
+    token.check_use(address, now).map_err(Fault::new)?;
     Ok(Bearer::Token(Box::new(token)))
 }
 
@@ -129,43 +130,16 @@ impl From<StoreError> for Denied {
     }
 }
 
-/// The record of the token that `secret` is. What has not the form of a token is looked up like one that has, but is none.
-async fn presented_token(store: &dyn Store, secret: &SecretString) -> Result<Option<TokenRecord>, StoreError> {
+/// The token that `secret` is, with its makers. What has not the form of a token is looked up like one that has, but is none.
+async fn presented_token(store: &dyn Store, secret: &SecretString) -> Result<Option<Line>, StoreError> {
     let presented = secret.expose_secret();
-    let record = store.token(&id_of(presented)).await?;
-    Ok(record.filter(|_| AccessToken::parse(presented).is_some()))
-}
-
-/// Whether the token may be used from `address` and at `now`.
-fn check_use(token: &TokenRecord, address: IpAddr, now: Timestamp) -> Result<(), FaultKind> {
-    let restrictions = token.restrictions.as_ref();
-    if !restrictions.is_none_or(|restrictions| allows(restrictions, address)) {
-        return Err(FaultKind::AddressNotAllowed);
+    let token = AccessToken::parse(presented);
+    let id = token.as_ref().map_or_else(|| id_of(presented), AccessToken::id);
+    let record = store.token(&id).await?.filter(|_| token.is_some());
+    match record {
+        Some(record) => Line::of(store, record).await,
+        None => Ok(None),
     }
-    if token.expires.is_some_and(|expires| expires <= now) {
-        return Err(FaultKind::TokenExpired);
-    }
-    Ok(())
-}
-
-fn allows(restrictions: &Restrictions, address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    let mut ranges = restrictions.addresses.iter().map(|range| canonical(*range));
-    restrictions.addresses.is_empty() || ranges.any(|range| range.contains(&address))
-}
-
-/// A range of IPv4-mapped addresses (RFC 4291 §2.5.5.2) as the range of IPv4 addresses that is meant.
-fn canonical(range: IpNet) -> IpNet {
-    let IpNet::V6(v6) = range else {
-        return range;
-    };
-    let mapped = v6
-        .addr()
-        .to_ipv4_mapped()
-        .zip(v6.prefix_len().checked_sub(MAPPED_PREFIX_BITS));
-    mapped
-        .and_then(|(address, bits)| Ipv4Net::new(address, bits).ok())
-        .map_or(range, IpNet::V4)
 }
 
 /// Whether two secrets are the same, in a time that depends on their lengths alone.
@@ -174,8 +148,6 @@ fn is_same(a: &SecretString, b: &SecretString) -> bool {
     digest(a).ct_eq(&digest(b)).into()
 }
 
-const MAPPED_PREFIX_BITS: u8 = 96;
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -183,9 +155,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::AccountSecrets;
+    use crate::limits::TOKEN_GENERATIONS_MAX;
     use crate::store::embedded::EmbeddedStore;
     use crate::store::master_key::MasterKeySource;
+    use crate::store::{AccountSecrets, Restrictions, TokenForm};
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -223,27 +196,152 @@ mod tests {
             ranges: &[&str],
             expires: Option<u64>,
         ) -> SecretString {
-            let (token, id) = AccessToken::mint();
-            let record = TokenRecord {
-                id,
-                account: account.map(str::to_owned),
-                scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
-                description: String::new(),
-                restrictions: Some(Restrictions {
-                    addresses: ranges.iter().map(|range| range.parse().unwrap()).collect(),
-                }),
-                metadata: None,
-                expires: expires.map(Timestamp::from_millis),
-                created: NOW,
+            let restrictions = Restrictions {
+                addresses: ranges.iter().map(|range| range.parse().unwrap()).collect(),
             };
-            self.store.create_token(record).await.unwrap();
-            token.reveal().into()
+            let settings = TokenRecord {
+                restrictions: Some(restrictions),
+                expires: expires.map(Timestamp::from_millis),
+                ..blank(account, scopes)
+            };
+            self.made(settings, TokenForm::Hex).await.0
+        }
+
+        /// A token with these settings, and its id.
+        async fn made(&self, settings: TokenRecord, form: TokenForm) -> (SecretString, TokenId) {
+            let (token, id) = AccessToken::mint(form);
+            self.store
+                .create_token(TokenRecord { id, form, ..settings })
+                .await
+                .unwrap();
+            (token.reveal().into(), id)
         }
 
         async fn login(&self, user: Option<&str>, secret: &SecretString, from: &str) -> Result<Authenticated, Denied> {
             let from = from.parse().unwrap();
             authenticate(self.store.as_ref(), user, secret, Scope::ImapProxy, from, NOW).await
         }
+    }
+
+    fn blank(account: Option<&str>, scopes: &[&str]) -> TokenRecord {
+        let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
+        TokenRecord::new(TokenId([0; 32]), account.map(str::to_owned), scopes, NOW)
+    }
+
+    #[tokio::test]
+    async fn a_short_token_opens_in_any_case_and_what_is_like_it_does_not() {
+        let house = House::new().await;
+        let settings = blank(Some("example"), &["imap-proxy"]);
+        let (secret, id) = house.made(settings, TokenForm::Short).await;
+        let shown = secret.expose_secret();
+        let lower = shown.to_lowercase();
+        let parted: String = shown.chars().flat_map(|digit| [digit, '-']).collect();
+        for written in [shown, &lower, &parted] {
+            let admitted = house
+                .login(Some("example"), &written.into(), "192.0.2.1")
+                .await
+                .unwrap();
+            assert_eq!((admitted.token.id, admitted.token.form), (id, TokenForm::Short));
+        }
+        for other in [lower.as_str().split_at(1).1, &format!("{shown}0"), &format!("{shown} ")] {
+            let denied = house
+                .login(Some("example"), &other.into(), "192.0.2.1")
+                .await
+                .unwrap_err();
+            assert_eq!(
+                (denied.fault.kind, denied.token),
+                (FaultKind::UnknownCredentials, None),
+                "{other}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_can_do_no_more_than_its_makers_whatever_its_record_says() {
+        let house = House::new().await;
+        let from_example = |scopes: &[&str], parent| TokenRecord {
+            parent,
+            ..blank(Some("example"), scopes)
+        };
+        let maker = TokenRecord {
+            may_grant: vec!["imap-proxy".to_owned()],
+            restrictions: Some(Restrictions {
+                addresses: vec!["127.0.0.0/8".parse().unwrap()],
+            }),
+            expires: Some(Timestamp::from_millis(NOW.as_millis() + 1)),
+            ..from_example(&["api"], None)
+        };
+        let (_, maker) = house.made(maker, TokenForm::Hex).await;
+        let (api, between) = house
+            .made(from_example(&["api", "smtp"], Some(maker)), TokenForm::Hex)
+            .await;
+        let (secret, id) = house
+            .made(from_example(&["imap-proxy", "smtp"], Some(between)), TokenForm::Short)
+            .await;
+
+        let login = async |scope, from: &str, now| {
+            let from = from.parse().unwrap();
+            let admitted = authenticate(house.store.as_ref(), None, &secret, scope, from, now).await;
+            admitted.map(drop).map_err(|denied| denied.fault.kind)
+        };
+        let (here, later) = ("127.0.0.1", Timestamp::from_millis(NOW.as_millis() + 1));
+        assert_eq!(
+            login(Scope::ImapProxy, here, NOW).await,
+            Err(FaultKind::ScopeMissing),
+            "the one between"
+        );
+        assert_eq!(
+            login(Scope::Smtp, here, NOW).await,
+            Err(FaultKind::ScopeMissing),
+            "the first"
+        );
+        let shown = recognize(house.store.as_ref(), None, &api, here.parse().unwrap(), NOW)
+            .await
+            .unwrap();
+        assert!(
+            matches!(&shown, Bearer::Token(line) if line.grants(Scope::Api) && !line.grants(Scope::Smtp)),
+            "{shown:?}"
+        );
+        for (from, now, kind) in [
+            ("192.0.2.1", NOW, FaultKind::AddressNotAllowed),
+            (here, later, FaultKind::TokenExpired),
+        ] {
+            let refused = recognize(house.store.as_ref(), None, &api, from.parse().unwrap(), now).await;
+            assert_eq!(refused.unwrap_err().kind, kind);
+        }
+        let gone = house.store.remove_token(&maker).await.unwrap();
+        assert_eq!(gone.last().map(|token| token.id), Some(id));
+        assert_eq!(
+            login(Scope::ImapProxy, here, NOW).await,
+            Err(FaultKind::UnknownCredentials)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_token_whose_maker_could_not_make_it_counts_as_unknown() {
+        let house = House::new().await;
+        let (_, no_maker) = house
+            .made(blank(Some("example"), &["imap-proxy"]), TokenForm::Hex)
+            .await;
+        let mut parent = no_maker;
+        for generation in 0..=TOKEN_GENERATIONS_MAX + 1 {
+            let is_first = generation == 0;
+            let child = TokenRecord {
+                parent: (!is_first).then_some(parent),
+                ..blank(Some("example"), &["api", "imap-proxy"])
+            };
+            let (secret, id) = house.made(child, TokenForm::Hex).await;
+            parent = id;
+            let admitted = house.login(Some("example"), &secret, "192.0.2.1").await;
+            assert_eq!(admitted.is_ok(), generation <= TOKEN_GENERATIONS_MAX, "{generation}");
+        }
+        let child = TokenRecord {
+            parent: Some(no_maker),
+            ..blank(Some("example"), &["imap-proxy"])
+        };
+        let (secret, _) = house.made(child, TokenForm::Hex).await;
+        let denied = house.login(Some("example"), &secret, "192.0.2.1").await.unwrap_err();
+        assert_eq!(denied.fault.kind, FaultKind::UnknownCredentials);
     }
 
     #[tokio::test]
@@ -330,32 +428,6 @@ mod tests {
         assert_eq!(denied.fault.kind, FaultKind::Unavailable);
     }
 
-    #[test]
-    fn ranges_hold_addresses_of_their_family_and_mapped_ones() {
-        for (ranges, address, expected) in [
-            (&[][..], "192.0.2.1", true),
-            (&["127.0.0.1/32"], "127.0.0.1", true),
-            (&["127.0.0.1/32"], "::ffff:127.0.0.1", true),
-            (&["127.0.0.1/32"], "127.0.0.9", false),
-            (&["127.0.0.1/32"], "::1", false),
-            (&["10.1.2.3/8"], "10.200.0.1", true),
-            (&["2001:db8::/32", "192.0.2.0/24"], "2001:db8:1::1", true),
-            (&["2001:db8::/32", "192.0.2.0/24"], "192.0.2.255", true),
-            (&["2001:db8::/32", "192.0.2.0/24"], "192.0.3.0", false),
-            (&["::ffff:192.0.2.0/120"], "192.0.2.7", true),
-            (&["::ffff:192.0.2.0/120"], "192.0.3.7", false),
-            (&["::ffff:0:0/96"], "192.0.3.7", true),
-            (&["::/0"], "192.0.3.7", false),
-            (&["0.0.0.0/0"], "::1", false),
-        ] {
-            let restrictions = Restrictions {
-                addresses: ranges.iter().map(|range| range.parse().unwrap()).collect(),
-            };
-            let allowed = allows(&restrictions, address.parse().unwrap());
-            assert_eq!(allowed, expected, "{ranges:?} {address}");
-        }
-    }
-
     #[tokio::test]
     async fn a_bearer_is_the_configured_root_token_or_one_of_the_store() {
         let house = House::new().await;
@@ -366,7 +438,7 @@ mod tests {
         assert!(matches!(shown, Ok(Bearer::ConfiguredRoot)), "{shown:?}");
         let shown = recognize(house.store.as_ref(), Some(&root), &api, local, NOW).await;
         assert!(
-            matches!(&shown, Ok(Bearer::Token(token)) if token.id == id_of(api.expose_secret())),
+            matches!(&shown, Ok(Bearer::Token(line)) if line.token.id == id_of(api.expose_secret())),
             "{shown:?}"
         );
     }

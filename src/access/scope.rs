@@ -45,6 +45,16 @@ impl Scope {
         }
     }
 
+    /// The protocol whose logins need it; `None` for those of the admin API.
+    pub const fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::ImapProxy => Some(Protocol::Imap),
+            Self::Smtp => Some(Protocol::Smtp),
+            Self::Pop3 => Some(Protocol::Pop3),
+            Self::Api | Self::Metrics | Self::All => None,
+        }
+    }
+
     /// Its name in the admin API.
     pub const fn name(self) -> &'static str {
         match self {
@@ -104,6 +114,7 @@ mod tests {
     fn every_scope_is_read_by_its_name() {
         for scope in ALL {
             assert_eq!(scope.to_string().parse(), Ok(scope));
+            assert!(scope.protocol().is_none_or(|protocol| Scope::of(protocol) == scope));
         }
     }
 

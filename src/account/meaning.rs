@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::fault::{CredentialForm, Fault, FaultKind, LoginStep, UpstreamRefusal, UpstreamWords};
 use crate::oauth::{Explanation, GrantLife, TokenError, explain};
 use crate::proto::Protocol;
+use crate::sentence::explained;
 use crate::store::{AccountRecord, AccountSecrets};
 
 /// What a refusal means.
@@ -87,7 +88,7 @@ pub fn of_token_error(error: &TokenError, record: &AccountRecord, secrets: &Acco
         last_good: secrets.grant.as_ref().and_then(|grant| grant.obtained),
     };
     match explain::of_token_error(error, life, now) {
-        Some(known) => format!("{}; {known}", error.message),
+        Some(known) => explained(&error.message, known),
         None => error.message.clone(),
     }
 }
@@ -633,7 +634,7 @@ mod tests {
         let not_consented = "AADSTS65001: The user or administrator has not consented to use the application.";
         let text = told(&record, &secrets, "invalid_grant", not_consented);
         assert!(
-            text.starts_with(&format!("{not_consented}; consent is missing")),
+            text.starts_with(&format!("{}; consent is missing", not_consented.trim_end_matches('.'))),
             "{text}"
         );
         for remedy in ["Authorize the account again", "set the provider's scopes"] {

@@ -290,7 +290,7 @@ impl Supervised {
         AccountStatus {
             state: self.held.record.state,
             last_error: self.held.record.last_error.clone(),
-            next_try: self.refresher.next_try(),
+            next_try: self.refresher.next_try().map(|moment| self.clock.to_wall(moment)),
             expires: self.held.expires(),
             scope: self.held.secrets.grant.as_ref().and_then(|grant| grant.scope.clone()),
             grant_ends: self.held.grant_ends(),

@@ -41,7 +41,7 @@ impl Place {
         let Some(provider) = config.providers.get(&record.provider) else {
             return Err(missing(format!("provider '{}' is not configured", record.provider)));
         };
-        let own = own_endpoint(record, protocol);
+        let own = record.own(protocol);
         let endpoint = own
             .and_then(|own| own.endpoint.as_ref())
             .or_else(|| provider.endpoint(protocol))
@@ -57,7 +57,7 @@ impl Place {
     /// Logs in under the name that came with an access token, if one did, unless `record` gives another.
     pub(super) fn with_user_of_token(self, record: &AccountRecord, protocol: Protocol, named: Option<&str>) -> Self {
         match named {
-            Some(user) if given_user(record, own_endpoint(record, protocol)).is_none() => Self {
+            Some(user) if given_user(record, record.own(protocol)).is_none() => Self {
                 user: user.to_owned(),
                 ..self
             },
@@ -95,14 +95,6 @@ fn user(record: &AccountRecord, own: Option<&EndpointOverride>, provider: &Provi
 /// The name that the account itself gives.
 fn given_user<'a>(record: &'a AccountRecord, own: Option<&'a EndpointOverride>) -> Option<&'a String> {
     own.and_then(|own| own.user.as_ref()).or(record.user.as_ref())
-}
-
-fn own_endpoint(record: &AccountRecord, protocol: Protocol) -> Option<&EndpointOverride> {
-    match protocol {
-        Protocol::Imap => record.imap.as_ref(),
-        Protocol::Smtp => record.smtp.as_ref(),
-        Protocol::Pop3 => record.pop3.as_ref(),
-    }
 }
 
 #[cfg(test)]

@@ -88,8 +88,12 @@ impl Writes {
 
     /// The write to be started now, if any.
     pub(super) fn next(&mut self, now: Timestamp) -> Option<Write> {
-        if self.on_its_way.is_some() {
-            return None;
+        // A removal does not wait for a save that hangs with its disk: the store puts it in force before it is written.
+        let overtakes = matches!(self.orders.front(), Some(Order::Remove(_)));
+        match self.on_its_way {
+            None => {}
+            Some(OnItsWay::Save) if overtakes => {}
+            Some(OnItsWay::Save | OnItsWay::Order) => return None,
         }
         if let Some(order) = self.orders.pop_front() {
             self.on_its_way = Some(OnItsWay::Order);
@@ -105,7 +109,8 @@ impl Writes {
 
     /// The save on its way ended.
     pub(super) fn on_saved(&mut self, result: &Result<(), StoreError>, now: Timestamp) {
-        self.on_its_way = None;
+        // An order may have overtaken it.
+        self.on_its_way.take_if(|on_its_way| *on_its_way == OnItsWay::Save);
         if result.is_ok() {
             self.failures = 0;
             self.retry_at = None;
@@ -161,6 +166,24 @@ mod tests {
         assert!(matches!(writes.next(at(0)), Some(Write::Save)));
         writes.on_saved(&Ok(()), at(0));
         assert!(writes.is_clean() && writes.next(at(0)).is_none());
+    }
+
+    #[test]
+    fn a_removal_does_not_wait_for_a_save_on_its_way() {
+        let mut writes = Writes::new();
+        writes.mark();
+        assert!(matches!(writes.next(at(0)), Some(Write::Save)));
+        writes.mark();
+        let (reply, _answer) = ractor::concurrency::oneshot();
+        writes.order(Order::Remove(reply.into()));
+        assert!(matches!(writes.next(at(0)), Some(Write::Order(Order::Remove(_)))));
+        writes.on_saved(&Ok(()), at(0));
+        assert!(
+            writes.next(at(0)).is_none(),
+            "nothing is saved of what is being removed"
+        );
+        writes.on_order_ended();
+        assert!(matches!(writes.next(at(0)), Some(Write::Save)));
     }
 
     #[test]

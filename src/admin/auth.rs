@@ -9,11 +9,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 
 use super::error::ApiError;
 use super::state::AdminState;
-use crate::access::{self, Bearer, Scope};
+use crate::access::{self, Bearer, Line, Scope};
 use crate::clock::Timestamp;
 use crate::fault::{Fault, FaultKind};
 use crate::secret::{self, SecretString};
-use crate::store::{TokenRecord, TokenUse};
+use crate::store::TokenUse;
 
 /// The other end of a connection, as the kernel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +33,7 @@ pub(super) enum Caller {
     /// May do everything.
     Root,
     /// Holds an access token.
-    Token {
-        /// The token's account.
-        account: String,
-        /// Whether it has the scope `api`.
-        api: bool,
-        /// Whether it has the scope `metrics`.
-        metrics: bool,
-    },
+    Token(Box<Line>),
 }
 
 impl Caller {
@@ -48,7 +41,7 @@ impl Caller {
     pub(super) fn require_root(&self) -> Result<(), ApiError> {
         match self {
             Self::Root => Ok(()),
-            Self::Token { .. } => Err(ApiError::forbidden("this takes a root token (scope *)")),
+            Self::Token(_) => Err(ApiError::forbidden("this takes a root token (scope *)")),
         }
     }
 
@@ -65,8 +58,9 @@ impl Caller {
     pub(super) fn own_account(&self) -> Result<Option<&str>, ApiError> {
         match self {
             Self::Root => Ok(None),
-            Self::Token { account, api: true, .. } => Ok(Some(account)),
-            Self::Token { api: false, .. } => Err(ApiError::forbidden("this takes a token with the scope api")),
+            // A token of no account that is not root's can do nothing: no account has an empty id.
+            Self::Token(line) if line.grants(Scope::Api) => Ok(Some(line.token.account.as_deref().unwrap_or_default())),
+            Self::Token(_) => Err(ApiError::forbidden("this takes a token with the scope api")),
         }
     }
 
@@ -85,8 +79,9 @@ impl Caller {
     /// Refuses callers that may not read the metrics.
     pub(super) fn require_metrics(&self) -> Result<(), ApiError> {
         match self {
-            Self::Root | Self::Token { metrics: true, .. } => Ok(()),
-            Self::Token { .. } => Err(ApiError::forbidden("this takes a token with the scope metrics")),
+            Self::Root => Ok(()),
+            Self::Token(line) if line.grants(Scope::Metrics) => Ok(()),
+            Self::Token(_) => Err(ApiError::forbidden("this takes a token with the scope metrics")),
         }
     }
 }
@@ -122,13 +117,13 @@ pub(super) async fn authenticate(
     let bearer = access::recognize(state.store.as_ref(), root.as_ref(), &presented, address, now).await;
     match bearer.map_err(refused)? {
         Bearer::ConfiguredRoot => Ok(Caller::Root),
-        Bearer::Token(record) => {
+        Bearer::Token(line) => {
             if let Peer::Tcp(_) = peer {
                 state
                     .store
-                    .record_token_use(record.id, TokenUse { time: now, ip: address });
+                    .record_token_use(line.token.id, TokenUse { time: now, ip: address });
             }
-            Ok(caller_of(*record))
+            Ok(caller_of(line))
         }
     }
 }
@@ -167,15 +162,11 @@ fn refused(fault: Fault) -> ApiError {
     }
 }
 
-fn caller_of(record: TokenRecord) -> Caller {
-    match record.account {
-        None if Scope::All.is_granted_by(&record.scopes) => Caller::Root,
-        account => Caller::Token {
-            // A token of no account that is not root's can do nothing: no account has an empty id.
-            api: Scope::Api.is_granted_by(&record.scopes),
-            metrics: Scope::Metrics.is_granted_by(&record.scopes),
-            account: account.unwrap_or_default(),
-        },
+fn caller_of(line: Box<Line>) -> Caller {
+    if line.token.account.is_none() && line.grants(Scope::All) {
+        Caller::Root
+    } else {
+        Caller::Token(line)
     }
 }
 

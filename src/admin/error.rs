@@ -5,6 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessToken;
+use crate::limits::{ACCOUNT_ID_CHARS_MAX, TOKEN_ID_SHORT_DIGITS};
 use crate::store::StoreError;
 
 /// A refusal: `{"statusCode","error","message","code"}`.
@@ -52,7 +54,14 @@ impl ApiError {
         )
     }
 
-    /// 404: there is no such `what` (`account`, `token`, `session`).
+    /// 404: there is no such `what` (`account`, `token`, `session`) as was asked for by `name`.
+    pub fn no_such(what: &str, name: &str) -> Self {
+        let mut error = Self::not_found(what);
+        error.message = format!("no such {what} '{}'", shown(name));
+        error
+    }
+
+    /// 404: the `what` that is asked for has gone meanwhile, or is the only one that there could be.
     pub fn not_found(what: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -82,6 +91,19 @@ impl ApiError {
     }
 }
 
+/// A name as it came from a caller, for people: clean, bounded, and without a token that was put in a name's place.
+pub(super) fn shown(name: &str) -> String {
+    let chars_max = match AccessToken::parse(name) {
+        Some(_) => TOKEN_ID_SHORT_DIGITS,
+        None => ACCOUNT_ID_CHARS_MAX,
+    };
+    let mut shown: String = name.chars().take(chars_max).collect();
+    if shown.len() < name.len() {
+        shown.push('…');
+    }
+    shown.escape_debug().to_string()
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
@@ -107,13 +129,16 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound(what) => Self::not_found(what),
             StoreError::GrantShared(_) => Self::new(StatusCode::CONFLICT, "grant_shared", message),
             StoreError::NotShareable => Self::field("oauth2.sharesGrantOf", message),
+            StoreError::TooManyTokens => Self::new(StatusCode::CONFLICT, "too_many_tokens", message),
             StoreError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", message),
             StoreError::Unwritable(_) | StoreError::Closed => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
             }
-            StoreError::Locked(_) | StoreError::Unreadable(_) | StoreError::MasterKey(_) | StoreError::Exposed(_) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message)
-            }
+            StoreError::Locked(_)
+            | StoreError::Unreadable(_)
+            | StoreError::Incomplete(_)
+            | StoreError::MasterKey(_)
+            | StoreError::Exposed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message),
         }
     }
 }

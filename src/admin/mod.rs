@@ -20,6 +20,7 @@ pub mod types;
 
 mod auth;
 mod extract;
+mod readiness;
 mod routes;
 #[cfg(test)]
 pub(crate) mod test_support;
@@ -27,5 +28,6 @@ pub(crate) mod test_support;
 mod tests;
 mod validate;
 
+pub use readiness::Readiness;
 pub use serve::{Sockets, serve};
 pub use state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use url::Url;
 
+use super::readiness::Readiness;
 use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, VerifyStep, WebView};
+use crate::access::Failures;
 use crate::account::{AccountStatus, Changes};
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
@@ -26,6 +28,8 @@ pub struct AdminState {
     pub consent: Arc<dyn ConsentControl>,
     /// Who changes which account.
     pub changes: Arc<Changes>,
+    /// What refused logins cost.
+    pub failures: Arc<Failures>,
     /// The live sessions.
     pub sessions: Arc<dyn SessionControl>,
     /// Who can tell whose mailbox an address is.
@@ -34,6 +38,8 @@ pub struct AdminState {
     pub config: watch::Receiver<Arc<Config>>,
     /// The collected metrics.
     pub metrics: Exposition,
+    /// What probes have found.
+    pub readiness: Readiness,
     /// When the daemon started.
     pub started: Timestamp,
     /// Whether the daemon is stopping: it is alive, but no longer ready.

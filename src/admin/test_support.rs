@@ -88,6 +88,7 @@ impl Daemon {
             accounts: world.clone(),
             consent: world.clone(),
             changes: Arc::default(),
+            failures: Arc::default(),
             sessions: world.clone(),
             recognition: Arc::new(Knower {
                 recognizer: Recognizer::new(
@@ -102,6 +103,7 @@ impl Daemon {
             }),
             config,
             metrics: exposition,
+            readiness: crate::admin::Readiness::default(),
             started: Timestamp::parse("2026-01-01T00:00:00Z").unwrap(),
             draining: draining_receiver,
         };
@@ -262,6 +264,10 @@ impl Store for World {
         unreachable!("only the keeper of grants walks the accounts")
     }
 
+    async fn sharers(&self, _: &str) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         let mut counts = BTreeMap::new();
         for (record, _) in self.accounts.lock().unwrap().iter() {
@@ -275,10 +281,19 @@ impl Store for World {
         Ok(())
     }
 
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError> {
         let mut tokens = self.tokens.lock().unwrap();
-        let place = tokens.iter().position(|token| token.id == *id);
-        Ok(place.map(|place| tokens.remove(place)))
+        let mut gone = Vec::new();
+        // What a token made comes after it.
+        tokens.retain(|token| {
+            let parent = token
+                .parent
+                .filter(|parent| gone.iter().any(|token: &TokenRecord| token.id == *parent));
+            let is_gone = token.id == *id || parent.is_some();
+            gone.extend(is_gone.then(|| token.clone()));
+            !is_gone
+        });
+        Ok(gone)
     }
 
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
@@ -304,7 +319,7 @@ impl Store for World {
             .iter()
             .rev()
             .filter(|token| account.is_none() || token.account.as_deref() == account)
-            .filter(|token| token.description.contains(query))
+            .filter(|token| token.description.contains(query) || token.id.to_string().contains(query))
             .map(|token| (token.clone(), uses.get(&token.id).copied()));
         Ok(page_of(matching, page))
     }

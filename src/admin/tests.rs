@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::test_support::{Daemon, ROOT_TOKEN, login, session, step};
 use super::types::StepResult;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::net::dns::test_support::{NameServer, mx, srv};
 use crate::secret::ExposeSecret;
@@ -82,6 +82,14 @@ impl Daemon {
         self.done(Method::POST, "/v1/account", Some(new)).await;
     }
 
+    /// Gives the account servers of its own for what its provider does not have.
+    async fn serve_all(&self, account: &str) {
+        let own = json!({"host": "own.example.com", "port": 465, "tls": "implicit"});
+        let change = json!({"smtp": own, "pop3": own});
+        self.done(Method::PUT, &format!("/v1/account/{account}"), Some(change))
+            .await;
+    }
+
     async fn add_token(&self, account: &str, scopes: &[&str]) -> (String, String) {
         let new = json!({"account": account, "scopes": scopes, "description": "d"});
         let created = self.done(Method::POST, "/v1/token", Some(new)).await;
@@ -145,7 +153,7 @@ async fn an_account_is_added_read_changed_and_deleted() {
     for method in [Method::GET, Method::DELETE] {
         assert_eq!(
             daemon.ask(method, "/v1/account/example", None).await,
-            error(404, "Not Found", "account_not_found", "no such account")
+            error(404, "Not Found", "account_not_found", "no such account 'example'")
         );
     }
 }
@@ -497,7 +505,7 @@ async fn a_token_is_shown_once_and_listed_without_itself() {
     assert_eq!((token.len(), id.len()), (64, 64));
 
     let expected = json!({
-        "id": id, "account": "example", "scopes": ["imap-proxy"], "description": "laptop",
+        "id": id, "account": "example", "form": "hex", "scopes": ["imap-proxy"], "description": "laptop",
         "restrictions": {"addresses": ["127.0.0.1/32", "2001:db8::/32"]}, "metadata": {"owner": 1},
         "expires": "2030-01-01T00:00:00.000Z", "created": "…", "access": null,
     });
@@ -520,16 +528,158 @@ async fn a_token_is_shown_once_and_listed_without_itself() {
     assert_eq!(removed, json!({"deleted": true}));
     let ended = daemon.world.ended_tokens.lock().unwrap().clone();
     assert_eq!(ended, [("example".to_owned(), id.parse().unwrap())]);
-    for path in [
-        format!("/v1/token/{id}"),
-        format!("/v1/tokens/{id}"),
-        "/v1/token/x".to_owned(),
+    let short = |text: &str| text.chars().take(8).collect::<String>();
+    let spoilt = token.replacen(char::is_alphanumeric, "", 1);
+    for (path, shown) in [
+        (format!("/v1/token/{id}"), short(id)),
+        (format!("/v1/tokens/{id}"), short(id)),
+        (format!("/v1/token/{token}"), short(token)),
+        ("/v1/token/x".to_owned(), "x".to_owned()),
+        // What was meant to be a token is not repeated.
+        (format!("/v1/token/{spoilt}"), short(&spoilt)),
+        // The beginning of the id that it would have.
+        (format!("/v1/token/{}", "O".repeat(20)), "a7d351f3".to_owned()),
     ] {
         assert_eq!(
             daemon.ask(Method::DELETE, &path, None).await,
-            error(404, "Not Found", "token_not_found", "no such token")
+            error(404, "Not Found", "token_not_found", &format!("no such token '{shown}'"))
         );
     }
+}
+
+#[tokio::test]
+async fn a_short_token_is_asked_for_and_found_however_it_is_written() {
+    let daemon = Daemon::start().await;
+    daemon.add_account("a", None).await;
+    let new = json!({"account": "a", "scopes": ["api"], "form": "short"});
+    let created = daemon.done(Method::POST, "/v1/token", Some(new)).await;
+    let (token, id) = (created["token"].as_str().unwrap(), created["id"].as_str().unwrap());
+    assert_eq!((token.len(), id.len()), (20, 64));
+    assert!(
+        token
+            .chars()
+            .all(|digit| "0123456789ABCDEFGHJKMNPQRSTVWXYZ".contains(digit)),
+        "{token}"
+    );
+    let lower = token.to_lowercase();
+    for name in [id, token, &lower] {
+        let read = daemon.done(Method::GET, &format!("/v1/tokens/{name}"), None).await;
+        assert_eq!((&read["id"], &read["form"]), (&json!(id), &json!("short")));
+    }
+    let reply = daemon.ask_tcp(Method::GET, "/v1/account/a", Some(&lower), "").await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    daemon.done(Method::DELETE, &format!("/v1/token/{lower}"), None).await;
+    let reply = daemon.ask_tcp(Method::GET, "/v1/account/a", Some(token), "").await;
+    assert_eq!(reply.status, 401, "{}", reply.body);
+    let new = json!({"account": "a", "scopes": ["api"], "form": "tiny"});
+    let (status, refused) = daemon.ask(Method::POST, "/v1/token", Some(new)).await;
+    let message = refused["message"].as_str().unwrap();
+    assert_eq!(status, 400);
+    assert!(
+        message.starts_with("form: unknown variant `tiny`, expected `hex` or `short`"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_a_token_makes_can_do_no_more_and_ends_with_it() {
+    let daemon = Daemon::start().await;
+    daemon.add_account("a", None).await;
+    daemon.serve_all("a").await;
+    let maker = json!({
+        "account": "a", "scopes": ["api"], "mayGrant": ["imap-proxy", "metrics", "imap-proxy"],
+        "restrictions": {"addresses": ["127.0.0.0/8"]}, "expires": "2099-01-01T00:00:00Z",
+    });
+    let maker = daemon.done(Method::POST, "/v1/token", Some(maker)).await;
+    let (maker, maker_id) = (maker["token"].as_str().unwrap(), maker["id"].as_str().unwrap());
+    let shown = daemon.done(Method::GET, &format!("/v1/tokens/{maker_id}"), None).await;
+    assert_eq!(shown["mayGrant"], json!(["imap-proxy", "metrics"]));
+    assert!(shown.get("parent").is_none(), "{shown}");
+
+    let make = async |maker: &str, body: Value| {
+        let reply = daemon
+            .ask_tcp(Method::POST, "/v1/token", Some(maker), &body.to_string())
+            .await;
+        (reply.status, reply.json())
+    };
+    let forbidden = |message: &str| error(403, "Forbidden", "forbidden", message);
+    for (body, message) in [
+        (
+            json!({"account": "a", "scopes": ["imap-proxy", "smtp"]}),
+            "scopes[1]: this token may not grant 'smtp'; it may grant api, imap-proxy, metrics",
+        ),
+        (
+            json!({"account": "a", "scopes": ["api"], "mayGrant": ["api"]}),
+            "mayGrant[0]: this token may not grant 'api'; it may grant imap-proxy, metrics",
+        ),
+        (
+            json!({"account": "a", "scopes": ["api"], "restrictions": {"addresses": ["0.0.0.0/0"]}}),
+            "restrictions.addresses: must be within those of the token that asks",
+        ),
+        (
+            json!({"account": "a", "scopes": ["api"], "expires": "2099-01-01T00:00:00.001Z"}),
+            "expires: must not be after 2099-01-01T00:00:00.000Z, when the token that asks ends",
+        ),
+    ] {
+        assert_eq!(make(maker, body).await, forbidden(message));
+    }
+
+    let (status, child) = make(
+        maker,
+        json!({"account": "a", "scopes": ["api"], "mayGrant": ["imap-proxy"]}),
+    )
+    .await;
+    assert_eq!(status, 200, "{child}");
+    let body = json!({"account": "a", "scopes": ["imap-proxy"], "metadata": 1, "form": "short"});
+    let (status, grandchild) = make(child["token"].as_str().unwrap(), body).await;
+    assert_eq!(status, 200, "{grandchild}");
+    let path = format!("/v1/tokens/{}", grandchild["id"].as_str().unwrap());
+    let shown = daemon.done(Method::GET, &path, None).await;
+    assert_eq!(
+        (&shown["parent"], &shown["expires"], &shown["restrictions"]),
+        (
+            &child["id"],
+            &json!("2099-01-01T00:00:00.000Z"),
+            &json!({"addresses": ["127.0.0.0/8"]})
+        )
+    );
+
+    daemon
+        .done(Method::DELETE, &format!("/v1/token/{maker_id}"), None)
+        .await;
+    let ended = daemon.world.ended_tokens.lock().unwrap().clone();
+    let gone = [
+        maker_id,
+        child["id"].as_str().unwrap(),
+        grandchild["id"].as_str().unwrap(),
+    ];
+    assert_eq!(ended, gone.map(|id| ("a".to_owned(), id.parse().unwrap())));
+    assert_eq!(daemon.done(Method::GET, "/v1/tokens", None).await["total"], 0);
+}
+
+#[tokio::test]
+async fn a_token_that_was_made_by_a_token_is_refused_with_its_maker() {
+    let daemon = Daemon::start().await;
+    daemon.add_account("a", None).await;
+    let maker = json!({"account": "a", "scopes": ["api"], "expires": "2099-01-01T00:00:00Z"});
+    let maker = daemon.done(Method::POST, "/v1/token", Some(maker)).await;
+    let body = json!({"account": "a", "scopes": ["api"]}).to_string();
+    let child = daemon
+        .ask_tcp(Method::POST, "/v1/token", maker["token"].as_str(), &body)
+        .await
+        .json();
+    let ask = async || {
+        let reply = daemon
+            .ask_tcp(Method::GET, "/v1/account/a", child["token"].as_str(), "")
+            .await;
+        (reply.status, reply.json()["message"].clone())
+    };
+    assert_eq!(ask().await.0, 200);
+    // As if the maker's end had been brought forward, and the record of the other not.
+    daemon.world.tokens.lock().unwrap()[0].expires = Some(Timestamp::EPOCH);
+    assert_eq!(ask().await, (401, json!("the token has expired")));
+    daemon.world.tokens.lock().unwrap().remove(0);
+    assert_eq!(ask().await, (401, json!("unknown token")));
 }
 
 #[tokio::test]
@@ -540,7 +690,49 @@ async fn a_refused_token_names_the_field() {
     for (body, expected) in [
         (
             json!({"account": "b", "scopes": ["api"]}),
-            error(404, "Not Found", "account_not_found", "no such account"),
+            error(404, "Not Found", "account_not_found", "no such account 'b'"),
+        ),
+        (
+            json!({"account": "e\u{1b}".to_owned() + &"x".repeat(300), "scopes": ["api"]}),
+            error(
+                404,
+                "Not Found",
+                "account_not_found",
+                &format!("no such account 'e\\u{{1b}}{}…'", "x".repeat(254)),
+            ),
+        ),
+        (
+            json!({"account": "ab".repeat(32), "scopes": ["api"]}),
+            error(404, "Not Found", "account_not_found", "no such account 'abababab…'"),
+        ),
+        (
+            json!({"account": "a", "scopes": ["api"], "expires": "2020-01-01T00:00:00Z"}),
+            refused(
+                "expires: 2020-01-01T00:00:00.000Z is past; give a time to come, or none for a token without an end",
+            ),
+        ),
+        (
+            json!({"account": "a", "scopes": ["imap-proxy", "pop3"]}),
+            refused(
+                "scopes[1]: the provider 'example' has no POP3 for this mailbox; leave 'pop3' out, or give the account a \
+                 server of its own: portreeve account update a --pop3 HOST:PORT",
+            ),
+        ),
+        (
+            json!({"account": "a", "scopes": ["imap-proxy"], "mayGrant": ["imap-proxy"]}),
+            refused("mayGrant: is for tokens with the scope api, which make others"),
+        ),
+        (
+            json!({"account": "a", "scopes": ["api"], "mayGrant": ["imap-proxy", "*"]}),
+            refused("mayGrant[1]: '*' is for root tokens, which have no account"),
+        ),
+        (
+            json!({"account": "a", "scopes": ["api"], "mayGrant": ["imap"]}),
+            refused("mayGrant[0]: unknown scope 'imap'; allowed are imap-proxy, smtp, pop3, api and metrics"),
+        ),
+        (
+            json!({"mayGrant": ["api"]}),
+            refused("mayGrant: a root token may give everything"),
         ),
         (
             json!({"account": "a"}),
@@ -636,7 +828,12 @@ async fn live_sessions_are_listed_and_ended() {
     for id in ["5", "x"] {
         assert_eq!(
             daemon.ask(Method::DELETE, &format!("/v1/session/{id}"), None).await,
-            error(404, "Not Found", "session_not_found", "no such session")
+            error(
+                404,
+                "Not Found",
+                "session_not_found",
+                &format!("no such session '{id}'")
+            )
         );
     }
 }
@@ -681,7 +878,7 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
                 "total": 1, "new": 0, "active": 0, "needs-authorization": 0, "failing": 1, "disabled": 0,
             },
             "attention": [{"account": "a", "state": "failing"}],
-            "tokens": 0, "sessions": 0,
+            "tokens": 0, "sessions": 0, "delayed": { "addresses": 0, "accounts": 0 },
         })
     );
 
@@ -805,6 +1002,34 @@ async fn every_refusal_has_the_same_shape() {
 }
 
 #[tokio::test]
+async fn tokens_that_are_guessed_over_tcp_use_up_the_client_s_budget() {
+    let daemon = Daemon::start().await;
+    for number in 0..crate::limits::AUTH_FAILURES_FREE_CLIENT {
+        let guess = format!("{number:064x}");
+        assert_eq!(
+            daemon
+                .ask_tcp(Method::GET, "/v1/accounts", Some(&guess), "")
+                .await
+                .status,
+            401
+        );
+        // To send none is no guess.
+        assert_eq!(daemon.ask_tcp(Method::GET, "/v1/accounts", None, "").await.status, 401);
+    }
+    let delayed = async || daemon.done(Method::GET, "/v1/status", None).await["delayed"]["addresses"].clone();
+    assert_eq!(delayed().await, 1);
+    let begun = clock::instant();
+    assert_eq!(
+        daemon
+            .ask_tcp(Method::GET, "/v1/accounts", Some("guess"), "")
+            .await
+            .status,
+        401
+    );
+    assert!(clock::instant().duration_since(begun) >= crate::limits::AUTH_FAILURE_FIRST_DELAY);
+}
+
+#[tokio::test]
 async fn tcp_always_takes_a_token() {
     let daemon = Daemon::start().await;
     for path in ["/healthz", "/metrics", "/v1/accounts", "/nowhere"] {
@@ -894,13 +1119,13 @@ async fn a_token_opens_what_its_scopes_say_and_no_more() {
         (
             Method::POST,
             "/v1/token",
-            r#"{"account":"own","scopes":["smtp"]}"#,
+            r#"{"account":"own","scopes":["api"]}"#,
             [200, 403, 403],
         ),
         (
             Method::POST,
             "/v1/token",
-            r#"{"account":"foreign","scopes":["smtp"]}"#,
+            r#"{"account":"foreign","scopes":["api"]}"#,
             [403, 403, 403],
         ),
         (Method::POST, "/v1/token", "{}", [403, 403, 403]),
@@ -941,7 +1166,8 @@ async fn expired_and_restricted_tokens_are_refused() {
         let created = daemon.done(Method::POST, "/v1/token", Some(extra)).await;
         created["token"].as_str().unwrap().to_owned()
     };
-    let expired = root(json!({"expires": "2020-01-01T00:00:00Z"})).await;
+    let expired = root(json!({"expires": "2099-01-01T00:00:00Z"})).await;
+    daemon.world.tokens.lock().unwrap()[0].expires = Some(Timestamp::EPOCH);
     let elsewhere = root(json!({"restrictions": {"addresses": ["192.0.2.0/24"]}})).await;
     let here = root(json!({"restrictions": {"addresses": ["192.0.2.0/24", "127.0.0.1"]}})).await;
     for (token, expected) in [

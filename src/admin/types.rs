@@ -19,8 +19,8 @@ use crate::proto::Protocol;
 use crate::recognize::{Finding, How, Server, Servers};
 use crate::secret::SecretString;
 use crate::store::{
-    AccountError, AccountRecord, AccountState, EndpointOverride, Restrictions, TokenId, TokenRecord, TokenUse,
-    UsageEvent,
+    AccountError, AccountRecord, AccountState, Deletion, EndpointOverride, Restrictions, Store, TokenForm, TokenId,
+    TokenRecord, TokenUse, UsageEvent,
 };
 
 /// The body of `POST /v1/account`.
@@ -335,13 +335,17 @@ pub struct LinkMade {
 pub struct NewToken {
     /// The account, by id or e-mail; without one, a root token is made.
     pub account: Option<String>,
+    /// How it is written; 64 hex digits if nothing is said.
+    pub form: Option<TokenForm>,
     /// What it may be used for.
     pub scopes: Option<Vec<String>>,
+    /// The scopes that it may give to tokens which it makes, beside its own.
+    pub may_grant: Option<Vec<String>>,
     /// A label for people.
     pub description: Option<String>,
     /// Where it may be used from.
     pub restrictions: Option<NewRestrictions>,
-    /// When it ends. A time in the past is accepted: such a token is refused from the start.
+    /// When it ends: a time to come.
     pub expires: Option<Timestamp>,
     /// The administrator's own note.
     pub metadata: Option<serde_json::Value>,
@@ -359,7 +363,7 @@ pub struct NewRestrictions {
 /// The answer to `POST /v1/token`, the only one that holds a token.
 #[derive(Serialize, Deserialize)]
 pub struct TokenCreated {
-    /// The token, 64 lower-case hex digits.
+    /// The token.
     pub token: String,
     /// Its id.
     pub id: TokenId,
@@ -381,8 +385,17 @@ pub struct TokenView {
     pub id: TokenId,
     /// The account it is for; `null` for a root token.
     pub account: Option<String>,
+    /// How it is written.
+    #[serde(default)]
+    pub form: TokenForm,
+    /// The token that made it, with which it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TokenId>,
     /// What it may be used for.
     pub scopes: Vec<String>,
+    /// The scopes that it may give to tokens which it makes, beside its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_grant: Vec<String>,
     /// A label for people.
     pub description: String,
     /// Where it may be used from; `null`: anywhere.
@@ -434,6 +447,19 @@ pub struct SessionView {
 pub struct Deleted {
     /// Always `true`.
     pub deleted: bool,
+    /// `false` where the deletion is in force, but the disk has not taken it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<bool>,
+}
+
+impl Deleted {
+    /// The answer to a deletion that `store` may yet owe to the disk.
+    pub fn from(store: &dyn Store, deletion: Deletion<'_>) -> Self {
+        Self {
+            deleted: true,
+            durable: store.owes(deletion).then_some(false),
+        }
+    }
 }
 
 /// What was closed.
@@ -532,6 +558,19 @@ pub struct StatusView {
     pub tokens: u64,
     /// How many sessions are live.
     pub sessions: u64,
+    /// Whose refused logins are delayed at present.
+    #[serde(default)]
+    pub delayed: DelayedView,
+}
+
+/// How many were refused so often that the answers to further refused logins are delayed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DelayedView {
+    /// Client addresses (IPv6: networks of 64 bits).
+    pub addresses: usize,
+    /// Login names.
+    pub accounts: usize,
 }
 
 /// Whether the daemon takes new sessions.
@@ -605,6 +644,9 @@ pub struct ProviderView {
     /// How its access tokens are had, as `provider.grant` says it, where it has an OAuth app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
+    /// Whether it is known to give codes for other devices (RFC 8628).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub device: bool,
     /// What it has endpoints for.
     pub protocols: Vec<Protocol>,
     /// The id of its OAuth app, to which grants are bound.
@@ -818,7 +860,10 @@ impl TokenView {
         Self {
             id: record.id,
             account: record.account,
+            form: record.form,
+            parent: record.parent,
             scopes: record.scopes,
+            may_grant: record.may_grant,
             description: record.description,
             restrictions: record.restrictions,
             metadata: record.metadata,

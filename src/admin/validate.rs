@@ -1,6 +1,6 @@
 //! From what a caller sends to the records that are kept: everything is checked here, and a refusal names the field.
 
-use super::error::ApiError;
+use super::error::{ApiError, shown};
 use super::types::{AccountChange, NewAccount, NewGrant, NewLink, NewRestrictions, NewToken};
 use crate::access::{Scope, ScopeError};
 use crate::authorize::Subject;
@@ -11,7 +11,10 @@ use crate::limits::{
     TOKEN_METADATA_BYTES_MAX, TOKEN_SCOPES_MAX,
 };
 use crate::secret::{ExposeSecret, Maker, SecretString, oddity};
-use crate::store::{AccountRecord, AccountSecrets, AccountState, EndpointOverride, Grant, Restrictions};
+use crate::shell;
+use crate::store::{
+    AccountRecord, AccountSecrets, AccountState, EndpointOverride, Grant, Restrictions, TokenId, TokenRecord,
+};
 
 /// The record and the secrets of a new account; `owner` is the account whose grant it is to share, if there is one of that name.
 ///
@@ -108,7 +111,10 @@ pub(super) fn link_subject(new: &NewLink, stored: Option<AccountRecord>, config:
         check_email(email)?;
     }
     let provider = new.provider.as_ref();
-    let provider = provider.ok_or_else(|| ApiError::field("provider", "is missing, and there is no such account"))?;
+    let provider = provider.ok_or_else(|| {
+        let name = shown(&new.account);
+        ApiError::field("provider", format!("is missing, and there is no account '{name}'"))
+    })?;
     known_provider(provider, config)?;
     Ok(Subject {
         account: new.account.clone(),
@@ -137,20 +143,30 @@ pub(super) fn needs_root(change: &AccountChange) -> bool {
             .is_some_and(|oauth2| oauth2.shares_grant_of.is_some())
 }
 
-/// The checked settings of a new token.
-#[derive(Debug)]
-pub(super) struct TokenSettings {
-    pub(super) scopes: Vec<String>,
-    pub(super) description: String,
-    pub(super) restrictions: Option<Restrictions>,
-}
-
-/// Checks the settings of a new token.
+/// The record of a new token of `account` (`None`: a root token), which gets its `id` from whoever makes it.
 ///
 /// # Errors
 /// 400 naming the field.
-pub(super) fn token_settings(new: &NewToken) -> Result<TokenSettings, ApiError> {
-    let description = new.description.clone().unwrap_or_default();
+pub(super) fn new_token(
+    new: NewToken,
+    id: TokenId,
+    account: Option<&AccountRecord>,
+    config: &Config,
+    now: Timestamp,
+) -> Result<TokenRecord, ApiError> {
+    let scopes = scopes(&new)?;
+    if let Some(account) = account {
+        check_served(&scopes, account, config)?;
+    }
+    let may_grant = may_grant(&new, &scopes)?;
+    if let Some(expires) = new.expires.filter(|expires| *expires <= now) {
+        return Err(ApiError::field(
+            "expires",
+            format!("{expires} is past; give a time to come, or none for a token without an end"),
+        ));
+    }
+    let restrictions = new.restrictions.as_ref().map(restrictions).transpose()?;
+    let description = new.description.unwrap_or_default();
     check_label("description", &description)?;
     if let Some(metadata) = &new.metadata
         && metadata.to_string().len() > TOKEN_METADATA_BYTES_MAX
@@ -160,10 +176,14 @@ pub(super) fn token_settings(new: &NewToken) -> Result<TokenSettings, ApiError> 
             format!("may have at most {TOKEN_METADATA_BYTES_MAX} bytes"),
         ));
     }
-    Ok(TokenSettings {
-        scopes: scopes(new)?,
+    Ok(TokenRecord {
+        form: new.form.unwrap_or_default(),
+        may_grant,
         description,
-        restrictions: new.restrictions.as_ref().map(restrictions).transpose()?,
+        restrictions,
+        metadata: new.metadata,
+        expires: new.expires,
+        ..TokenRecord::new(id, account.map(|account| account.account.clone()), scopes, now)
     })
 }
 
@@ -186,9 +206,60 @@ fn scopes(new: &NewToken) -> Result<Vec<String>, ApiError> {
             format!("give 1 to {TOKEN_SCOPES_MAX} of: {SCOPES_OF_ACCOUNTS}"),
         ));
     }
+    names("scopes", given)
+}
+
+/// The scopes that a token of an account may give to others.
+fn may_grant(new: &NewToken, scopes: &[String]) -> Result<Vec<String>, ApiError> {
+    let refused = |problem: &str| Err(ApiError::field(MAY_GRANT, problem));
+    let given = new.may_grant.as_deref().unwrap_or_default();
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    if new.account.is_none() {
+        return refused("a root token may give everything");
+    }
+    if !Scope::Api.is_granted_by(scopes) {
+        return refused("is for tokens with the scope api, which make others");
+    }
+    if given.len() > TOKEN_SCOPES_MAX {
+        return refused(&format!("give at most {TOKEN_SCOPES_MAX} of: {SCOPES_OF_ACCOUNTS}"));
+    }
+    names(MAY_GRANT, given)
+}
+
+/// Refuses a scope whose protocol the account's mailbox does not have. Where its provider is not configured nothing is known
+/// of that.
+fn check_served(scopes: &[String], account: &AccountRecord, config: &Config) -> Result<(), ApiError> {
+    let Some(provider) = config.providers.get(&account.provider) else {
+        return Ok(());
+    };
+    for (index, scope) in scopes.iter().enumerate() {
+        let Some(protocol) = scope.parse().ok().and_then(Scope::protocol) else {
+            continue;
+        };
+        let own = account.own(protocol).and_then(|own| own.endpoint.as_ref());
+        if own.is_none() && provider.endpoint(protocol).is_none() {
+            let (upper, lower) = (protocol.name().to_uppercase(), protocol.name());
+            return Err(ApiError::field(
+                &format!("scopes[{index}]"),
+                format!(
+                    "the provider '{}' has no {upper} for this mailbox; leave '{scope}' out, or give the account a server \
+                     of its own: portreeve account update {} --{lower} HOST:PORT",
+                    provider.name,
+                    shell::word(&account.account)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The scopes `given` in a `field`, each once.
+fn names(field: &str, given: &[String]) -> Result<Vec<String>, ApiError> {
     let mut scopes: Vec<String> = Vec::with_capacity(given.len());
     for (index, scope) in given.iter().enumerate() {
-        let field = || format!("scopes[{index}]");
+        let field = || format!("{field}[{index}]");
         match scope.parse() {
             Ok(Scope::All) => {
                 return Err(ApiError::field(
@@ -472,6 +543,8 @@ fn set<T>(target: &mut Option<T>, change: Option<Option<T>>) {
 }
 
 /// The scopes that a token of an account may have.
+const MAY_GRANT: &str = "mayGrant";
+
 const SCOPES_OF_ACCOUNTS: &str = "imap-proxy, smtp, pop3, api, metrics";
 
 const SHARES_GRANT_OF: &str = "oauth2.sharesGrantOf";

@@ -10,6 +10,7 @@ use crate::admin::ConsentControl;
 use crate::authorize::{self, AuthorizeError, Authorizer, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress, Via};
 use crate::config;
 use crate::oauth::RedirectUri;
+use crate::sentence::explained;
 use crate::store::AccountRecord;
 use crate::web::{BROWSER_BYTES, ConsentPort, Granted, Invitation, LinkProblem, Problem};
 
@@ -105,7 +106,7 @@ fn problem(error: AuthorizeError) -> Problem {
         AuthorizeError::PartialConsent(scopes) => Problem::MissingScopes(scopes),
         AuthorizeError::WrongMailbox { asked, given } => Problem::WrongMailbox { asked, given },
         AuthorizeError::LoginRefused { said, meaning } => Problem::LoginRefused {
-            reason: meaning.map_or_else(|| said.clone(), |meaning| format!("{said}; {meaning}")),
+            reason: meaning.map_or_else(|| said.clone(), |meaning| explained(&said, meaning)),
         },
         AuthorizeError::LoginUnavailable { is_kept, .. } => Problem::MailboxUnreachable { is_kept },
         AuthorizeError::ExchangeFailed { .. } | AuthorizeError::NoRefreshToken => {

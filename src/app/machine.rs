@@ -13,7 +13,7 @@ use crate::config::{Environment, FileContent, Material, ProcessEnvironment};
 use crate::net::tls::{self, CertificateFiles};
 use crate::oauth;
 use crate::process::search_path;
-use crate::store::master_key::MasterKey;
+use crate::store::master_key::{GENERATED_KEY_FILE, MasterKey};
 use crate::store::state_dir::{self, Reader};
 
 /// The machine, looked at for the daemon itself or for somebody who will start it.
@@ -61,6 +61,10 @@ impl Environment for Machine {
             Material::AppKey(key_file) => oauth::examine_app_key(key_file),
             Material::ServiceAccount(key_file) => oauth::examine_service_account(key_file),
             Material::MasterKey(file) => text(MasterKey::examine(file, self.reader)),
+            Material::GeneratedKey { state_dir } => match state_dir.join(GENERATED_KEY_FILE) {
+                file if file.exists() => text(MasterKey::examine(&file, self.reader)),
+                _ => Ok(()),
+            },
             Material::StateDirectory(path) => text(state_dir::examine(path, self.reader)),
             Material::Program { program, search } => examine_program(program, search),
         }
@@ -251,6 +255,23 @@ mod tests {
         }
         let absent = problems(directory.path(), "[secrets]\nmaster_key_file = \"./absent\"\n");
         assert!(absent[0].contains("make one with"), "{absent:?}");
+        write(directory.path(), "master.key", key.as_bytes(), 0o640);
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+        let generated = problems(directory.path(), "[server]\nstate_dir = \".\"\n");
+        assert!(
+            generated[0].starts_with("secrets.master_key_file: the master key in "),
+            "{generated:?}"
+        );
+        let elsewhere = problems(
+            directory.path(),
+            "[server]\nstate_dir = \".\"\n[secrets]\nmaster_key_file = \"./good\"\n",
+        );
+        assert_eq!(
+            elsewhere,
+            Vec::<String>::new(),
+            "a key that is not used may be as it likes"
+        );
+        fs::remove_file(directory.path().join("master.key")).unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         let state = problems(directory.path(), "[server]\nstate_dir = \".\"\n");
         assert!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::{App, Machine, admission_limits, fit_descriptors};
+use super::{App, Machine, admission_limits, fit_descriptors, providers};
 use crate::config::{self, Config};
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -22,6 +22,11 @@ impl App {
             Ok(Err(refused)) => return error!("the new configuration is refused, the old one stays:\n{refused}"),
             Err(panicked) => return error!(%panicked, "the configuration could not be read, the old one stays"),
         };
+        match providers::vanished(&self.services.store, &old, &new).await {
+            Ok(None) => {}
+            Ok(Some(vanished)) => return error!("the new configuration is refused, the old one stays: {vanished}"),
+            Err(error) => return error!(%error, "the accounts cannot be read, the old configuration stays"),
+        }
         for warning in &new.warnings {
             warn!("{warning}");
         }

@@ -3,6 +3,7 @@
 //! No text holds a token, a code or an internal address: owners of mailboxes read them.
 
 use crate::oauth::{Explanation, RedirectError, TokenError, TokenErrorKind};
+use crate::sentence::explained;
 use crate::store::StoreError;
 
 /// Why a consent was not begun, or did not open the mailbox.
@@ -52,7 +53,7 @@ pub enum AuthorizeError {
     )]
     NoRefreshToken,
     /// The mailbox does not let us in with the grant.
-    #[error("the permission was given, but the mailbox refused the login with it: {said}{}", also(.meaning))]
+    #[error("the permission was given, but the mailbox refused the login with it: {}", with(.said, .meaning))]
     LoginRefused {
         /// What the upstream said, or why no login was tried.
         said: String,
@@ -71,7 +72,7 @@ pub enum AuthorizeError {
         is_kept: bool,
     },
     /// The provider refused to exchange what the owner's consent had given, or did not answer.
-    #[error("the provider did not exchange the permission for a token: {error}{}", also(.meaning))]
+    #[error("the provider did not exchange the permission for a token: {}", with(.error, .meaning))]
     ExchangeFailed {
         /// What it said.
         error: TokenError,
@@ -230,8 +231,8 @@ fn denied(said: &str, meaning: &Option<Explanation>) -> String {
 }
 
 /// What a refusal means, if that is known.
-fn also(meaning: &Option<Explanation>) -> String {
-    meaning.map_or_else(String::new, |meaning| format!("; {meaning}"))
+fn with(said: &impl ToString, meaning: &Option<Explanation>) -> String {
+    meaning.map_or_else(|| said.to_string(), |meaning| explained(said.to_string(), meaning))
 }
 
 #[cfg(test)]

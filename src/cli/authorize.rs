@@ -10,6 +10,7 @@
 //! come back already: then the daemon goes on to the end.
 
 mod device;
+mod elsewhere;
 mod listener;
 mod page;
 mod paste;
@@ -22,13 +23,14 @@ use tokio::signal::ctrl_c;
 use tokio::time::timeout;
 use url::Url;
 
+use self::elsewhere::Elsewhere;
 use self::listener::{Listener, Words};
 use self::report::{Event, Report};
 use super::daemon::answer;
 use super::output::wait;
 use super::{Exit, Failure, Globals};
 use crate::admin::client::{Client, ClientError, segment};
-use crate::admin::types::{AccountView, AuthorizationOutcome, CodeFlowView, StatusView};
+use crate::admin::types::{AccountView, AuthorizationOutcome, CodeFlowView, ProviderView, StatusView};
 
 /// `account authorize`
 #[derive(Debug, clap::Args)]
@@ -75,8 +77,12 @@ pub(super) async fn run(client: &Client, arguments: Args, globals: &Globals) -> 
         let path = format!("/v1/account/{}", segment(&arguments.account));
         let account = answer(client.read::<AccountView>(&path, &[])).await?.value;
         let path = format!("/v1/account/{}/authorize", segment(&account.account));
-        match way(client, &arguments, &account.provider).await {
-            Way::Listen => listen(client, &path, &report).await,
+        let status = status(client).await;
+        match way(&arguments, provider_of(status.as_ref(), &account.provider)) {
+            Way::Listen => {
+                let elsewhere = Elsewhere::new(&account, status.as_ref());
+                listen(client, &path, &report, &elsewhere).await
+            }
             Way::Paste => paste(client, &path, &report).await,
             Way::Device => device::run(client, &path, &account.account, &report).await,
         }
@@ -99,8 +105,18 @@ pub(super) async fn run(client: &Client, arguments: Args, globals: &Globals) -> 
     }
 }
 
+/// What the daemon tells of itself, if this caller may see it.
+async fn status(client: &Client) -> Option<StatusView> {
+    let status = client.read::<StatusView>("/v1/status", &[]).await;
+    status.ok().map(|status| status.value)
+}
+
+fn provider_of<'a>(status: Option<&'a StatusView>, name: &str) -> Option<&'a ProviderView> {
+    status?.providers.iter().find(|known| known.name == name)
+}
+
 /// As it was asked for, else as the provider's owners are usually asked. A caller who may not see that is asked in a browser.
-async fn way(client: &Client, arguments: &Args, provider: &str) -> Way {
+fn way(arguments: &Args, provider: Option<&ProviderView>) -> Way {
     if arguments.device {
         return Way::Device;
     }
@@ -110,23 +126,24 @@ async fn way(client: &Client, arguments: &Args, provider: &str) -> Way {
     if arguments.no_browser {
         return Way::Listen;
     }
-    let status = client.read::<StatusView>("/v1/status", &[]).await;
-    let grant = status.ok().and_then(|status| {
-        let mut providers = status.value.providers.into_iter();
-        providers.find(|known| known.name == provider)?.grant
-    });
-    match grant.as_deref() {
+    match provider.and_then(|provider| provider.grant.as_deref()) {
         Some("device") => Way::Device,
         _ => Way::Listen,
     }
 }
 
 /// The browser comes back to this machine.
-async fn listen(client: &Client, path: &str, report: &Report) -> Result<AuthorizationOutcome, Refusal> {
+async fn listen(
+    client: &Client,
+    path: &str,
+    report: &Report,
+    elsewhere: &Elsewhere,
+) -> Result<AuthorizationOutcome, Refusal> {
     let mut listener = Listener::bind().await?;
     let begun = begin(client, path, &listener.redirect_uri()).await?;
     listener.expect(state_of(&begun.url)?);
     report.ask(&begun)?;
+    report.tell_elsewhere(elsewhere, listener.port())?;
     let redirected = wait("waiting for the browser to come back", listener.come_back()).await?;
     let outcome = complete(client, redirected.as_str()).await;
     listener.answer(Words::of(&outcome)).await;
@@ -172,7 +189,7 @@ fn too_late(limit: Duration) -> Refusal {
         code: "expired".to_owned(),
         message: format!(
             "nobody consented within {}; begin again, and give --timeout if more time is needed",
-            humantime::format_duration(limit)
+            crate::span::Span(limit)
         ),
     }
 }

@@ -264,6 +264,7 @@ impl Import<'_> {
             Some(_) => "with its grant".to_owned(),
             None if provider.needs_consent() => {
                 let name = clean(name);
+                let name = crate::shell::word(&name);
                 format!("{}: portreeve account authorize {name}", without_grant(settings))
             }
             None => "its provider needs no consent".to_owned(),

@@ -24,6 +24,8 @@ pub mod value;
 mod daemon;
 #[cfg(test)]
 mod daemon_tests;
+mod token_id;
+mod usage_lines;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -95,12 +97,17 @@ where
     let cli = match Cli::try_parse_from(arguments).and_then(refuse_json_where_there_is_none) {
         Ok(cli) => cli,
         Err(error) => {
-            // `--help` and `--version` come this way too, for standard output; where that is closed nobody can be told.
-            let _ = error.print();
-            return if error.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                Exit::Done.into()
+            let printed = error.print();
+            if error.use_stderr() {
+                return Exit::Usage.into();
+            }
+            // `--help` and `--version` come this way too, for standard output.
+            return match printed.map_err(output::untold) {
+                Ok(()) => Exit::Done.into(),
+                Err(failure) => {
+                    failure.print();
+                    failure.exit.into()
+                }
             };
         }
     };

@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use tokio::time::timeout;
 
 use super::{Exit, Failure};
+use crate::admin::types::Deleted;
 use crate::store::AccountState;
 
 /// Prints `text` and a newline.
@@ -21,10 +22,27 @@ use crate::store::AccountState;
 /// A reader that has gone (`portreeve … | head`) ends the command quietly; anything else is told.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::told(Exit::Failed)),
-        Err(error) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+    writeln!(out, "{}", text.trim_end_matches('\n'))
+        .and_then(|()| out.flush())
+        .map_err(untold)
+}
+
+/// How a command ends whose output could not be written: a reader that has had enough is no trouble.
+pub(super) fn untold(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::told(Exit::Done),
+        _ => Failure::failed(format!("cannot write to standard output: {error}")),
+    }
+}
+
+/// What is said of a deletion: `done`, and whether that will last.
+pub(super) fn deletion(done: &str, deleted: Deleted) -> String {
+    match deleted.durable {
+        Some(false) => format!(
+            "{done}. This is in force, but not on the disk yet, which is full or does not answer: it is written as soon as it \
+             can be. If the daemon were restarted before, what was deleted would be there again."
+        ),
+        Some(true) | None => format!("{done}."),
     }
 }
 
@@ -156,6 +174,25 @@ mod tests {
             "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}c"
         );
         assert_eq!(clean("Größe"), "Größe");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_trouble_and_a_full_disk_is() {
+        assert_eq!(untold(io::ErrorKind::BrokenPipe.into()), Failure::told(Exit::Done));
+        let full = untold(io::ErrorKind::StorageFull.into());
+        assert_eq!(full.exit, Exit::Failed);
+        assert!(full.message.starts_with("cannot write to standard output: "), "{full}");
+    }
+
+    #[test]
+    fn a_deletion_that_is_not_durable_says_so() {
+        let with = |durable| Deleted { deleted: true, durable };
+        assert_eq!(deletion("Deleted", with(None)), "Deleted.");
+        let text = deletion("Deleted alice", with(Some(false)));
+        assert!(
+            text.starts_with("Deleted alice. This is in force, but not on the disk yet"),
+            "{text}"
+        );
     }
 
     #[test]

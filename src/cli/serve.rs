@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 use super::Failure;
 use crate::app::{App, Machine, Signals};
 use crate::config::{self, Config};
+use crate::store::Loss;
 use crate::telemetry;
 
 /// `serve`
@@ -20,6 +21,9 @@ pub struct Args {
     /// The configuration; by default $PORTREEVE_CONFIG, the user's, the system's, or none
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Start although records are missing from the store, with what is left
+    #[arg(long)]
+    pub accept_loss: bool,
 }
 
 /// Runs the daemon until a signal ends it.
@@ -28,10 +32,18 @@ pub struct Args {
 /// [`super::Exit::Configuration`] for a bad configuration; what could not be started, in words.
 pub fn run(arguments: &Args) -> Result<(), Failure> {
     let config = prepare(arguments)?;
+    let loss = if arguments.accept_loss {
+        Loss::Accepted
+    } else {
+        Loss::Refused
+    };
     let runtime = runtime(config.server.worker_threads)?;
     let ended = runtime.block_on(async {
         let signals = Signals::listen()?;
-        Box::pin(App::start(config)).await?.run_until_signal(signals).await
+        Box::pin(App::start(config, loss))
+            .await?
+            .run_until_signal(signals)
+            .await
     });
     // What a second signal leaves behind must not hold up the end.
     runtime.shutdown_background();

@@ -8,6 +8,7 @@ use super::output::{cell, print, print_pairs, print_table, state_cell, table};
 use super::{Exit, Failure, Globals};
 use crate::admin::types::{AttentionView, CertificateAuthorityView, Health, StatusView};
 use crate::config::ListenerTls;
+use crate::span::Span;
 
 /// `status`
 #[derive(Debug, clap::Args)]
@@ -70,7 +71,7 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         "{} ({} active, {} new, {} need authorization, {} failing, {} disabled)",
         counts.total, counts.active, counts.new, counts.needs_authorization, counts.failing, counts.disabled
     );
-    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
+    let uptime = Span(Duration::from_secs(status.uptime_seconds));
     let listeners: Vec<String> = status
         .listeners
         .iter()
@@ -87,6 +88,12 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         let tls = if web.tls { "TLS" } else { "no TLS" };
         format!("{} ({tls}), public URL {}", web.address, web.public_url)
     });
+    let delayed = &status.delayed;
+    let is_delayed = delayed.addresses + delayed.accounts > 0;
+    let delayed = format!(
+        "refused logins from {} addresses and to {} accounts",
+        delayed.addresses, delayed.accounts
+    );
     print_pairs(&[
         ("status", Some(health)),
         ("version", Some(status.version.clone())),
@@ -97,6 +104,7 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         ("accounts", Some(accounts)),
         ("access tokens", Some(status.tokens.to_string())),
         ("live sessions", Some(status.sessions.to_string())),
+        ("delayed", is_delayed.then_some(delayed)),
     ])?;
     if status.attention.is_empty() {
         return Ok(());

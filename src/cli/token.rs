@@ -4,7 +4,8 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::daemon::{answer, client};
-use super::output::{cell, clean, confirm, page_footer, print, print_pairs, print_table, table};
+use super::output::{cell, clean, confirm, deletion, page_footer, print, print_pairs, print_table, table};
+use super::token_id::resolve;
 use super::value::{PageArgs, moment_ahead};
 use super::{Failure, Globals};
 use crate::admin::client::{Client, segment};
@@ -12,6 +13,7 @@ use crate::admin::types::{Deleted, ListenerView, StatusView, TokenCreated, Token
 use crate::clock::Timestamp;
 use crate::config::ListenerTls;
 use crate::proto::Protocol;
+use crate::store::TokenForm;
 
 /// `token`
 #[derive(Debug, clap::Args)]
@@ -39,12 +41,12 @@ pub enum Action {
     },
     /// Show one token's settings and last use
     Show {
-        /// Id
+        /// Id, or the beginning of it (6 digits or more)
         id: String,
     },
-    /// Delete a token and end the sessions that it opened
+    /// Delete a token with all that it made, and end the sessions that they opened
     Delete {
-        /// Id
+        /// Id, or the beginning of it (6 digits or more)
         id: String,
         /// Do not ask
         #[arg(long, short)]
@@ -66,6 +68,12 @@ pub struct CreateArgs {
         default_value = "imap-proxy"
     )]
     pub scopes: Vec<String>,
+    /// A short token, for devices whose password field ends at 20 characters; upper and lower case mean the same in it
+    #[arg(long)]
+    pub short: bool,
+    /// Scope that it may give to tokens which it makes, beside its own; for tokens with the scope api
+    #[arg(long = "may-grant", value_name = "SCOPE", value_delimiter = ',')]
+    pub may_grant: Vec<String>,
     /// Label
     #[arg(long, default_value = "", hide_default_value = true)]
     pub description: String,
@@ -76,7 +84,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "TIME", value_parser = moment_ahead)]
     pub expires: Option<Timestamp>,
     /// A root token, for the admin API: it may do everything
-    #[arg(long, conflicts_with_all = ["account", "scopes"])]
+    #[arg(long, conflicts_with_all = ["account", "scopes", "may_grant"])]
     pub root: bool,
 }
 
@@ -105,8 +113,13 @@ async fn create(client: &Client, arguments: &CreateArgs, globals: &Globals) -> R
         return print(&created.raw);
     }
     let TokenCreated { token, id } = &created.value;
+    let hint = if arguments.short {
+        " Upper and lower case mean the same in it."
+    } else {
+        ""
+    };
     print(&format!(
-        "Token: {token}\nId:    {id}\n\nThe token is shown this once only."
+        "Token: {token}\nId:    {id}\n\nThe token is shown this once only.{hint}"
     ))?;
     let Some(account) = arguments.account.as_deref().filter(|_| !arguments.root) else {
         return Ok(());
@@ -147,7 +160,7 @@ async fn list(client: &Client, parameters: &[(&str, String)], globals: &Globals)
 }
 
 async fn show(client: &Client, id: &str, globals: &Globals) -> Result<(), Failure> {
-    let path = format!("/v1/tokens/{}", segment(id));
+    let path = format!("/v1/tokens/{}", segment(&resolve(client, id).await?));
     let shown = answer(client.read::<TokenView>(&path, &[])).await?;
     if globals.json {
         return print(&shown.raw);
@@ -163,7 +176,16 @@ async fn show(client: &Client, id: &str, globals: &Globals) -> Result<(), Failur
             "account",
             Some(token.account.clone().unwrap_or_else(|| "(root)".to_owned())),
         ),
+        (
+            "form",
+            (token.form == TokenForm::Short).then(|| "short (20 characters)".to_owned()),
+        ),
+        ("made by", token.parent.map(|parent| parent.to_string())),
         ("scopes", Some(token.scopes.join(", "))),
+        (
+            "may grant",
+            Some(token.may_grant.join(", ")).filter(|scopes| !scopes.is_empty()),
+        ),
         (
             "description",
             Some(token.description.clone()).filter(|text| !text.is_empty()),
@@ -180,15 +202,16 @@ async fn show(client: &Client, id: &str, globals: &Globals) -> Result<(), Failur
 }
 
 async fn delete(client: &Client, id: &str, yes: bool, globals: &Globals) -> Result<(), Failure> {
-    if !yes && !confirm("Delete this token and end its sessions?")? {
+    let id = resolve(client, id).await?;
+    if !yes && !confirm("Delete this token with all that it made, and end their sessions?")? {
         return Err(Failure::failed("nothing was deleted"));
     }
-    let path = format!("/v1/token/{}", segment(id));
+    let path = format!("/v1/token/{}", segment(&id));
     let deleted = answer(client.delete::<Deleted>(&path)).await?;
     if globals.json {
         return print(&deleted.raw);
     }
-    print("Deleted.")
+    print(&deletion("Deleted", deleted.value))
 }
 
 impl CreateArgs {
@@ -198,6 +221,12 @@ impl CreateArgs {
         if let Some(account) = self.account.as_deref().filter(|_| !self.root) {
             body.insert("account".to_owned(), account.into());
             body.insert("scopes".to_owned(), json!(self.scopes));
+        }
+        if self.short {
+            body.insert("form".to_owned(), json!(TokenForm::Short));
+        }
+        if !self.may_grant.is_empty() {
+            body.insert("mayGrant".to_owned(), json!(self.may_grant));
         }
         if !self.addresses.is_empty() {
             body.insert("restrictions".to_owned(), json!({"addresses": self.addresses}));

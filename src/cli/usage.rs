@@ -6,15 +6,16 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::daemon::{answer, client};
-use super::output::{clean, print};
+use super::output::print;
+use super::token_id::resolve_id;
+use super::usage_lines::Lines;
 use super::value::moment_ago;
 use super::{Failure, Globals};
 use crate::admin::client::Client;
-use crate::admin::types::EventsPage;
+use crate::admin::types::{EventsPage, TokenView};
 use crate::clock::Timestamp;
 use crate::limits::PAGE_SIZE_MAX;
-use crate::proto::Protocol;
-use crate::store::{UsageEvent, UsageKind};
+use crate::store::UsageEvent;
 
 /// `usage`
 #[derive(Debug, clap::Args)]
@@ -22,7 +23,7 @@ pub struct Args {
     /// Of this account, by id or e-mail address
     #[arg(long)]
     pub account: Option<String>,
-    /// Of the token with this id
+    /// Of the token with this id, or with the one id that begins so (6 digits or more)
     #[arg(long, value_name = "ID")]
     pub token: Option<String>,
     /// From this time on, or from this long ago (2h)
@@ -46,8 +47,11 @@ pub struct Args {
 ///
 /// # Errors
 /// As every command.
-pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failure> {
+pub(crate) async fn run(mut arguments: Args, globals: &Globals) -> Result<(), Failure> {
     let client = client(globals);
+    if let Some(typed) = &arguments.token {
+        arguments.token = Some(resolve_id(&client, typed).await?.to_string());
+    }
     let mut query = arguments.filters();
     query.extend(arguments.since.map(|time| ("since", time.to_string())));
     query.push(("pageSize", arguments.limit.to_string()));
@@ -56,22 +60,24 @@ pub(crate) async fn run(arguments: Args, globals: &Globals) -> Result<(), Failur
         return print(&page.raw);
     }
     let mut follower = Follower::new(&page.value, arguments.since);
-    for event in page.value.events.iter().rev() {
-        print_event(event, globals)?;
+    let mut events = page.value.events;
+    events.reverse();
+    if events.is_empty() && !arguments.follow {
+        return print("No events.");
     }
+    let mut printer = if globals.json {
+        Printer::Json
+    } else {
+        Printer::Lines(Box::new(Lines::new()))
+    };
+    printer.begin(&client, &events).await?;
     if !arguments.follow {
-        return if page.value.events.is_empty() {
-            print("No events.")
-        } else {
-            Ok(())
-        };
+        return Ok(());
     }
     loop {
         sleep(POLL_INTERVAL).await;
         let window = window(&client, &arguments, follower.since()).await?;
-        for event in follower.fresh(window) {
-            print_event(&event, globals)?;
-        }
+        printer.go_on(&client, &follower.fresh(window)).await?;
     }
 }
 
@@ -172,45 +178,45 @@ impl Args {
     }
 }
 
-fn print_event(event: &UsageEvent, globals: &Globals) -> Result<(), Failure> {
-    if globals.json {
-        let line = serde_json::to_string(event).map_err(|error| Failure::failed(error.to_string()))?;
-        print(&line)
-    } else {
-        print(&line(event))
+/// Where events are printed.
+enum Printer {
+    /// One JSON object a line.
+    Json,
+    /// Columns for people.
+    Lines(Box<Lines>),
+}
+
+impl Printer {
+    /// Prints what there is at the beginning, under a header where that is for people.
+    async fn begin(&mut self, client: &Client, events: &[UsageEvent]) -> Result<(), Failure> {
+        if let Self::Lines(lines) = self {
+            describe_tokens(client, lines, events).await;
+            print(&lines.header(events))?;
+        }
+        self.go_on(client, events).await
+    }
+
+    /// Prints further events.
+    async fn go_on(&mut self, client: &Client, events: &[UsageEvent]) -> Result<(), Failure> {
+        match self {
+            Self::Json => events.iter().try_for_each(|event| {
+                let line = serde_json::to_string(event).map_err(|error| Failure::failed(error.to_string()))?;
+                print(&line)
+            }),
+            Self::Lines(lines) => {
+                describe_tokens(client, lines, events).await;
+                events.iter().try_for_each(|event| print(&lines.line(event)))
+            }
+        }
     }
 }
 
-/// One event for people.
-fn line(event: &UsageEvent) -> String {
-    let kind = match event.kind {
-        UsageKind::Login => "login",
-        UsageKind::Denied => "denied",
-        UsageKind::End => "end",
-        UsageKind::State => "state",
-    };
-    let mut line = format!(
-        "{}  {kind:<6}  {:<4}  {}  {}",
-        event.time,
-        event.protocol.map_or("-", Protocol::name),
-        clean(event.account.as_deref().unwrap_or("-")),
-        event
-            .remote_address
-            .map_or("-".to_owned(), |address| address.to_string())
-    );
-    let millis = |millis: u64| humantime::format_duration(Duration::from_millis(millis)).to_string();
-    for (name, value) in [
-        ("reason", event.reason.as_deref().map(clean)),
-        ("client", event.client.as_deref().map(clean)),
-        ("up", event.bytes_up.map(|bytes| bytes.to_string())),
-        ("down", event.bytes_down.map(|bytes| bytes.to_string())),
-        ("after", event.duration_ms.map(millis)),
-    ] {
-        if let Some(value) = value {
-            line.push_str(&format!("  {name}={value}"));
-        }
+/// Finds out what the tokens of `events` are for. Of one that has been deleted nothing is known.
+async fn describe_tokens(client: &Client, lines: &mut Lines, events: &[UsageEvent]) {
+    for token in lines.unknown(events) {
+        let view = client.read::<TokenView>(&format!("/v1/tokens/{token}"), &[]).await;
+        lines.describe(token, view.ok().map(|view| view.value.description));
     }
-    line
 }
 
 /// How often new events are asked for.
@@ -268,29 +274,5 @@ mod tests {
         assert_eq!(follower.since(), Some(since));
         follower.fresh(vec![at(60_000)]);
         assert_eq!(follower.since(), Some(at(55_000).time));
-    }
-
-    #[test]
-    fn a_change_of_state_has_neither_a_protocol_nor_a_client() {
-        let mut event = at(0);
-        event.kind = UsageKind::State;
-        (event.protocol, event.remote_address, event.token) = (None, None, None);
-        event.reason = Some("needs-authorization: invalid_grant".to_owned());
-        assert_eq!(
-            line(&event),
-            "1970-01-01T00:16:40.000Z  state   -     a  -  reason=needs-authorization: invalid_grant"
-        );
-    }
-
-    #[test]
-    fn an_event_is_one_line_whatever_the_client_said() {
-        let mut event = at(0);
-        event.client = Some("evil\r\n\u{1b}[2J".to_owned());
-        event.bytes_up = Some(7);
-        event.duration_ms = Some(61_000);
-        assert_eq!(
-            line(&event),
-            "1970-01-01T00:16:40.000Z  login   imap  a  127.0.0.1  client=evil\u{fffd}\u{fffd}\u{fffd}[2J  up=7  after=1m 1s"
-        );
     }
 }

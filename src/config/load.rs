@@ -105,12 +105,13 @@ fn check(
     }
     let served = served.map_or_else(|| listener::served(&raw), <[Protocol]>::to_vec);
     let providers = provider::providers(&mut check, &raw.provider, &served);
+    let secrets = sections::secrets(&mut check, &raw.secrets, &server);
     let mut config = Config {
         source: source.map(Path::to_owned),
         warnings: Vec::new(),
         server,
         store: sections::store(&mut check, &raw.store),
-        secrets: sections::secrets(&mut check, &raw.secrets),
+        secrets,
         admin,
         metrics_listen,
         log: sections::log(&mut check, &raw.log),

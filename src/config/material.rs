@@ -30,6 +30,11 @@ pub enum Material<'a> {
     ServiceAccount(&'a Path),
     /// The store's master key.
     MasterKey(&'a Path),
+    /// The master key that is made in a state directory at the first start, and so need not be there yet.
+    GeneratedKey {
+        /// The state directory.
+        state_dir: &'a Path,
+    },
     /// The state directory, which need not be there yet.
     StateDirectory(&'a Path),
     /// A program: a path where it has a slash, else a name to be looked for.

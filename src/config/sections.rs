@@ -115,8 +115,8 @@ pub(super) fn store(check: &mut Check<'_>, raw: &raw::Store) -> StoreSettings {
     }
 }
 
-/// `[secrets]`
-pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets) -> SecretsSettings {
+/// `[secrets]`; `server` tells where the key is if nothing else does.
+pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets, server: &Server) -> SecretsSettings {
     // The file stays a path: the store reads it, and must tell a missing file from one that is to be made.
     let both =
         text(&raw.master_key_file).is_some() && (raw.master_key.is_some() || text(&raw.master_key_env).is_some());
@@ -154,6 +154,10 @@ pub(super) fn secrets(check: &mut Check<'_>, raw: &raw::Secrets) -> SecretsSetti
             place(&raw.master_key_file),
             &Material::MasterKey(path),
         );
+    }
+    if master_key.is_none() && text(&raw.master_key_file).is_none() {
+        let state_dir = server.state_dir.as_path();
+        check.examine("secrets.master_key_file", None, &Material::GeneratedKey { state_dir });
     }
     SecretsSettings {
         master_key,
@@ -259,7 +263,7 @@ pub(super) fn log(check: &mut Check<'_>, raw: &raw::Log) -> Log {
 pub(super) fn limits(check: &mut Check<'_>, raw: &raw::Limits) -> Limits {
     let report = &mut check.report;
     let wait = TIMEOUT_MIN..=seconds(3600);
-    let limits = Limits {
+    Limits {
         sessions_max: report.count("limits.sessions_max", &raw.sessions_max, 20_000, SESSIONS),
         sessions_per_ip_max: report.count("limits.sessions_per_ip_max", &raw.sessions_per_ip_max, 200, SESSIONS),
         sessions_per_account_max: report.count(
@@ -311,14 +315,10 @@ pub(super) fn limits(check: &mut Check<'_>, raw: &raw::Limits) -> Limits {
         auth_failure_delay: report.duration(
             "limits.auth_failure_delay",
             &raw.auth_failure_delay,
-            Duration::ZERO,
+            seconds(15),
             Duration::ZERO..=seconds(60),
         ),
-    };
-    if !limits.auth_failure_delay.is_zero() {
-        report.warn("limits.auth_failure_delay has no effect in this version".to_owned());
     }
-    limits
 }
 
 const fn seconds(seconds: u64) -> Duration {

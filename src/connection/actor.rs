@@ -74,7 +74,11 @@ pub fn accept(services: &Arc<Services>, listener: &Arc<Listener>, arrival: Arriv
         }
         Arrival::Refused(refused) => {
             names::connections_refused(protocol, refused.refusal.label()).increment(1);
-            info!(remote = %refused.remote, limit = refused.refusal.label(), "connection refused");
+            let (remote, limit) = (refused.remote, refused.refusal.label());
+            match services.refusals.may_say(remote.ip(), None, limit) {
+                Some(unsaid) => info!(%remote, limit, unsaid, "connection refused"),
+                None => debug!(%remote, limit, "connection refused"),
+            }
             tokio::spawn(refuse(listener.clone(), refused));
         }
         Arrival::Dropped { refusal, remote } => {

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ractor::ActorRef;
+use tokio::time::sleep;
 
 use super::Services;
 use super::actor::Message;
@@ -13,7 +14,9 @@ use super::open::{self, Leg};
 use crate::access::{self, Scope};
 use crate::account::{LiveSession, SessionId, SessionLease, UpstreamTarget};
 use crate::clock;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
+use crate::metrics::names;
+use crate::net::admission::client_of;
 use crate::proto::Protocol;
 use crate::proto::session::{Admission, LoginRequest};
 use crate::store::TokenId;
@@ -57,6 +60,8 @@ pub(super) struct Checked {
     pub(super) token: Option<TokenId>,
     pub(super) lease: Option<SessionLease>,
     pub(super) result: Result<Admission, Fault>,
+    /// For how long the answer was held back.
+    pub(super) delayed: Duration,
 }
 
 /// An open upstream leg before the relay.
@@ -73,6 +78,8 @@ pub(super) struct Check {
     pub(super) request: LoginRequest,
     pub(super) protocol: Protocol,
     pub(super) address: IpAddr,
+    /// How long a refusal may be held back.
+    pub(super) delay_max: Duration,
     pub(super) session: SessionId,
     pub(super) actor: ActorRef<Message>,
 }
@@ -105,7 +112,7 @@ impl Upstream {
 }
 
 impl Check {
-    /// Checks the access token and takes a place among the account's sessions, where the token is looked up once more: its
+    /// Checks the access token, holds a refusal back for as long as the failures before it ask for, and takes a place among the account's sessions, where the token is looked up once more: its
     /// deletion either finds the session there, or is found by it.
     pub(super) async fn run(self) -> Checked {
         let Self {
@@ -113,23 +120,37 @@ impl Check {
             request,
             protocol,
             address,
+            delay_max,
             session,
             actor,
         } = self;
+        let client = client_of(address);
         let (user, scope) = (request.user.as_deref(), Scope::of(protocol));
         let admitted = access::authenticate(&*services.store, user, &request.secret, scope, address, clock::now());
         let admitted = match admitted.await {
             Ok(admitted) => admitted,
             Err(denied) => {
+                let name = denied.account.as_deref().or(user);
+                let delayed = match denied.fault.kind {
+                    // The store is to blame.
+                    FaultKind::Unavailable => Duration::ZERO,
+                    _ => services.failures.refused(client, name, delay_max, clock::instant()),
+                };
+                if !delayed.is_zero() {
+                    names::refusals_delayed(protocol.name()).increment(1);
+                    sleep(delayed).await;
+                }
                 let (account, token) = (denied.account, denied.token);
                 return Checked {
                     account,
                     token,
                     lease: None,
                     result: Err(denied.fault),
+                    delayed,
                 };
             }
         };
+        services.failures.accepted(client, clock::instant());
         let (account, token) = (admitted.account.account, admitted.token.id);
         let live = LiveSession {
             session,
@@ -151,6 +172,7 @@ impl Check {
             token: Some(token),
             lease,
             result,
+            delayed: Duration::ZERO,
         }
     }
 }

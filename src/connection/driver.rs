@@ -6,7 +6,7 @@
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ractor::ActorRef;
@@ -131,6 +131,7 @@ impl Driver {
             session_id: self.session,
             remote: self.remote,
             local: self.local,
+            accepted_at: self.accepted_at,
             actor: self.actor,
             opening: (!client.is_tls()).then_some(opening),
             client,
@@ -152,6 +153,7 @@ struct Login {
     session_id: SessionId,
     remote: SocketAddr,
     local: SocketAddr,
+    accepted_at: Instant,
     /// What usage events say of the session.
     facts: SessionFacts,
     actor: ActorRef<Message>,
@@ -401,6 +403,8 @@ impl Login {
         let input = match outcome {
             Outcome::Checked(checked) => {
                 (attempt.account, attempt.token, attempt.lease) = (checked.account, checked.token, checked.lease);
+                // The clients' own doing is no measure of the proxy.
+                attempt.begun += checked.delayed;
                 if let (Ok(Admission { account }), Some(token)) = (&checked.result, attempt.token) {
                     let account = account.clone();
                     self.cast(Message::Admitted { account, token });
@@ -435,11 +439,21 @@ impl Login {
             request,
             protocol: self.facts.protocol,
             address: self.remote.ip(),
+            delay_max: self.delay_max(),
             session: self.session_id,
             actor: self.actor.clone(),
         };
         let work = Box::pin(async move { Outcome::Checked(check.run().await) });
         self.attempt = Some(Attempt::begin(clock::instant(), work));
+    }
+
+    /// How long a refusal may be delayed at most. It is told before the client's time is over, and well before that of the
+    /// login, for what is late counts as temporary trouble.
+    fn delay_max(&self) -> Duration {
+        let limits = &self.config.limits;
+        let since = clock::instant().saturating_duration_since(self.accepted_at);
+        let left = limits.pre_auth_timeout.saturating_sub(since);
+        limits.auth_failure_delay.min(left).min(limits.login_timeout / 2)
     }
 
     fn connect_upstream(&mut self, refused: Option<u64>) {
@@ -584,9 +598,14 @@ impl Login {
                 if fault.kind == FaultKind::StartTlsInjection {
                     count_injection(self.facts.protocol);
                 }
-                match fault.kind.log_level() {
-                    Level::DEBUG => debug!(%session, %remote, %fault, "ended before login"),
-                    _ => info!(%session, %remote, %fault, "ended before login"),
+                let refusals = &self.services.refusals;
+                let unsaid = match fault.kind.log_level() {
+                    Level::DEBUG => None,
+                    _ => refusals.may_say(remote.ip(), None, fault.kind.label()),
+                };
+                match unsaid {
+                    Some(unsaid) => info!(%session, %remote, %fault, unsaid, "ended before login"),
+                    None => debug!(%session, %remote, %fault, "ended before login"),
                 }
             }
             Report::UpstreamExtensions(extensions) => {
@@ -644,10 +663,16 @@ impl Login {
             .usage
             .denied(&self.facts, account.clone(), token, reason, clock::now());
         let (session, remote) = (self.session_id, self.remote);
+        let unsaid = self.services.refusals.may_say(remote.ip(), account.as_deref(), reason);
+        let level = if unsaid.is_some() {
+            fault.kind.log_level()
+        } else {
+            Level::DEBUG
+        };
         let user = account.or_else(|| user.and_then(|user| loggable(&user)));
         let meaning = meaning::of_fault(self.facts.protocol, fault).map(|meaning| meaning.explanation.to_string());
         let alerts = (!fault.alerts().is_empty()).then(|| fault.alerts().join("; "));
-        match fault.kind.log_level() {
+        match level {
             Level::ERROR => error!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
             Level::WARN => warn!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
             Level::INFO => info!(%session, user, %remote, %fault, alerts, meaning, "login refused"),

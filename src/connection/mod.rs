@@ -17,6 +17,7 @@ mod driver;
 mod extensions;
 mod open;
 mod opening;
+mod refusals;
 mod register;
 mod sweeper;
 mod throttle;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::access::Failures;
 use crate::account::Accounts;
 use crate::config::Config;
 use crate::store::SharedStore;
@@ -54,6 +56,10 @@ pub struct Services {
     pub trust: Trust,
     /// The live sessions.
     pub sessions: Arc<Sessions>,
+    /// What refused logins cost.
+    pub failures: Arc<Failures>,
+    /// What was said of refusals lately.
+    refusals: refusals::Refusals,
     /// What was said of misunderstandings lately.
     hints: opening::Hints,
     /// What upstreams said they can do.
@@ -78,6 +84,8 @@ impl Services {
             config,
             trust,
             sessions: Arc::default(),
+            failures: Arc::default(),
+            refusals: refusals::Refusals::default(),
             hints: opening::Hints::default(),
             extensions: extensions::KnownExtensions::default(),
             throttles: throttle::Throttles::default(),

@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::fault::{Fault, UpstreamWords};
 use crate::limits::THROTTLE_BACKOFF_MAX;
 use crate::proto::Protocol;
+use crate::span::Span;
 
 /// Whom not to bother, and until when.
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ impl Throttles {
         let Some(said) = &fault.said else { return };
         let Some(backoff) = said.backoff else { return };
         let backoff = backoff.min(THROTTLE_BACKOFF_MAX);
-        tracing::info!(account, %protocol, ?backoff, "the upstream asks to be left alone");
+        tracing::info!(account, %protocol, backoff = %Span(backoff), "the upstream asks to be left alone");
         let mut until = self.lock();
         // Those that are over are of no use, and would add up.
         until.retain(|_, throttled| throttled.end > now);
@@ -54,8 +55,8 @@ impl Throttles {
             Some(Throttled { end, said }) if *end > now => {
                 let left = end.saturating_duration_since(now);
                 let fault = Fault::unavailable(format_args!(
-                    "the upstream said that the request is throttled, and asked to be left alone for another {} s",
-                    left.as_secs() + 1
+                    "the upstream said that the request is throttled, and asked to be left alone for another {}",
+                    Span(std::time::Duration::from_secs(left.as_secs() + 1))
                 ));
                 Err(fault.for_words((**said).clone()))
             }

@@ -9,7 +9,7 @@ mod provider;
 mod transcript;
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +22,11 @@ use crate::admin::client::{Client, Target};
 use crate::admin::types::{AccountCreated, TokenCreated};
 use crate::app::{App, Signals};
 use crate::cli::Failure;
+use crate::cli::output::print;
 use crate::clock;
 use crate::config::{self, ProcessEnvironment};
+use crate::shell;
+use crate::store::Loss;
 use crate::telemetry;
 use provider::Provider;
 
@@ -44,27 +47,34 @@ pub async fn run(once: bool) -> Result<(), Failure> {
     let config = config::parse(None, &config, &ProcessEnvironment).map_err(refused)?;
     let socket = config.admin.socket.clone();
     telemetry::init(&config.log.level, config.log.format).map_err(refused)?;
-    let app = Box::pin(App::start(config)).await?;
+    let app = Box::pin(App::start(config, Loss::Refused)).await?;
 
     let token = set_up(&Client::new(Target::Socket(socket.clone()), None), &provider).await?;
     let [plain, tls] = *app.listener_addresses() else {
         return Err(Failure::failed("the demo's listeners are not there"));
     };
-    println!("A login through portreeve at {plain}, as a mail program would do it:\n");
-    let transcript = transcript::login(plain, ACCOUNT, &token).await.map_err(refused)?;
-    print!("{transcript}");
-    println!("\nThe mailbox takes OAuth2 only, and the account's OAuth token had expired:");
-    println!(
-        "portreeve has refreshed it ({} refresh at the built-in provider).",
-        provider.refreshes()
-    );
-    if once {
-        app.stop().await;
-        return Ok(());
+    let mut told = tell_login(plain, &token, &provider).await;
+    if told.is_ok() && !once {
+        told = print(&instructions(plain, tls, &certificates.authority, &socket, &token));
     }
-    print!("{}", instructions(plain, tls, &certificates.authority, &socket, &token));
-    io::stdout().flush().map_err(refused)?;
+    if told.is_err() || once {
+        app.stop().await;
+        return told;
+    }
     app.run_until_signal(Signals::listen()?).await
+}
+
+/// Logs in through the proxy at `plain` and prints how that went.
+async fn tell_login(plain: SocketAddr, token: &str, provider: &Provider) -> Result<(), Failure> {
+    print(&format!(
+        "A login through portreeve at {plain}, as a mail program would do it:\n"
+    ))?;
+    let transcript = transcript::login(plain, ACCOUNT, token).await.map_err(refused)?;
+    print(&format!(
+        "{transcript}\nThe mailbox takes OAuth2 only, and the account's OAuth token had expired:\n\
+         portreeve has refreshed it ({} refresh at the built-in provider).",
+        provider.refreshes()
+    ))
 }
 
 /// The files of the demo's own certificate authority and of the certificate that it issued for this machine.
@@ -172,7 +182,8 @@ async fn set_up(admin: &Client, provider: &Provider) -> Result<String, Failure> 
 
 fn instructions(plain: SocketAddr, tls: SocketAddr, authority: &str, socket: &Path, token: &str) -> String {
     let mut text = String::new();
-    let socket = socket.display();
+    let socket = socket.to_string_lossy();
+    let (authority, socket) = (shell::word(authority), shell::word(&socket));
     // Writing to a String cannot fail.
     write!(
         text,

@@ -67,6 +67,12 @@ pub const ALL: &[Metric] = &[
         help: "Finished login attempts of clients; outcome is ok or the reason of the refusal.",
     },
     Metric {
+        name: REFUSALS_DELAYED,
+        kind: MetricKind::Counter,
+        labels: &["side"],
+        help: "Refused logins whose answer was delayed, because there had been many; side is a protocol or admin.",
+    },
+    Metric {
         name: LOGIN_DURATION,
         kind: MetricKind::Histogram,
         labels: &["protocol"],
@@ -164,6 +170,11 @@ pub fn sessions(protocol: Protocol, phase: &'static str) -> Gauge {
 /// A login attempt ended: `outcome` is [`OUTCOME_OK`] or a label of [`crate::fault::FaultKind`].
 pub fn logins(protocol: Protocol, outcome: &'static str) -> Counter {
     counter!(LOGINS, "protocol" => protocol.name(), "outcome" => outcome)
+}
+
+/// The answer to a refused login was delayed. `side` is the name of a protocol, or `admin`.
+pub fn refusals_delayed(side: &'static str) -> Counter {
+    counter!(REFUSALS_DELAYED, "side" => side)
 }
 
 /// Seconds from a client's credentials to its answer.
@@ -278,6 +289,7 @@ const CONNECTIONS_ACCEPTED: &str = "portreeve_connections_accepted_total";
 const CONNECTIONS_REFUSED: &str = "portreeve_connections_refused_total";
 const SESSIONS: &str = "portreeve_sessions";
 const LOGINS: &str = "portreeve_logins_total";
+const REFUSALS_DELAYED: &str = "portreeve_refusals_delayed_total";
 pub(super) const LOGIN_DURATION: &str = "portreeve_login_duration_seconds";
 pub(super) const UPSTREAM_CONNECT_DURATION: &str = "portreeve_upstream_connect_duration_seconds";
 const UPSTREAM_NOT_CONNECTED: &str = "portreeve_upstream_not_connected_total";

@@ -104,6 +104,7 @@ mod tests {
         names::connections_refused(Protocol::Imap, "proxy_limit").increment(1);
         names::sessions(Protocol::Imap, "relay").set(3.0);
         names::logins(Protocol::Imap, names::OUTCOME_OK).increment(2);
+        names::refusals_delayed("imap").increment(1);
         names::login_duration(Protocol::Imap).record(0.2);
         names::upstream_connect_duration(Protocol::Imap, "example").record(0.02);
         names::upstream_not_connected("example").increment(1);

@@ -38,7 +38,7 @@ pub enum DialError {
         tried: Tried,
     },
     /// The deadline passed.
-    #[error("cannot connect to {host} within {} s: {}", within.as_secs_f32(), fmt_progress(tried))]
+    #[error("cannot connect to {host} within {}: {}", crate::span::Span(*within), fmt_progress(tried))]
     TimedOut {
         /// The name.
         host: String,

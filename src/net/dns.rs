@@ -55,7 +55,7 @@ pub enum DnsError {
     #[error("{0}")]
     Failed(String),
     /// They were silent.
-    #[error("no answer within {}", humantime::format_duration(*.0))]
+    #[error("no answer within {}", crate::span::Span(*.0))]
     TimedOut(Duration),
 }
 

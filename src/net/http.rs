@@ -64,7 +64,7 @@ pub struct Reply {
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The answer was not there in time.
-    #[error("no answer within {}", humantime::format_duration(*.0))]
+    #[error("no answer within {}", crate::span::Span(*.0))]
     TimedOut(Duration),
     /// There is no connection.
     #[error("{0}")]

@@ -57,7 +57,7 @@ pub enum HeaderError {
     #[error("closed within its PROXY protocol header")]
     Cut,
     /// The header did not come in time.
-    #[error("sent no complete PROXY protocol header within {} s", .0.as_secs_f32())]
+    #[error("sent no complete PROXY protocol header within {}", crate::span::Span(*.0))]
     TimedOut(Duration),
     /// The connection broke.
     #[error("lost the connection before its PROXY protocol header was complete: {0}")]

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
-use super::tls::chain;
+use super::tls::{chain, words};
 use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
 
 /// An established connection with a client or an upstream.
@@ -64,7 +64,7 @@ impl Stream {
             Some(rustls::HandshakeKind::Resumed) => " resumed",
             _ => "",
         };
-        Some(format!("{:?} {:?}{resumed}", version?, suite?.suite()))
+        Some(format!("{}{resumed}", words::of_session(version?, suite?)))
     }
 
     /// The certificates that the upstream showed, in words; `None` in clear and on a client's leg, which shows none.
@@ -254,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn a_tls_stream_tells_its_version_and_a_plain_one_can_be_taken_back() {
         let (near, far) = pair(Wire::Tls).await;
-        assert!(far.is_tls() && near.tls_summary().unwrap().contains("TLSv1_3"));
+        assert!(far.is_tls() && near.tls_summary().unwrap().contains("TLS 1.3 TLS_"));
         assert!(near.into_tcp().is_none());
         let (near, far) = pair(Wire::Plain).await;
         assert!(!far.is_tls() && near.tls_summary().is_none());

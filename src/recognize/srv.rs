@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::{Server, Servers};
-use crate::config::{Endpoint, UpstreamTls};
+use crate::config::{Endpoint, UpstreamTls, is_loopback_host};
 use crate::limits::RECOGNITION_STEP_TIMEOUT;
 use crate::net::dns::{Dns, Srv};
 use crate::proto::Protocol;
@@ -25,14 +25,16 @@ pub(super) async fn servers(dns: &Dns, domain: &str, troubles: &mut Vec<String>)
     servers
 }
 
-/// Takes the first of `places`, unless a better service has named one already.
+/// Takes the first of `places` that a domain may name, which this machine is not, unless a better service has named one
+/// already.
 fn take(servers: &mut Servers, protocol: Protocol, tls: UpstreamTls, places: Vec<Srv>) {
     let slot = match protocol {
         Protocol::Imap => &mut servers.imap,
         Protocol::Smtp => &mut servers.smtp,
         Protocol::Pop3 => &mut servers.pop3,
     };
-    if let (None, Some(Srv { port, host, .. })) = (&slot, places.into_iter().next()) {
+    let mut places = places.into_iter().filter(|place| !is_loopback_host(&place.host));
+    if let (None, Some(Srv { port, host, .. })) = (&slot, places.next()) {
         *slot = Some(Server {
             endpoint: Endpoint { host, port, tls },
             user: None,

@@ -172,6 +172,7 @@ async fn exchangers_tell_the_provider_of_a_customers_domain() {
 #[tokio::test]
 async fn srv_records_tell_servers_which_are_told_and_given_no_provider() {
     let names = NameServer::start(vec![
+        srv("_imaps._tcp.example.org", (0, 9, 993), "imap.localhost."),
         srv("_imaps._tcp.example.org", (0, 1, 993), "imap.example.org."),
         srv("_imap._tcp.example.org", (0, 1, 143), "worse.example.org."),
         srv("_submission._tcp.example.org", (0, 1, 587), "Smtp.Example.org."),

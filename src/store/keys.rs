@@ -30,7 +30,12 @@ pub(super) fn account_token(account: &str, token: &TokenId) -> Vec<u8> {
     key
 }
 
-/// The token that a key of [`account_token`] ends with.
+/// The key of a token among those that another one made.
+pub(super) fn token_child(parent: &TokenId, child: &TokenId) -> Vec<u8> {
+    [parent.0, child.0].concat()
+}
+
+/// The token that a key of [`account_token`] or [`token_child`] ends with.
 pub(super) fn token_of(key: &[u8]) -> Option<TokenId> {
     key.last_chunk::<TOKEN_ID_BYTES>().copied().map(TokenId)
 }

@@ -171,6 +171,9 @@ fn read_up_to(mut file: File, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// The key's file in the state directory, where an administrator names no other.
+pub const GENERATED_KEY_FILE: &str = "master.key";
+
 /// Bytes that are read of a key's file: 44 are base64, the rest white space.
 const FILE_BYTES_MAX: usize = 256;
 
@@ -237,6 +240,22 @@ mod tests {
                 .unwrap()
                 .is_some()
         );
+    }
+
+    #[test]
+    fn a_key_of_another_user_is_refused() {
+        // Only root can give a file away.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let file = file_with(STANDARD.encode([7; 32]).as_bytes(), 0o600);
+        std::os::unix::fs::chown(file.path(), Some(12_345), None).unwrap();
+        let error = MasterKey::load(file.path()).err().unwrap();
+        assert!(
+            matches!(&error, StoreError::Exposed(text) if text.contains("belongs to user 12345")),
+            "{error}"
+        );
+        MasterKey::examine(file.path(), Reader::Administrator).unwrap();
     }
 
     #[test]

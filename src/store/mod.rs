@@ -6,6 +6,7 @@
 //! Durable operations return only when their effect survives a power loss; buffered ones (usage events, last use) survive a
 //! killed process once the writer has them.
 
+mod deletions;
 pub mod embedded;
 mod keys;
 pub mod master_key;
@@ -13,6 +14,7 @@ mod records;
 pub mod seal;
 mod secrets;
 pub mod state_dir;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,9 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
+use crate::limits::TOKENS_PER_ACCOUNT_MAX;
 
+pub use deletions::Deletions;
 pub use records::*;
 
 /// A store behind whichever engine is configured.
@@ -85,17 +89,22 @@ pub trait Store: Send + Sync + 'static {
     /// cost a constant for each page.
     async fn accounts_after(&self, after: Option<&str>, count: usize) -> Result<Vec<AccountRecord>, StoreError>;
 
+    /// The accounts that share the grant of `owner`.
+    async fn sharers(&self, owner: &str) -> Result<Vec<String>, StoreError>;
+
     /// How many accounts are in each state.
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError>;
 
     /// Writes a new access token, durably.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if its account does not exist (any more).
+    /// [`StoreError::NotFound`] if its account or the token that makes it does not exist (any more);
+    /// [`StoreError::TooManyTokens`].
     async fn create_token(&self, token: TokenRecord) -> Result<(), StoreError>;
 
-    /// Deletes an access token, durably, and returns what it was.
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError>;
+    /// Deletes an access token, and with it all that it made and that those made, in one durable commit. Returns what was
+    /// deleted, the token itself first; nothing where it does not exist.
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError>;
 
     /// The access token with this id. On the path of every login: microseconds.
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError>;
@@ -128,6 +137,12 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes the oldest usage events beyond `retention` (as of `now`) and beyond `events_max`. Returns how many.
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError>;
 
+    /// Whether a deletion that was acknowledged is in force in memory alone, because the disk refuses it for now. An engine
+    /// acknowledges none before it is durable; see [`Deletions`].
+    fn owes(&self, _deletion: Deletion<'_>) -> bool {
+        false
+    }
+
     /// A key for `purpose`, the same whenever the store is opened with the same master key, from which it cannot be told.
     fn derive_key(&self, purpose: &'static str) -> Zeroizing<[u8; 32]>;
 
@@ -136,6 +151,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes and flushes everything, then closes. Later calls fail with [`StoreError::Closed`].
     async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion<'a> {
+    /// The account with this id, and its access tokens.
+    Account(&'a str),
+    /// The access token with this id.
+    Token(&'a TokenId),
+}
+
+/// What becomes of a store from which records are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// It is not opened.
+    Refused,
+    /// It is opened with what is left; what cannot be read at all is set aside.
+    Accepted,
 }
 
 /// What an engine reports when it cannot do what was asked.
@@ -153,6 +186,9 @@ pub enum StoreError {
     /// The account whose grant is to be shared is gone, has another provider, or shares a grant itself.
     #[error("the account whose grant is to be shared does not exist, has another provider, or shares a grant itself")]
     NotShareable,
+    /// The account has as many access tokens as it may.
+    #[error("the account has {TOKENS_PER_ACCOUNT_MAX} access tokens, as many as it may; delete some first")]
+    TooManyTokens,
     /// Another process has the directory open.
     #[error("{0} is in use by another portreeve; stop that one first, or give this one another server.state_dir")]
     Locked(String),
@@ -163,6 +199,9 @@ pub enum StoreError {
     /// A record cannot be read: damage, or a format newer than this program.
     #[error("cannot read the store: {0}")]
     Unreadable(String),
+    /// Records are missing that were there: says which, and what to do.
+    #[error("{0}")]
+    Incomplete(String),
     /// The master key is missing or not the one that sealed the records.
     #[error("{0}")]
     MasterKey(String),

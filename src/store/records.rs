@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Timestamp;
 use crate::config::{Endpoint, UpstreamTls};
-use crate::limits::DENIED_SHARE;
+use crate::limits::{DENIED_SHARE, TOKEN_ID_SHORT_DIGITS};
 use crate::proto::Protocol;
 use crate::secret::SecretString;
 
@@ -57,6 +57,15 @@ pub struct AccountRecord {
 }
 
 impl AccountRecord {
+    /// What it has of its own for `protocol`.
+    pub fn own(&self, protocol: Protocol) -> Option<&EndpointOverride> {
+        match protocol {
+            Protocol::Imap => self.imap.as_ref(),
+            Protocol::Smtp => self.smtp.as_ref(),
+            Protocol::Pop3 => self.pop3.as_ref(),
+        }
+    }
+
     /// Whether `sharer` may use this account's grant: it is no other provider's, and at first hand.
     pub fn can_share_with(&self, sharer: &Self) -> bool {
         self.account != sharer.account && self.provider == sharer.provider && self.shares_grant_of.is_none()
@@ -211,8 +220,17 @@ pub struct TokenRecord {
     /// The account it is for; `None` for a root token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// How it is written.
+    #[serde(default, skip_serializing_if = "TokenForm::is_hex")]
+    pub form: TokenForm,
+    /// The token that made it, with which it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TokenId>,
     /// What it may be used for.
     pub scopes: Vec<String>,
+    /// The scopes that it may give to tokens which it makes, beside its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_grant: Vec<String>,
     /// A label for people.
     #[serde(default)]
     pub description: String,
@@ -227,6 +245,42 @@ pub struct TokenRecord {
     pub expires: Option<Timestamp>,
     /// When it was created.
     pub created: Timestamp,
+}
+
+impl TokenRecord {
+    /// A token with nothing but what it is for, which anybody else has made than a token.
+    pub fn new(id: TokenId, account: Option<String>, scopes: Vec<String>, now: Timestamp) -> Self {
+        Self {
+            id,
+            account,
+            form: TokenForm::Hex,
+            parent: None,
+            scopes,
+            may_grant: Vec::new(),
+            description: String::new(),
+            restrictions: None,
+            metadata: None,
+            expires: None,
+            created: now,
+        }
+    }
+}
+
+/// How an access token is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenForm {
+    /// 64 lower-case hex digits.
+    #[default]
+    Hex,
+    /// 20 digits of Crockford's base32, for devices whose password field is short.
+    Short,
+}
+
+impl TokenForm {
+    fn is_hex(&self) -> bool {
+        *self == Self::Hex
+    }
 }
 
 /// Where an access token may be used from.
@@ -332,6 +386,15 @@ impl UsageClass {
             Self::Owners => usage_events_max,
             Self::Strangers => usage_events_max.div_ceil(DENIED_SHARE),
         }
+    }
+}
+
+impl TokenId {
+    /// Its first digits, by which people tell tokens apart and commands find them.
+    pub fn short(&self) -> String {
+        let mut digits = self.to_string();
+        digits.truncate(TOKEN_ID_SHORT_DIGITS);
+        digits
     }
 }
 

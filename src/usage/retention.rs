@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::config::StoreSettings;
-use crate::store::SharedStore;
+use crate::store::{Page, SharedStore, StoreError, UsageFilter};
 
 /// Sweeps at once and then every five minutes, until `shutdown` is ready. `settings` is asked each time, so that a
 /// reload of the configuration counts. A sweep that fails is made up for by the next one.
@@ -24,7 +24,7 @@ pub async fn run(store: SharedStore, settings: impl Fn() -> StoreSettings, shutd
         // A sweep is left off where it stands at shutdown: each of its steps is complete in itself.
         tokio::select! {
             () = &mut shutdown => return,
-            swept = store.sweep_usage(clock::now(), usage_retention, usage_events_max) => match swept {
+            swept = sweep(&store, usage_retention, usage_events_max) => match swept {
                 Ok(0) => {}
                 Ok(events) => tracing::debug!(events, "swept old usage events"),
                 Err(error) => tracing::warn!(%error, "old usage events could not be swept"),
@@ -32,6 +32,29 @@ pub async fn run(store: SharedStore, settings: impl Fn() -> StoreSettings, shutd
         }
     }
 }
+
+async fn sweep(store: &SharedStore, retention: Duration, events_max: u64) -> Result<u64, StoreError> {
+    let first = Page { page: 0, size: 1 };
+    let newest = store.usage(&UsageFilter::default(), first).await?.entries.pop();
+    let now = believed(clock::now(), newest.map(|event| event.time), clock::uptime());
+    store.sweep_usage(now, retention, events_max).await
+}
+
+/// The time by which events are old. A clock that is more than [`AHEAD_MAX`] ahead of the newest event, as counted on since this
+/// process began, may be wrong, and would have everything swept: then time is what was counted. What is too old after a long time
+/// out of service goes once there are newer events.
+fn believed(now: Timestamp, newest: Option<Timestamp>, uptime: Duration) -> Timestamp {
+    match newest.map(|newest| newest.after(uptime)) {
+        Some(counted) if now > counted.after(AHEAD_MAX) => {
+            tracing::debug!(%now, %counted, "the clock is far ahead of the newest usage event; old events are kept for now");
+            counted
+        }
+        _ => now,
+    }
+}
+
+/// See [`believed`].
+const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How often events are swept: their number may exceed the maximum by what comes in meanwhile.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
@@ -43,8 +66,48 @@ mod tests {
     use super::*;
     use crate::store::embedded::EmbeddedStore;
     use crate::store::master_key::MasterKeySource;
-    use crate::store::{Page, Store, TokenId, UsageFilter};
+    use crate::store::{Store, TokenId};
     use crate::usage::{SessionFacts, UsageLog};
+
+    #[test]
+    fn a_clock_far_ahead_of_the_newest_event_is_not_believed() {
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+        let newest = Timestamp::from_millis(1_700_000_000_000);
+        for (now, uptime, expected) in [
+            (newest.after(hour), hour, newest.after(hour)),
+            (newest.after(day), Duration::ZERO, newest.after(day)),
+            (newest.after(day + hour), Duration::ZERO, newest),
+            (newest.after(40 * day), hour, newest.after(hour)),
+            (newest.after(40 * day), 40 * day, newest.after(40 * day)),
+            (newest.before(day), hour, newest.before(day)),
+        ] {
+            assert_eq!(believed(now, Some(newest), uptime), expected);
+        }
+        assert_eq!(believed(newest, None, Duration::ZERO), newest);
+    }
+
+    #[tokio::test]
+    async fn events_are_not_swept_by_a_clock_that_is_wrong() {
+        let parent = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(&parent.path().join("state"), &MasterKeySource::Generated).unwrap();
+        let log = UsageLog::new(store.clone());
+        let facts = SessionFacts {
+            protocol: crate::proto::Protocol::Imap,
+            remote_address: [192, 0, 2, 1].into(),
+            client: None,
+        };
+        // To these, the clock is a year ahead.
+        let then = clock::now().before(Duration::from_secs(365 * 86_400));
+        for age in 0..3 {
+            log.login(&facts, "ada", TokenId([1; 32]), then.before(Duration::from_secs(age)));
+        }
+        let store = store as SharedStore;
+        let swept = sweep(&store, Duration::from_secs(30 * 86_400), 1000).await.unwrap();
+        assert_eq!(swept, 0);
+        log.login(&facts, "ada", TokenId([1; 32]), clock::now());
+        let swept = sweep(&store, Duration::from_secs(30 * 86_400), 1000).await.unwrap();
+        assert_eq!(swept, 3, "a newer event bears the clock out");
+    }
 
     #[tokio::test]
     async fn the_oldest_beyond_the_maximum_go_at_the_first_sweep() {

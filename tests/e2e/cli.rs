@@ -79,7 +79,7 @@ async fn a_mailbox_is_added_used_and_removed() {
     assert_eq!(removed, json!({ "deleted": true }));
     let gone = shell.run(&["account", "show", ALICE]);
     assert_eq!((gone.code, gone.stdout.as_str()), (1, ""));
-    assert_eq!(gone.stderr, "portreeve: no such account\n");
+    assert_eq!(gone.stderr, format!("portreeve: no such account '{ALICE}'\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,17 +161,76 @@ async fn a_token_is_created_used_watched_and_deleted() {
         .map(|event| text(event, "kind"))
         .collect();
     assert_eq!(kinds, ["end", "denied", "login"], "newest first");
-    assert_in_order(&shell.done(&["usage"]).stdout, &["login", ALICE]);
+    let short = &id[..8];
+    let told = shell.done(&["usage"]).stdout;
+    assert_in_order(&told, &["TIME", "TOKEN", "ADDRESS", "login", ALICE]);
+    assert_eq!(told.lines().count(), 4, "a header and three events: {told}");
+    bed.portreeve.logged_in(ALICE, second).await;
+    let told = shell.done(&["usage", "--token", short]).stdout;
+    assert_in_order(&told, &["login", ALICE, &format!("{short} a script"), "127.0.0.1"]);
+    assert!(!told.contains("denied"), "{told}");
 
     let listed = shell.done(&["token", "list", "--account", ALICE, "--json"]).json();
     assert_eq!(listed["total"], 2);
     assert_in_order(&shell.done(&["token", "list"]).stdout, &["a script"]);
-    let deleted = shell.done(&["token", "delete", id, "--json"]).json();
+    assert_eq!(shell.done(&["token", "show", short, "--json"]).json()["id"], id);
+    assert_eq!(shell.run(&["token", "show", &id[..5]]).code, 2);
+    let deleted = shell.done(&["token", "delete", short, "--json"]).json();
     assert_eq!(deleted, json!({ "deleted": true }));
     // A token may be deleted by itself as well as by its id.
     shell.done(&["token", "delete", &token]);
     assert_eq!(shell.done(&["token", "list", "--json"]).json()["total"], 0);
-    assert_eq!(shell.run(&["token", "delete", id]).code, 1);
+    let gone = shell.run(&["token", "delete", id]);
+    assert_eq!(
+        (gone.code, gone.stderr),
+        (1, format!("portreeve: no such token '{short}'\n"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_token_and_one_that_makes_others_are_created_and_shown() {
+    let bed = Bed::start().await;
+    let shell = bed.shell();
+    bed.portreeve.add_account(ALICE, &bed.provider.mint(ALICE).await).await;
+    let create = ["token", "create", "--account", ALICE];
+    let created = shell.done(&[&create[..], &["--short"]].concat()).stdout;
+    assert_in_order(
+        &created,
+        &["Token: ", "Upper and lower case mean the same", "IMAP", "password"],
+    );
+    let token = created
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("Token: "))
+        .expect("a token");
+    assert_eq!(token.len(), 20);
+    let shown = shell.done(&["token", "show", &token.to_lowercase()]).stdout;
+    assert_in_order(&shown, &["form", "short (20 characters)", "scopes", "imap-proxy"]);
+
+    let maker = [&create[..], &["--scope", "api", "--may-grant", "imap-proxy", "--json"]].concat();
+    let maker = shell.done(&maker).json();
+    let mut child = shell.command(&[&create[..], &["--json"]].concat());
+    let child = child
+        .env("PORTREEVE_TOKEN", text(&maker, "token"))
+        .output()
+        .expect("it runs");
+    let child: Value = serde_json::from_slice(&child.stdout).expect("a token");
+    assert_in_order(
+        &shell.done(&["token", "show", text(&maker, "id")]).stdout,
+        &["may grant", "imap-proxy"],
+    );
+    let shown = shell.done(&["token", "show", text(&child, "id")]).stdout;
+    assert_in_order(&shown, &["made by", text(&maker, "id")]);
+
+    for (arguments, field) in [
+        (&["--expires", "2020-01-01T00:00:00Z"][..], "expires: 2020-01-01"),
+        (&["--scope", "pop3"], "has no POP3 for this mailbox; leave 'pop3' out"),
+        (&["--may-grant", "smtp"], "mayGrant: is for tokens with the scope api"),
+    ] {
+        let refused = shell.run(&[&create[..], arguments].concat());
+        assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
+        assert!(refused.stderr.contains(field), "{refused:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

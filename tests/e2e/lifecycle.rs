@@ -484,12 +484,20 @@ async fn a_full_disk_is_survived() {
     portreeve.until_ready().await;
     let bed = &mut Bed { host, portreeve };
     let token = bed.add_account("alice").await;
+    let kept = bed.add_doomed("dora").await;
+    let owed = bed.add_doomed("emil").await;
 
     // The disk is only in the daemon's own mount namespace.
     let ballast = PathBuf::from(format!("/proc/{}/root{state}/ballast", bed.portreeve.process().id()));
     let mut file = fs::File::create(&ballast).expect("the disk takes a file");
     let full = std::io::copy(&mut std::io::repeat(0), &mut file).expect_err("the disk is small");
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
+    // Room is kept for deletions; once it is used up, too, they are in force without the disk.
+    bed.expect_deletion(&kept, &json!({ "deleted": true })).await;
+    let taken = std::io::copy(&mut std::io::repeat(0), &mut file).expect_err("the disk is small");
+    assert_eq!(taken.kind(), std::io::ErrorKind::StorageFull, "{taken}");
+    bed.expect_deletion(&owed, &json!({ "deleted": true, "durable": false }))
+        .await;
     bed.expect_no_writes_but_logins(&token).await;
     fs::remove_file(&ballast).expect("it is ours");
     drop(file);
@@ -505,18 +513,32 @@ async fn a_disk_that_fails_is_survived() {
     portreeve.until_ready().await;
     let bed = &mut Bed { host, portreeve };
     let token = bed.add_account("alice").await;
+    let owed = bed.add_doomed("emil").await;
 
     let usual = getrlimit(Resource::Fsize);
     bed.limit_files(Rlimit {
         current: Some(0),
         ..usual
     });
+    bed.expect_deletion(&owed, &json!({ "deleted": true, "durable": false }))
+        .await;
     bed.expect_no_writes_but_logins(&token).await;
     bed.limit_files(usual);
     bed.expect_recovery(&token).await;
     bed.stop().await;
     bed.start_again().await;
     bed.portreeve.logged_in("alice", &token).await;
+    assert_eq!(
+        bed.portreeve.read("/v1/accounts").await["total"],
+        1,
+        "what was owed is written"
+    );
+}
+
+/// An account that is going to be deleted.
+struct Doomed {
+    account: &'static str,
+    token: String,
 }
 
 /// A proxy and an upstream that lets everybody in.
@@ -560,6 +582,27 @@ impl Bed {
         self.portreeve.add_token(account).await
     }
 
+    async fn add_doomed(&self, account: &'static str) -> Doomed {
+        let token = self.add_account(account).await;
+        Doomed { account, token }
+    }
+
+    /// Deletes an account: whatever the disk says, its session ends, its token is refused and nothing shows it any more.
+    async fn expect_deletion(&self, doomed: &Doomed, answer: &Value) {
+        let Doomed { account, token } = doomed;
+        let mut session = self.portreeve.logged_in(account, token).await;
+        let path = format!("/v1/account/{account}");
+        let deleted = self.portreeve.delete(&path).await;
+        assert_eq!(deleted, (200, answer.clone()), "{}", self.portreeve.log());
+        let begun = Instant::now();
+        assert!(session.line().await.starts_with("* BYE "), "{}", session.transcript());
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        let refused = self.portreeve.connect().await.login(account, token).await.tagged;
+        assert!(refused.starts_with("NO [AUTHENTICATIONFAILED]"), "{refused}");
+        assert_eq!(self.portreeve.ask(Method::GET, &path, None).await.0, 404);
+        assert_eq!(self.portreeve.delete(&path).await.0, 404);
+    }
+
     /// The kinds of the usage events, newest first.
     async fn usage(&self) -> Vec<String> {
         let usage = self.portreeve.read("/v1/usage").await;
@@ -591,7 +634,6 @@ impl Bed {
         for (method, path, body) in [
             (Method::POST, "/v1/account", Some(&carol)),
             (Method::POST, "/v1/token", Some(&of_alice)),
-            (Method::DELETE, "/v1/account/alice", None),
         ] {
             let (status, answer) = self.portreeve.ask(method.clone(), path, body).await;
             assert_eq!(

@@ -14,6 +14,7 @@
 )]
 
 mod authorize;
+mod bad_luck;
 mod certificates;
 mod cli;
 mod clients;
@@ -36,6 +37,7 @@ mod refresh;
 mod secrets;
 mod seed;
 mod starttls;
+mod strangers;
 mod submission;
 mod support;
 mod testbed;
@@ -44,6 +46,7 @@ mod testbed_consent;
 mod testbed_mail;
 mod testbed_recorded;
 mod thunderbird;
+mod tokens;
 mod transcripts;
 mod vendors;
 mod verify;

@@ -112,7 +112,14 @@ impl Life {
         let body = json!({ "account": "carol", "provider": PROVIDER, "user": "carol", "password": PASSWORD });
         assert_eq!(self.ask(Method::POST, "/v1/account", Some(&body)).await, 200);
         for account in ["alice", "bob", "carol"] {
-            let token = self.portreeve.add_token(account).await;
+            let token = if account == "carol" {
+                let short = json!({ "account": account, "scopes": ["imap-proxy"], "form": "short" });
+                let shown = self.portreeve.create_token(&short).await;
+                self.keep("the access token of carol, as it was shown", &shown);
+                shown.to_lowercase()
+            } else {
+                self.portreeve.add_token(account).await
+            };
             self.keep(&format!("the access token of {account}"), &token);
             self.tokens.insert(account.to_owned(), token);
         }

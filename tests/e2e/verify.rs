@@ -58,7 +58,7 @@ async fn all_is_well_over_three_protocols() {
         (
             "imap",
             "tls",
-            &["TLSv1_3", "issued by CN=portreeve testbed CA", "good until 4096"],
+            &["TLS 1.3 TLS_", "issued by CN=portreeve testbed CA", "good until 4096"],
         ),
         ("-", "token", &["refreshed, until 20"]),
         ("-", "scopes", &["granted:", "mail"]),
@@ -68,7 +68,7 @@ async fn all_is_well_over_three_protocols() {
         (
             "smtp",
             "tls",
-            &["TLSv1_3", "issued by CN=portreeve testbed CA", "good until 4096"],
+            &["TLS 1.3 TLS_", "issued by CN=portreeve testbed CA", "good until 4096"],
         ),
         ("smtp", "command", &["MAIL FROM:<alice@bed.test> is accepted"]),
         ("pop3", "command", &["the maildrop is open and has 1 message"]),
@@ -241,7 +241,7 @@ async fn starttls_is_a_step_before_the_token_and_the_login_goes_on_behind_it() {
     for protocol in ["imap", "pop3"] {
         let message = step(&report, protocol, "tls")["message"].as_str().unwrap();
         assert!(
-            message.starts_with("TLSv1_3") && message.contains("good until 4096"),
+            message.starts_with("TLS 1.3 TLS_") && message.contains("good until 4096"),
             "{message}"
         );
     }
@@ -534,7 +534,7 @@ async fn a_login_that_is_refused_and_a_mailbox_that_is_not_connected_are_told_ap
     assert_failed_at(
         &report,
         "command",
-        "BAD User is authenticated but not connected.; the token is good, but the mailbox cannot be opened",
+        "BAD User is authenticated but not connected; the token is good, but the mailbox cannot be opened",
         "switch IMAP on",
     );
 }

@@ -14,6 +14,7 @@ use crate::fault::{Fault, FaultKind, UpstreamRefusal};
 use crate::oauth::{TokenError, TokenErrorKind};
 use crate::proto::{CredentialSecret, Protocol};
 use crate::secret::duplicate;
+use crate::sentence::explained;
 use crate::store::AccountState;
 
 impl Supervised {
@@ -160,7 +161,7 @@ impl Supervised {
                     tracing::error!(account = %self.held.record.account, "defect: a refresh brought no access token");
                     return;
                 };
-                tracing::debug!(account = %self.held.record.account, life = ?times.life(), "OAuth token refreshed");
+                tracing::debug!(account = %self.held.record.account, life = %crate::span::Span(times.life()), "OAuth token refreshed");
                 self.note_refreshed(now);
                 self.warn_of_end(now);
                 // Used at once, whatever the disk says of it: the one before may be good no more.
@@ -297,7 +298,7 @@ fn told(protocol: Protocol, refusal: &UpstreamRefusal, meaning: Option<&Meaning>
         Protocol::Pop3 => " over pop3",
     };
     let told = format!("the upstream refuses the {what}{at}: {code}{}", refusal.text);
-    meaning.map_or(told.clone(), |meaning| format!("{told}; {}", meaning.explanation))
+    meaning.map_or(told.clone(), |meaning| explained(&told, meaning.explanation))
 }
 
 /// What is told of a token that was refused and cannot be replaced now. Who asks knows the upstream's own words.

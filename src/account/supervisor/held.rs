@@ -1,11 +1,14 @@
 //! What a supervisor holds in memory: the account's record, its secrets, and how it comes by access tokens. Pure.
 
+use std::time::Duration;
+
 use crate::account::keeping;
 use crate::account::refresh::{Renewal, TokenTimes};
 use crate::account::writes::{Credentials, Replacement};
 use crate::clock::Timestamp;
 use crate::config::{Config, GrantType};
 use crate::limits::OAUTH_TOKEN_LIFE_DEFAULT;
+use crate::metrics::names::state_label;
 use crate::oauth::Basis;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString, duplicate};
@@ -115,6 +118,13 @@ impl Held {
         let grant = self.secrets.grant.as_ref()?;
         let obtained = grant.obtained.unwrap_or(now);
         let expires = grant.expires.unwrap_or(obtained.after(OAUTH_TOKEN_LIFE_DEFAULT));
+        if obtained > now.after(CLOCK_ERROR_MAX) && self.renewal() == Renewal::Possible {
+            // Written while the clock was wrong: when it ends is anybody's guess, and a new one can be had.
+            return Some(TokenTimes {
+                obtained: now,
+                expires: now,
+            });
+        }
         Some(TokenTimes { obtained, expires })
     }
 
@@ -213,7 +223,7 @@ impl Held {
         if is_other {
             let (code, message) = error.unwrap_or_default();
             let (account, provider) = (&self.record.account, &self.record.provider);
-            tracing::info!(%account, %provider, ?state, code, message, "account state changed");
+            tracing::info!(%account, %provider, state = state_label(state), code, message, "account state changed");
         }
         self.record.state = state;
         self.record.last_error = error.map(|(code, message)| AccountError {
@@ -265,5 +275,38 @@ impl Held {
             }
         }
         record
+    }
+}
+
+/// By how much a time on the disk may be ahead of the clock, for two clocks that are both about right.
+const CLOCK_ERROR_MAX: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Grant;
+
+    #[test]
+    fn a_token_that_was_written_by_a_clock_ahead_is_not_believed_to_last() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let with = |obtained: Timestamp, refresh_token: Option<&str>| Held {
+            record: AccountRecord::new("ada".to_owned(), "example".to_owned(), now),
+            secrets: AccountSecrets {
+                grant: Some(Grant {
+                    refresh_token: refresh_token.map(Into::into),
+                    access_token: Some("access".into()),
+                    obtained: Some(obtained),
+                    expires: Some(obtained.after(OAUTH_TOKEN_LIFE_DEFAULT)),
+                    ..Grant::default()
+                }),
+                password: None,
+            },
+            way: Way::Grant,
+        };
+        let day = Duration::from_secs(86_400);
+        let ends = |held: Held| held.token_times(now).unwrap().expires;
+        assert_eq!(ends(with(now.after(day), Some("refresh"))), now);
+        assert!(ends(with(now.before(Duration::from_secs(60)), Some("refresh"))) > now);
+        assert!(ends(with(now.after(day), None)) > now, "there is no other");
     }
 }

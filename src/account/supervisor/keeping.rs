@@ -10,6 +10,7 @@ use crate::account::keeping;
 use crate::account::notice::{News, Notice};
 use crate::account::refresh::Input;
 use crate::clock::Timestamp;
+use crate::shell;
 use crate::store::{AccountRecord, AccountState};
 
 impl Supervised {
@@ -81,14 +82,14 @@ impl Supervised {
         if record.state != AccountState::NeedsAuthorization {
             return None;
         }
-        let account = &record.account;
+        let account = shell::word(&record.account);
         Some(match self.held.way {
             Way::Grant if self.held.uses_oauth() => format!(
-                "its owner must authorize the account again: portreeve account authorize '{account}', or give it another \
-                 refresh token: portreeve account update '{account}' --refresh-token-file FILE"
+                "its owner must authorize the account again: portreeve account authorize {account}, or give it another \
+                 refresh token: portreeve account update {account} --refresh-token-file FILE"
             ),
             Way::Grant | Way::App | Way::Password | Way::Sharing => format!(
-                "the account needs the mailbox's present password: portreeve account update '{account}' --password-file FILE"
+                "the account needs the mailbox's present password: portreeve account update {account} --password-file FILE"
             ),
         })
     }

@@ -548,7 +548,7 @@ async fn every_change_of_state_is_told_with_its_cause_and_what_to_do() {
             .message
             .starts_with("says the provider; the grant is gone")
     );
-    assert!(remedy.unwrap().contains("portreeve account authorize 'ada'"));
+    assert!(remedy.unwrap().contains("portreeve account authorize ada,"));
     // The same again is no change, and an administrator's is one.
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
     let mut record = account("ada");

@@ -151,7 +151,7 @@ async fn a_missing_consent_is_told_with_its_remedy_behind_the_providers_own_word
     assert_eq!(status.state, AccountState::NeedsAuthorization);
     let error = status.last_error.unwrap();
     assert_eq!(error.code, "invalid_grant");
-    let words = "AADSTS65001: not consented to.; consent is missing for a scope";
+    let words = "AADSTS65001: not consented to; consent is missing for a scope";
     assert!(error.message.starts_with(words), "{}", error.message);
 }
 
@@ -467,7 +467,7 @@ async fn a_setting_of_the_upstreams_is_told_and_closes_no_other_protocol() {
     let error = status.last_error.unwrap();
     assert_eq!(error.code, "smtp_refused");
     let words = "the upstream refuses the login over smtp: [535 5.7.139] Authentication unsuccessful, \
-                 SmtpClientAuthentication is disabled for the Mailbox.; SMTP AUTH is switched off for this mailbox";
+                 SmtpClientAuthentication is disabled for the Mailbox; SMTP AUTH is switched off for this mailbox";
     assert!(error.message.starts_with(words), "{}", error.message);
     assert_eq!(token(&world.ask(None).await.unwrap()).0, "secret");
     world.accounts.report_accepted("ada", grant, Protocol::Smtp);

@@ -482,6 +482,13 @@ impl Store for MemoryStore {
         Ok(found)
     }
 
+    async fn sharers(&self, owner: &str) -> Result<Vec<String>, StoreError> {
+        let kept = self.kept.lock().unwrap();
+        let records = kept.accounts.values().map(|(record, _)| record);
+        let sharing = records.filter(|record| record.shares_grant_of.as_deref() == Some(owner));
+        Ok(sharing.map(|record| record.account.clone()).collect())
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         Ok(vec![])
     }
@@ -491,23 +498,14 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError> {
         self.kept.lock().unwrap().tokens.retain(|kept| kept != id);
-        Ok(None)
+        Ok(Vec::new())
     }
 
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
         let is_kept = self.kept.lock().unwrap().tokens.contains(id);
-        Ok(is_kept.then(|| TokenRecord {
-            id: *id,
-            account: Some("ada".to_owned()),
-            scopes: vec![],
-            description: String::new(),
-            restrictions: None,
-            metadata: None,
-            expires: None,
-            created: clock::now(),
-        }))
+        Ok(is_kept.then(|| TokenRecord::new(*id, Some("ada".to_owned()), Vec::new(), clock::now())))
     }
 
     async fn tokens(

@@ -18,7 +18,7 @@ use crate::admin::types::{
 };
 use crate::admin::validate;
 use crate::clock;
-use crate::store::{AccountRecord, Listing, Page};
+use crate::store::{AccountRecord, Deletion, Listing, Page};
 
 pub(super) async fn create(
     State(state): Shared,
@@ -100,7 +100,7 @@ pub(super) async fn remove(
     let _turn = state.changes.begin(&named.account).await;
     let record = find(&state, &caller, &named.account).await?;
     state.accounts.remove(&record.account).await?;
-    Ok(Json(Deleted { deleted: true }))
+    Ok(Json(Deleted::from(&*state.store, Deletion::Account(&record.account))))
 }
 
 pub(super) async fn verify(
@@ -125,7 +125,7 @@ pub(super) async fn find(
 ) -> Result<AccountRecord, ApiError> {
     let record = state.store.account_by_login(name).await?;
     caller.require_account(record.as_ref().map(|record| record.account.as_str()))?;
-    record.ok_or_else(|| ApiError::not_found("account"))
+    record.ok_or_else(|| ApiError::no_such("account", name))
 }
 
 /// The account whose grant is to be shared, where one is named and exists. Of accounts that change meanwhile, the store has the

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{CallerOf, Shared};
 use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
-use crate::admin::types::{AccountCounts, AttentionView, Health, ProviderView, StatusView};
+use crate::admin::types::{AccountCounts, AttentionView, DelayedView, Health, ProviderView, StatusView};
 use crate::clock;
 use crate::limits::{PAGE_SIZE_MAX, STATUS_ATTENTION_MAX};
 use crate::metrics::names;
@@ -22,13 +22,12 @@ pub(super) async fn alive() -> Json<serde_json::Value> {
 }
 
 pub(super) async fn ready(State(state): Shared) -> Result<Json<serde_json::Value>, ApiError> {
-    match health(&state) {
-        (Health::Ok, _) => Ok(Json(json!({"status": "ok"}))),
-        (_, problem) => Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not_ready",
-            problem.unwrap_or_default(),
-        )),
+    let (health, problem) = health(&state);
+    let problem = (health != Health::Ok).then(|| problem.unwrap_or_default());
+    state.readiness.note(problem.as_deref());
+    match problem {
+        None => Ok(Json(json!({"status": "ok"}))),
+        Some(problem) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", problem)),
     }
 }
 
@@ -59,12 +58,14 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
     let config = state.config.borrow().clone();
     let accounts = account_counts(&state).await?;
     let (health, problem) = health(&state);
+    let delayed = state.failures.delayed(clock::instant());
     let protocols = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3];
     let providers = config.providers.values().map(|provider| ProviderView {
         name: provider.name.clone(),
         domains: provider.domains.clone(),
         oauth2: provider.oauth.is_some(),
         grant: provider.oauth.as_ref().map(|app| app.grant.name().to_owned()),
+        device: provider.oauth.as_ref().is_some_and(|app| app.device_url.is_some()),
         protocols: protocols
             .into_iter()
             .filter(|protocol| provider.endpoint(*protocol).is_some())
@@ -88,6 +89,10 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         accounts,
         tokens: state.store.token_count().await?,
         sessions: state.sessions.list(None, Page { page: 0, size: 1 }).await.total,
+        delayed: DelayedView {
+            addresses: delayed.addresses,
+            accounts: delayed.accounts,
+        },
     }))
 }
 

@@ -11,7 +11,7 @@ mod usage;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -23,6 +23,8 @@ use super::error::ApiError;
 use super::state::AdminState;
 use crate::clock;
 use crate::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_REQUEST_TIMEOUT};
+use crate::metrics::names;
+use crate::net::admission::client_of;
 use crate::net::http_server::{log_outcome, route_of};
 
 /// What the handlers share.
@@ -59,7 +61,7 @@ pub(super) fn admin(state: Arc<AdminState>) -> Router {
         .route("/v1/recognize", get(recognize::recognize))
         .route("/v1/status", get(health::status))
         .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+        .route(READY_ROUTE, get(health::ready))
         .route("/metrics", get(health::metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
@@ -84,13 +86,43 @@ async fn gate(State(state): Shared, Extension(peer): Extension<Peer>, mut reques
     let route = route_of(&request);
     let response = match authenticate(&state, peer, request.headers(), clock::now()).await {
         Ok(caller) => {
+            if let Peer::Tcp(address) = peer {
+                state.failures.accepted(client_of(address.ip()), clock::instant());
+            }
             request.extensions_mut().insert(caller);
             run(request, next).await
         }
-        Err(error) => error.into_response(),
+        Err(error) => {
+            let refusal = error.into_response();
+            if matches!(refusal.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                hold_back(&state, peer, request.headers()).await;
+            }
+            refusal
+        }
     };
-    log_outcome("admin", &method, &route, response.status(), begun);
+    // Probes come every few seconds, and what they find is told when it changes.
+    if route == READY_ROUTE {
+        tracing::debug!(status = response.status().as_u16(), "probed for readiness");
+    } else {
+        log_outcome("admin", &method, &route, response.status(), begun);
+    }
     response
+}
+
+/// Holds back the refusal of a token that came over TCP, as those of mail clients are.
+async fn hold_back(state: &AdminState, peer: Peer, headers: &HeaderMap) {
+    let Peer::Tcp(address) = peer else { return };
+    if !headers.contains_key(header::AUTHORIZATION) {
+        return;
+    }
+    let cap = state.config.borrow().limits.auth_failure_delay;
+    let delay = state
+        .failures
+        .refused(client_of(address.ip()), None, cap, clock::instant());
+    if !delay.is_zero() {
+        names::refusals_delayed("admin").increment(1);
+        tokio::time::sleep(delay).await;
+    }
 }
 
 /// Runs the handler within its time. One that may change something runs to its end even if its caller hangs up or has
@@ -117,11 +149,14 @@ async fn run(request: Request, next: Next) -> Response {
         Err(_) => ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "timeout",
-            format!("no result within {} seconds", ADMIN_REQUEST_TIMEOUT.as_secs()),
+            format!("no result within {}", crate::span::Span(ADMIN_REQUEST_TIMEOUT)),
         )
         .into_response(),
     }
 }
+
+/// Where readiness is probed.
+const READY_ROUTE: &str = "/readyz";
 
 async fn unknown_route() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "no such route")

@@ -29,7 +29,7 @@ pub(super) async fn close(
     Extension(caller): CallerOf,
     PathId(session): PathId,
 ) -> Result<Json<Closed>, ApiError> {
-    let not_found = || ApiError::not_found("session");
+    let not_found = || ApiError::no_such("session", &session);
     let own = caller.own_account()?;
     let id: u64 = session.parse().map_err(|_| not_found())?;
     if own.is_some() {

@@ -12,7 +12,8 @@ use crate::admin::state::AdminState;
 use crate::admin::types::{Deleted, EventsPage, NewToken, PageHead, TokenCreated, TokenView, TokensPage};
 use crate::admin::validate;
 use crate::clock;
-use crate::store::{TokenRecord, UsageFilter};
+use crate::limits::TOKEN_ID_SHORT_DIGITS;
+use crate::store::{Deletion, StoreError, TokenId, TokenRecord, UsageFilter};
 
 pub(super) async fn create(
     State(state): Shared,
@@ -20,25 +21,25 @@ pub(super) async fn create(
     Body(new): Body<NewToken>,
 ) -> Result<Json<TokenCreated>, ApiError> {
     let account = match &new.account {
-        Some(name) => Some(accounts::find(&state, &caller, name).await?.account),
+        Some(name) => Some(accounts::find(&state, &caller, name).await?),
         None => {
             caller.require_root()?;
             None
         }
     };
-    let settings = validate::token_settings(&new)?;
-    let (token, id) = AccessToken::mint();
-    let record = TokenRecord {
-        id,
-        account,
-        scopes: settings.scopes,
-        description: settings.description,
-        restrictions: settings.restrictions,
-        metadata: new.metadata,
-        expires: new.expires,
-        created: clock::now(),
-    };
-    state.store.create_token(record).await?;
+    let (token, id) = AccessToken::mint(new.form.unwrap_or_default());
+    let config = state.config.borrow().clone();
+    let mut record = validate::new_token(new, id, account.as_ref(), &config, clock::now())?;
+    if let Caller::Token(maker) = &caller {
+        let bound = maker.bind(&mut record);
+        bound.map_err(|beyond| ApiError::forbidden(beyond.to_string()))?;
+    }
+    let created = state.store.create_token(record).await;
+    created.map_err(|error| match error {
+        // The caller's own, which has been deleted meanwhile.
+        StoreError::NotFound("token") => ApiError::unauthorized("invalid_token", "unknown token"),
+        error => error.into(),
+    })?;
     Ok(Json(TokenCreated {
         token: token.reveal().to_owned(),
         id,
@@ -97,32 +98,41 @@ pub(super) async fn remove(
     PathId(token): PathId,
 ) -> Result<Json<Deleted>, ApiError> {
     let record = find(&state, &caller, &token).await?;
-    let removed = state
-        .store
-        .remove_token(&record.id)
-        .await?
-        .ok_or_else(|| ApiError::not_found("token"))?;
-    // IMPORTANT: after the deletion, so that no session can begin with the token once its sessions have been ended.
-    if let Some(account) = removed.account {
-        state.accounts.token_removed(&account, removed.id).await;
+    delete(&state, &record.id).await.map(Json)
+}
+
+/// Deletes a token with all that it made, and ends their sessions.
+async fn delete(state: &AdminState, id: &TokenId) -> Result<Deleted, ApiError> {
+    let removed = state.store.remove_token(id).await?;
+    if removed.is_empty() {
+        return Err(ApiError::no_such("token", &id.short()));
     }
-    Ok(Json(Deleted { deleted: true }))
+    // IMPORTANT: after the deletion, so that no session can begin with the tokens once their sessions have been ended.
+    for token in removed {
+        if let Some(account) = token.account {
+            state.accounts.token_removed(&account, token.id).await;
+        }
+    }
+    Ok(Deleted::from(&*state.store, Deletion::Token(id)))
 }
 
 /// The token that `name` names, by its id or as the token itself, if `caller` may act on it.
 async fn find(state: &AdminState, caller: &Caller, name: &str) -> Result<TokenRecord, ApiError> {
     caller.own_account()?;
-    let record = match name.parse() {
-        Ok(id) => match state.store.token(&id).await? {
-            Some(record) => Some(record),
-            None => match AccessToken::parse(name) {
-                Some(token) => state.store.token(&token.id()).await?,
-                None => None,
-            },
-        },
-        Err(_) => None,
-    };
-    let record = record.ok_or_else(|| ApiError::not_found("token"))?;
+    let id: Option<TokenId> = name.parse().ok();
+    let itself = AccessToken::parse(name).map(|token| token.id());
+    let mut record = None;
+    for id in id.iter().chain(&itself) {
+        record = record.or(state.store.token(id).await?);
+    }
+    // Of what may be a token itself, or was meant to be one, the message holds no more than the beginning.
+    let record = record.ok_or_else(|| {
+        let shown = match id.or(itself) {
+            Some(id) => id.short(),
+            None => name.chars().take(TOKEN_ID_SHORT_DIGITS).collect(),
+        };
+        ApiError::no_such("token", &shown)
+    })?;
     caller.require_account(record.account.as_deref())?;
     Ok(record)
 }

@@ -93,6 +93,11 @@ impl Listener {
         }
     }
 
+    /// Where the browser comes back to.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where the browser is to come back to.
     pub(super) fn redirect_uri(&self) -> String {
         format!("http://localhost:{}", self.port)

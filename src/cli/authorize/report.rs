@@ -6,6 +6,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 
+use super::elsewhere::Elsewhere;
 use crate::admin::types::{CodeFlowView, DeviceFlowView};
 use crate::cli::output::{clean, print};
 use crate::cli::{Exit, Failure};
@@ -67,6 +68,17 @@ impl Report {
             tracing::debug!(%error, "no browser could be opened");
         }
         Ok(())
+    }
+
+    /// Says what else can be done, before anybody waits in vain: where no browser is opened here, there may be none.
+    ///
+    /// # Errors
+    /// Those of [`print()`].
+    pub(super) fn tell_elsewhere(&self, elsewhere: &Elsewhere, port: u16) -> Result<(), Failure> {
+        match self.json || self.may_open {
+            true => Ok(()),
+            false => print(&elsewhere.words(port)),
+        }
     }
 
     /// Shows the owner a code, large and as a picture where somebody looks at a terminal.

@@ -176,6 +176,7 @@ mod tests {
             name: name.to_owned(),
             domains: Vec::new(),
             oauth2: true,
+            device: false,
             protocols: Vec::new(),
             client_id: Some(client_id.to_owned()),
             token_url: Some(token_url.parse().unwrap()),

@@ -41,8 +41,13 @@ fn the_documented_examples_pass_as_they_are_without_a_file_of_anybodys() {
         assert_eq!(config.warnings, Vec::<String>::new());
         assert!(config.providers[provider].oauth.is_some());
         let examined = stage.examined.take();
-        assert_eq!(examined.len(), 1, "only the state directory is looked at: {examined:?}");
-        assert!(examined[0].starts_with("StateDirectory("), "{examined:?}");
+        let [state_dir, key] = examined.as_slice() else {
+            panic!("nothing else is looked at: {examined:?}")
+        };
+        assert!(
+            state_dir.starts_with("StateDirectory(") && key.starts_with("GeneratedKey "),
+            "{examined:?}"
+        );
     }
 }
 

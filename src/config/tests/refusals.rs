@@ -214,14 +214,12 @@ fn combinations_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn a_delay_that_has_no_effect_is_warned_of() {
-    let warnings = |delay: &str| {
-        let text = format!("[limits]\nauth_failure_delay = \"{delay}\"\n");
-        parse(None, &text, &user()).unwrap().warnings
+fn refused_logins_are_delayed_unless_that_is_turned_off() {
+    let delay = |text: &str| {
+        let parsed = parse(None, text, &user()).unwrap();
+        assert_eq!(parsed.warnings, Vec::<String>::new());
+        parsed.limits.auth_failure_delay.as_secs()
     };
-    assert_eq!(warnings("0s"), Vec::<String>::new());
-    assert_eq!(
-        warnings("5s"),
-        ["limits.auth_failure_delay has no effect in this version"]
-    );
+    assert_eq!(delay(""), 15);
+    assert_eq!(delay("[limits]\nauth_failure_delay = \"0s\"\n"), 0);
 }

@@ -6,6 +6,8 @@ use crate::fault::{Fault, FaultKind};
 use crate::net::tls;
 use crate::oauth::explain;
 use crate::proto::Protocol;
+use crate::sentence::explained;
+use crate::shell;
 
 /// What a failed step found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +81,18 @@ impl Finding {
         }
         let remedy = match kind {
             FaultKind::AuthorizationGone => {
-                format!("Authorize the account (portreeve account authorize {account}), or give it new credentials")
+                format!(
+                    "Authorize the account (portreeve account authorize {}), or give it new credentials",
+                    shell::word(account)
+                )
             }
             FaultKind::AppRefused => "Check the provider's OAuth app: client_id, client_secret, client_auth".to_owned(),
-            FaultKind::AccountDisabled => format!("Enable the account: portreeve account update {account} --enable"),
+            FaultKind::AccountDisabled => {
+                format!(
+                    "Enable the account: portreeve account update {} --enable",
+                    shell::word(account)
+                )
+            }
             _ => "Wait: it is tried again by itself".to_owned(),
         };
         Self::new(message, remedy)
@@ -92,7 +102,7 @@ impl Finding {
     pub(super) fn of_login(protocol: Protocol, fault: &Fault) -> Self {
         if let Some(known) = meaning::of_fault(protocol, fault) {
             let known = known.explanation;
-            return Self::new(format!("{fault}; {}", known.cause), known.remedy);
+            return Self::new(explained(fault, known.cause), known.remedy);
         }
         let text = fault.to_string();
         if let Some((problem, remedy)) = tls::remedy_at_end_of(&text) {
@@ -115,7 +125,7 @@ impl Finding {
         match meaning::of_words(protocol, &words) {
             Some(known) => {
                 let known = known.explanation;
-                Self::new(format!("{words}; {}", known.cause), known.remedy)
+                Self::new(explained(words, known.cause), known.remedy)
             }
             None => Self::new(
                 words,

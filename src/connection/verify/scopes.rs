@@ -4,6 +4,7 @@ use super::Finding;
 use crate::config::{GrantType, OAuthApp};
 use crate::oauth;
 use crate::proto::Protocol;
+use crate::shell;
 
 /// What the scopes come to.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +79,10 @@ pub(super) fn compare(account: &str, app: &OAuthApp, granted: Option<&str>) -> S
     Scopes::Missing {
         finding: Finding::new(
             format!("the grant lacks {}; granted: {}", named.join(", "), granted.join(" ")),
-            format!("Authorize the account again and leave every box ticked: portreeve account authorize {account}"),
+            format!(
+                "Authorize the account again and leave every box ticked: portreeve account authorize {}",
+                shell::word(account)
+            ),
         ),
         closed,
     }
@@ -139,6 +143,19 @@ mod tests {
         );
         assert_eq!(*closed, [Protocol::Smtp, Protocol::Pop3]);
         assert!(scopes.open(Protocol::Imap) && !scopes.open(Protocol::Smtp) && !scopes.open(Protocol::Pop3));
+    }
+
+    #[test]
+    fn the_command_of_the_remedy_can_be_pasted_whatever_the_accounts_id() {
+        let app = app(&[OUTLOOK[0]]);
+        let Scopes::Missing { finding, .. } = compare("$HOME of ada", &app, Some("openid")) else {
+            panic!("a scope is missing");
+        };
+        let remedy = finding.remedy.unwrap();
+        assert!(
+            remedy.ends_with(": portreeve account authorize '$HOME of ada'"),
+            "{remedy}"
+        );
     }
 
     #[test]

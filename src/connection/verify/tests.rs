@@ -274,7 +274,7 @@ async fn a_refusal_of_the_grant_is_explained_and_skips_all_that_needs_it() {
     assert_eq!(smtp_connect.name, "connect");
     assert_eq!(
         token.message,
-        "invalid_grant: AADSTS70043: The refresh token has expired.; the organization's sign-in frequency has ended the grant"
+        "invalid_grant: AADSTS70043: The refresh token has expired; the organization's sign-in frequency has ended the grant"
     );
     assert_eq!(
         token.remedy.as_deref(),

@@ -12,6 +12,7 @@ mod private_ca;
 mod remedy;
 mod server;
 mod source;
+pub(super) mod words;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ pub enum TlsError {
     #[error("'{0}' is neither a host name nor an address")]
     HostName(String),
     /// The handshake did not end in time.
-    #[error("the TLS handshake was not finished within {} s", .0.as_secs_f32())]
+    #[error("the TLS handshake was not finished within {}", crate::span::Span(*.0))]
     TimedOut(Duration),
     /// The upstream's certificate is not to be trusted.
     #[error("{0}")]
@@ -113,13 +114,17 @@ impl TlsError {
                 | AlertDescription::InsufficientSecurity,
             )
             | rustls::Error::PeerIncompatible(_) => Self::Protocol(with_remedy(
-                format_args!("{peer} has no TLS version or cipher in common with the proxy ({reason})"),
+                format_args!(
+                    "{peer} has no TLS version or cipher in common with the proxy ({})",
+                    words::of_error(reason)
+                ),
                 remedy::VERSION,
             )),
             rustls::Error::AlertReceived(alert) => {
-                Self::Protocol(format!("{peer} refused the TLS handshake: {alert:?}"))
+                let alert = words::of_error(&rustls::Error::AlertReceived(*alert));
+                Self::Protocol(format!("{peer} refused the TLS handshake: {alert}"))
             }
-            reason => Self::Protocol(format!("TLS with {peer} failed: {reason}")),
+            reason => Self::Protocol(format!("TLS with {peer} failed: {}", words::of_error(reason))),
         }
     }
 }
@@ -151,24 +156,37 @@ fn certificate_problem(reason: &CertificateError, peer: &str) -> String {
             remedy::AUTHORITY,
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => with_remedy(
-            format_args!("the certificate of {peer} has expired: {reason}"),
+            format_args!(
+                "the certificate of {peer} has expired: {}",
+                words::of_certificate(reason)
+            ),
             remedy::TIME,
         ),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => with_remedy(
-            format_args!("the certificate of {peer} is not valid yet: {reason}"),
+            format_args!(
+                "the certificate of {peer} is not valid yet: {}",
+                words::of_certificate(reason)
+            ),
             remedy::TIME,
         ),
-        reason => format!("the certificate of {peer} cannot be verified: {reason}"),
+        reason => format!(
+            "the certificate of {peer} cannot be verified: {}",
+            words::of_certificate(reason)
+        ),
     }
 }
 
-/// The first few names of a certificate: one of a hosting company may have hundreds.
+/// The first few names of a certificate: one of a hosting company may have hundreds. They come as `DnsName("a.example")` and
+/// `IpAddress(192.0.2.1)`.
 fn name_list(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = names
         .iter()
         .take(SHOWN)
-        .map(|name| name.trim_start_matches("DnsName(\"").trim_end_matches("\")").to_owned())
+        .map(|name| {
+            let inner = name.split_once('(').and_then(|(_, inner)| inner.strip_suffix(')'));
+            inner.unwrap_or(name).trim_matches('"')
+        })
         .collect::<Vec<_>>()
         .join(", ");
     match names.len().checked_sub(SHOWN) {
@@ -202,7 +220,12 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSet
     let pem = read_pem(file)?;
     let certificates = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| content(file, format!("is not valid PEM: {error}")))?;
+        .map_err(|_| {
+            content(
+                file,
+                "is not valid PEM: a block has no end, or holds what is not base64",
+            )
+        })?;
     if certificates.is_empty() {
         return Err(content(
             file,
@@ -216,5 +239,24 @@ fn content(file: &Path, problem: impl ToString) -> TlsSetupError {
     TlsSetupError::Content {
         file: file.to_owned(),
         problem: problem.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificates_names_are_told_without_their_types() {
+        let names = |names: &[&str]| name_list(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(
+            names(&[
+                "DnsName(\"imap.example.com\")",
+                "IpAddress(127.0.0.1)",
+                "IpAddress(::1)"
+            ]),
+            "imap.example.com, 127.0.0.1, ::1"
+        );
+        assert_eq!(names(&["DnsName(\"a\")"; 7]), "a, a, a, a, a and 2 more names");
     }
 }

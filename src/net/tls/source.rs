@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 
 use super::private_ca::PrivateCertificate;
-use super::{TlsSetupError, content, provider, read_certificates, read_pem};
+use super::{TlsSetupError, content, provider, read_certificates, read_pem, words};
 use crate::clock::Timestamp;
 
 /// Where a certificate and the key that goes with it come from.
@@ -55,7 +55,7 @@ impl CertificateSource {
                 let seen = self.appearance();
                 let certified = load_files(files)?;
                 if let Some(problem) = date_problem(&certified, now) {
-                    tracing::warn!(file = %files.cert_file.display(), "{problem}: clients will refuse it");
+                    tracing::warn!(file = %files.cert_file.display(), "clients will refuse the certificate: {problem}");
                 }
                 Ok(Loaded {
                     certified: Arc::new(certified),
@@ -124,16 +124,12 @@ pub(super) fn load_files(files: &CertificateFiles) -> Result<CertifiedKey, TlsSe
 }
 
 pub(super) fn unreadable_leaf(cert_file: &Path, error: &rustls::Error) -> TlsSetupError {
-    // What a certificate is refused for without a word of its own is only named by its kind.
-    let reason = match error {
-        rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => "it is damaged".to_owned(),
-        error => error.to_string(),
-    };
+    let reason = words::of_error(error);
     content(cert_file, format!("the first certificate cannot be read: {reason}"))
 }
 
 pub(super) fn unusable_key(key_file: &Path, error: &rustls::Error) -> TlsSetupError {
-    content(key_file, format!("the key cannot be used: {error}"))
+    content(key_file, format!("the key cannot be used: {}", words::of_error(error)))
 }
 
 pub(super) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
@@ -182,7 +178,7 @@ fn date_problem(certified: &CertifiedKey, now: Timestamp) -> Option<String> {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. }),
-        )) => Some(reason.to_string()),
+        )) => Some(words::of_certificate(&reason)),
         _ => None,
     }
 }
@@ -196,7 +192,8 @@ mod tests {
     #[test]
     fn an_expired_certificate_is_noticed_whoever_signed_it() {
         let problem = |issued: Issued| date_problem(&load_files(&issued.files()).unwrap(), clock::now());
-        assert!(problem(Issued::expired(&["localhost"])).unwrap().contains("expired"));
+        let expired = problem(Issued::expired(&["localhost"])).unwrap();
+        assert!(expired.starts_with("it was valid until "), "{expired}");
         assert_eq!(problem(Issued::new(&["localhost"])), None);
     }
 }

@@ -26,7 +26,7 @@ pub(super) enum CommandError {
     #[error("the token command cannot be run: {0}")]
     System(io::Error),
     /// It was killed.
-    #[error("the token command did not end within {} and was killed", humantime::format_duration(*.0))]
+    #[error("the token command did not end within {} and was killed", crate::span::Span(*.0))]
     TimedOut(Duration),
     /// It says itself that it failed.
     #[error("the token command ended with {status}")]

@@ -5,7 +5,7 @@
 //! dialogue of [`LoggingIn`] and [`Securing`] only. [`State::Relay`] has no field.
 //!
 //! Two clocks run. The client has `pre_auth_timeout` in all for its part, from accept to the end of login's input; the time
-//! that the proxy and the upstream take for a login is not held against it. A login has `login_timeout`, its retry included.
+//! that the proxy and the upstream take for a login is not held against it, other than that of a token that is refused. A login has `login_timeout`, its retry included.
 
 use std::time::Instant;
 
@@ -280,7 +280,11 @@ impl Checking {
                     retry: Retry::Possible,
                 })
             }
-            Input::LoginChecked(Err(fault)) => self.attempt.refuse(self.client, &fault, core),
+            // A check takes no time but what the refusal is held back for, which counts as the client's own.
+            Input::LoginChecked(Err(fault)) => {
+                let since = core.now;
+                Attempt { since, ..self.attempt }.refuse(self.client, &fault, core)
+            }
             Input::DeadlinePassed => self.attempt.abandon(self.client, &timed_out(CHECKING), core),
             Input::Goodbye(goodbye) => self.attempt.end(goodbye, core),
             _ => return (State::Checking(self), Transition::Invalid),
@@ -472,7 +476,10 @@ impl Attempt {
     fn end(self, goodbye: Goodbye, core: &mut Core) -> State {
         core.report(Report::LoginRefused {
             user: self.user,
-            fault: Fault::unavailable(format_args!("the session was ended during its login: {goodbye:?}")),
+            fault: Fault::unavailable(format_args!(
+                "the session was ended during its login: {}",
+                goodbye.label().replace('_', " ")
+            )),
         });
         core.say_goodbye(goodbye)
     }

@@ -674,7 +674,7 @@ fn a_goodbye_is_heard_in_every_phase_before_the_relay() {
         "C: A LOGIN joe tok
          > check joe tok command
          < shutting down
-         > refused joe unavailable: the session was ended during its login: ShuttingDown
+         > refused joe unavailable: the session was ended during its login: shutting down
          S: * BYE The proxy is shutting down
          > Close",
     );

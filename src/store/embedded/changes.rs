@@ -9,6 +9,7 @@ use super::codec;
 use super::draft::Draft;
 use super::meta;
 use super::tables::Table;
+use crate::limits::TOKENS_PER_ACCOUNT_MAX;
 use crate::store::{AccountRecord, StoreError, TokenId, TokenRecord, TokenUse, keys};
 
 /// Writes a new account.
@@ -18,7 +19,7 @@ pub(super) fn create_account(draft: &mut Draft<'_>, record: &AccountRecord, seal
     }
     check_sharing(draft, record)?;
     let names = renamed(draft, None, Some(record))?;
-    let bytes = codec::encode(record)?;
+    let bytes = codec::encode_ranked(record, draft.counts.next_rank())?;
     put_names(draft, names)?;
     put_sharer(draft, None, Some(record));
     draft.put(Table::Accounts, record.account.as_bytes(), bytes);
@@ -33,14 +34,16 @@ pub(super) fn replace_account(
     record: &AccountRecord,
     sealed: Option<Vec<u8>>,
 ) -> Result<(), StoreError> {
-    let before = account(draft, &record.account)?.ok_or(StoreError::NotFound("account"))?;
+    let bytes = account_bytes(draft, &record.account)?.ok_or(StoreError::NotFound("account"))?;
+    let before: AccountRecord = codec::decode("an account", &bytes)?;
+    let rank = codec::rank("an account", &bytes)?;
     check_sharing(draft, record)?;
     // Those that share its grant go where it goes, and cannot share what is shared itself.
     if record.shares_grant_of.is_some() || record.provider != before.provider {
         check_unshared(draft, &record.account)?;
     }
     let names = renamed(draft, Some(&before), Some(record))?;
-    let bytes = codec::encode(record)?;
+    let bytes = codec::encode_ranked(record, rank)?;
     put_names(draft, names)?;
     put_sharer(draft, Some(&before), Some(record));
     draft.put(Table::Accounts, record.account.as_bytes(), bytes);
@@ -69,6 +72,10 @@ pub(super) fn remove_account(draft: &mut Draft<'_>, id: &str) -> Result<Vec<Toke
     draft.counts.subtract(before.state);
     for token in &tokens {
         delete_token(draft, token, Some(id));
+        // Whatever a token made is among the account's own, so that no entry of the index is left over.
+        for key in draft.keys(Table::TokenChildren, &token.0)? {
+            draft.delete(Table::TokenChildren, key);
+        }
     }
     Ok(tokens)
 }
@@ -80,23 +87,49 @@ pub(super) fn create_token(draft: &mut Draft<'_>, token: &TokenRecord) -> Result
     }
     if let Some(owner) = &token.account {
         account(draft, owner)?.ok_or(StoreError::NotFound("account"))?;
+        let has = draft.keys(Table::AccountTokens, &keys::account_prefix(owner))?.len();
+        if has >= TOKENS_PER_ACCOUNT_MAX {
+            return Err(StoreError::TooManyTokens);
+        }
     }
-    draft.put(Table::Tokens, token.id.0, codec::encode(token)?);
+    if let Some(parent) = &token.parent {
+        let maker = self::token(draft, parent)?.ok_or(StoreError::NotFound("token"))?;
+        if maker.account.is_none() || maker.account != token.account {
+            return Err(StoreError::NotFound("token"));
+        }
+    }
+    let bytes = codec::encode_ranked(token, draft.counts.next_rank())?;
+    draft.put(Table::Tokens, token.id.0, bytes);
     if let Some(owner) = &token.account {
         draft.put(Table::AccountTokens, keys::account_token(owner, &token.id), []);
+    }
+    if let Some(parent) = &token.parent {
+        draft.put(Table::TokenChildren, keys::token_child(parent, &token.id), []);
     }
     draft.counts.tokens += 1;
     Ok(())
 }
 
-/// Deletes an access token.
-pub(super) fn remove_token(draft: &mut Draft<'_>, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
-    let Some(bytes) = draft.value(Table::Tokens, &id.0)? else {
-        return Ok(None);
-    };
-    let token: TokenRecord = codec::decode("an access token", &bytes)?;
-    delete_token(draft, id, token.account.as_deref());
-    Ok(Some(token))
+/// Deletes an access token and all that it made, and that those made. Returns what was deleted, the token itself first;
+/// nothing where it does not exist.
+pub(super) fn remove_token(draft: &mut Draft<'_>, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError> {
+    let mut gone: Vec<TokenRecord> = token(draft, id)?.into_iter().collect();
+    let mut next = 0;
+    // A maker exists before what it makes, so that the line of makers has an end.
+    while let Some(maker) = gone.get(next).map(|token| token.id) {
+        for key in draft.keys(Table::TokenChildren, &maker.0)? {
+            let child = keys::token_of(&key);
+            gone.extend(child.map(|child| token(draft, &child)).transpose()?.flatten());
+        }
+        next += 1;
+    }
+    for token in &gone {
+        delete_token(draft, &token.id, token.account.as_deref());
+        if let Some(parent) = &token.parent {
+            draft.delete(Table::TokenChildren, keys::token_child(parent, &token.id));
+        }
+    }
+    Ok(gone)
 }
 
 /// Notes the last accepted use of a token, unless the token has been deleted meanwhile.
@@ -232,13 +265,20 @@ fn put_sharer(draft: &mut Draft<'_>, before: Option<&AccountRecord>, after: Opti
 }
 
 fn account(draft: &Draft<'_>, id: &str) -> Result<Option<AccountRecord>, StoreError> {
+    let bytes = account_bytes(draft, id)?;
+    bytes.map(|bytes| codec::decode("an account", &bytes)).transpose()
+}
+
+fn account_bytes(draft: &Draft<'_>, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
     if !meta::is_keyable(id) {
         return Ok(None);
     }
-    draft
-        .value(Table::Accounts, id.as_bytes())?
-        .map(|bytes| codec::decode("an account", &bytes))
-        .transpose()
+    draft.value(Table::Accounts, id.as_bytes())
+}
+
+fn token(draft: &Draft<'_>, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    let bytes = draft.value(Table::Tokens, &id.0)?;
+    bytes.map(|bytes| codec::decode("an access token", &bytes)).transpose()
 }
 
 fn delete_token(draft: &mut Draft<'_>, id: &TokenId, account: Option<&str>) {

@@ -12,6 +12,29 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
+/// The bytes of `record` with its `rank`: listings tell by it which of two of the same millisecond is newer.
+pub(super) fn encode_ranked<T: Serialize>(record: &T, rank: u64) -> Result<Vec<u8>, StoreError> {
+    encode(&Ranked { record, rank })
+}
+
+/// The rank of the record in `bytes`; 0 for one that was written without. Whatever reads the record itself passes over it.
+pub(super) fn rank(what: &'static str, bytes: &[u8]) -> Result<u64, StoreError> {
+    decode::<Rank>(what, bytes).map(|ranked| ranked.rank)
+}
+
+#[derive(Serialize)]
+struct Ranked<'a, T> {
+    #[serde(flatten)]
+    record: &'a T,
+    rank: u64,
+}
+
+#[derive(Deserialize)]
+struct Rank {
+    #[serde(default)]
+    rank: u64,
+}
+
 /// The record in `bytes`; `what` names its kind for the error.
 pub(super) fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, StoreError> {
     match bytes.split_first() {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::codec;
-use super::meta::Counts;
+use super::meta::{Counts, GENERATION};
 use super::tables::{Table, Tables, View, Writes};
 use super::usage::{self, USAGE_METER, UsageMeter};
 use crate::store::StoreError;
@@ -98,11 +98,17 @@ impl<'a> Draft<'a> {
         self.forgotten.push((table, key));
     }
 
-    /// What is to be written, with the meter of usage events if it moved.
-    pub(super) fn into_writes(mut self) -> Result<Writes, StoreError> {
+    /// What is to be written, with the meter of usage events if it moved, and `generation` if it is to be counted.
+    pub(super) fn into_writes(mut self, generation: Option<u64>) -> Result<Writes, StoreError> {
         if self.usage != self.usage_before {
             let meter = codec::encode(&self.usage)?;
             self.put(Table::Meta, USAGE_METER, meter);
+        }
+        // IMPORTANT: with whatever is written, for the writer counts on from it.
+        let writes_nothing = self.writes.is_empty() && self.forgotten.is_empty();
+        if let Some(generation) = generation.filter(|_| !writes_nothing) {
+            let generation = codec::encode(&generation)?;
+            self.put(Table::Meta, GENERATION, generation);
         }
         Ok(Writes {
             values: self.writes,

@@ -7,8 +7,9 @@ use zeroize::Zeroizing;
 use super::codec;
 use super::tables::{Durability, Table, Tables, Writes};
 use crate::secret::ExposeSecret;
-use crate::store::master_key::{self, MasterKey, MasterKeySource};
+use crate::store::master_key::{self, GENERATED_KEY_FILE, MasterKey, MasterKeySource};
 use crate::store::seal::Sealer;
+use crate::store::witness::Holdings;
 use crate::store::{AccountRecord, AccountState, StoreError, keys};
 
 /// How many there are of what is asked for often. Kept in memory, counted anew whenever the store is opened.
@@ -17,6 +18,8 @@ pub(super) struct Counts {
     states: [u64; STATES.len()],
     /// Access tokens.
     pub(super) tokens: u64,
+    /// Accounts and tokens that were made since the store was opened.
+    made: u64,
 }
 
 impl Counts {
@@ -34,6 +37,12 @@ impl Counts {
         Ok(counts)
     }
 
+    /// The rank of an account or a token that is made now: higher than any other's of the same millisecond.
+    pub(super) fn next_rank(&mut self) -> u64 {
+        self.made += 1;
+        self.made
+    }
+
     /// One more account in `state`.
     pub(super) fn add(&mut self, state: AccountState) {
         *self.of_state(state) += 1;
@@ -43,6 +52,11 @@ impl Counts {
     pub(super) fn subtract(&mut self, state: AccountState) {
         let count = self.of_state(state);
         *count = count.saturating_sub(1);
+    }
+
+    /// Accounts in any state.
+    pub(super) fn accounts(&self) -> u64 {
+        self.states.iter().sum()
     }
 
     /// Accounts in each state.
@@ -60,6 +74,27 @@ impl Counts {
             AccountState::Disabled => disabled,
         }
     }
+}
+
+/// What `tables` hold, to be compared with the witness. An account without its secrets is none.
+pub(super) fn holdings(tables: &Tables) -> Result<Holdings, StoreError> {
+    let counts = Counts::of(tables)?;
+    let mut secrets = 0;
+    for key in tables.view().keys(Table::Secrets, &[]) {
+        key?;
+        secrets += 1;
+    }
+    Ok(Holdings {
+        generation: generation(tables)?,
+        accounts: counts.accounts().min(secrets),
+        tokens: counts.tokens,
+    })
+}
+
+/// How many durable commits there were, as far as they were counted: not before there were witnesses.
+pub(super) fn generation(tables: &Tables) -> Result<u64, StoreError> {
+    let value = tables.value(Table::Meta, GENERATION)?;
+    value.map_or(Ok(0), |bytes| codec::decode("the generation", &bytes))
 }
 
 /// Refuses a store of a newer format; marks a new one.
@@ -89,7 +124,7 @@ pub(super) fn sealer(tables: &Tables, state_dir: &Path, source: &MasterKeySource
         }
         MasterKeySource::File(path) => (key_in(path, has_sealed, false)?, path.display().to_string()),
         MasterKeySource::Generated => {
-            let path = state_dir.join(DEFAULT_KEY_FILE);
+            let path = state_dir.join(GENERATED_KEY_FILE);
             (key_in(&path, has_sealed, true)?, path.display().to_string())
         }
     };
@@ -132,6 +167,9 @@ pub(super) fn is_keyable(name: &str) -> bool {
     (1..=keys::NAME_BYTES_MAX).contains(&name.len())
 }
 
+/// The key of the [`generation`].
+pub(super) const GENERATION: &[u8] = b"generation";
+
 fn put(tables: &Tables, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
     tables.commit(Writes::of(Table::Meta, key, value), Durability::Synced)
 }
@@ -143,8 +181,6 @@ const STATES: [AccountState; 5] = [
     AccountState::Failing,
     AccountState::Disabled,
 ];
-
-const DEFAULT_KEY_FILE: &str = "master.key";
 
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT: &[u8] = b"1";

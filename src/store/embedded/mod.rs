@@ -15,7 +15,9 @@
 mod changes;
 mod codec;
 mod draft;
+mod journals;
 mod meta;
+mod opening;
 mod queries;
 mod room;
 mod shared;
@@ -42,8 +44,8 @@ use self::writer::{Change, Order, Writer};
 use super::master_key::MasterKeySource;
 use super::seal::Sealer;
 use super::{
-    AccountRecord, AccountSecrets, AccountState, Amendment, Listing, Page, Store, StoreError, TokenId, TokenRecord,
-    TokenUse, UsageEvent, UsageFilter, keys, secrets, state_dir,
+    AccountRecord, AccountSecrets, AccountState, Amendment, Listing, Loss, Page, Store, StoreError, TokenId,
+    TokenRecord, TokenUse, UsageEvent, UsageFilter, keys, secrets, state_dir,
 };
 use crate::clock::Timestamp;
 use crate::limits::STORE_QUEUE;
@@ -60,25 +62,29 @@ impl EmbeddedStore {
     /// Opens the store under `state_dir`, or creates it there. Blocks while it reads what was not flushed before.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if another process has it open; [`StoreError::Exposed`] if others can reach the directory or
-    /// the key; [`StoreError::MasterKey`] if the key is missing or wrong; [`StoreError::Unreadable`] and
-    /// [`StoreError::Unwritable`] as the disk has it.
+    /// As [`Self::open_with`]; a store from which records are missing is refused.
     pub fn open(state_dir: &Path, master_key: &MasterKeySource) -> Result<Arc<Self>, StoreError> {
+        Self::open_with(state_dir, master_key, Loss::Refused)
+    }
+
+    /// The same, with what is left where `loss` says so.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if another process has it open; [`StoreError::Exposed`] if others can reach the directory or
+    /// the key; [`StoreError::MasterKey`] if the key is missing or wrong; [`StoreError::Incomplete`] if records are missing;
+    /// [`StoreError::Unreadable`] and [`StoreError::Unwritable`] as the disk has it.
+    pub fn open_with(state_dir: &Path, master_key: &MasterKeySource, loss: Loss) -> Result<Arc<Self>, StoreError> {
         state_dir::prepare(state_dir)?;
         let directory = state_dir.join(DIRECTORY);
         // IMPORTANT: the database first, for its lock: of two daemons that start at once only one may make a key.
-        let tables = Tables::open(&directory).map_err(|error| match error {
-            StoreError::Locked(_) => StoreError::Locked(state_dir.display().to_string()),
-            error => error,
-        })?;
-        state_dir::sync_directory(state_dir).map_err(|error| StoreError::Unwritable(error.to_string()))?;
+        let (tables, witness) = opening::open(state_dir, &directory, loss)?;
         meta::check_format(&tables)?;
         let sealer = Arc::new(meta::sealer(&tables, state_dir, master_key)?);
         usage::migrate(&tables)?;
 
         let shared = Arc::new(Shared::new(tables));
         let (orders, receiver) = mpsc::channel(STORE_QUEUE);
-        let writer = Writer::new(directory, Arc::clone(&shared), receiver)?;
+        let writer = Writer::new(directory, Arc::clone(&shared), witness, receiver)?;
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
@@ -97,9 +103,27 @@ impl EmbeddedStore {
         &self,
         operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.order(Order::Change, operation).await
+    }
+
+    /// The same for a deletion, for which the last of the disk is kept.
+    async fn delete<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.order(Order::Deletion, operation).await
+    }
+
+    async fn order<T: Send + 'static>(
+        &self,
+        order: impl FnOnce(Change) -> Order,
+        operation: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let change = Order::Change(answering(operation, reply));
-        self.orders.send(change).await.map_err(|_| StoreError::Closed)?;
+        self.orders
+            .send(order(answering(operation, reply)))
+            .await
+            .map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -200,7 +224,7 @@ impl Store for EmbeddedStore {
 
     async fn remove_account(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
         let account = account.to_owned();
-        self.change(move |draft| changes::remove_account(draft, &account)).await
+        self.delete(move |draft| changes::remove_account(draft, &account)).await
     }
 
     async fn account(&self, account: &str) -> Result<Option<AccountRecord>, StoreError> {
@@ -246,6 +270,11 @@ impl Store for EmbeddedStore {
             .await
     }
 
+    async fn sharers(&self, owner: &str) -> Result<Vec<String>, StoreError> {
+        let owner = owner.to_owned();
+        self.scan(move |tables| queries::sharers(tables, &owner)).await
+    }
+
     async fn account_states(&self) -> Result<Vec<(AccountState, u64)>, StoreError> {
         Ok(self.shared.counts().states())
     }
@@ -254,9 +283,9 @@ impl Store for EmbeddedStore {
         self.change(move |draft| changes::create_token(draft, &token)).await
     }
 
-    async fn remove_token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    async fn remove_token(&self, id: &TokenId) -> Result<Vec<TokenRecord>, StoreError> {
         let id = *id;
-        self.change(move |draft| changes::remove_token(draft, &id)).await
+        self.delete(move |draft| changes::remove_token(draft, &id)).await
     }
 
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {

@@ -1,5 +1,7 @@
 //! Listings: scans of a [`View`], for a thread that may block.
 
+use std::ops::Deref;
+
 use super::codec;
 use super::tables::{Table, Tables, View};
 use crate::clock::Timestamp;
@@ -15,7 +17,7 @@ pub(super) fn accounts(tables: &Tables, query: Option<&str>, page: Page) -> Resu
         let record: AccountRecord = codec::decode("an account", &value)?;
         let texts = [Some(&record.account), record.name.as_ref(), record.email.as_ref()];
         if query.matches(texts.into_iter().flatten().map(String::as_str)) {
-            found.push((record.created, key));
+            found.push((record.created, codec::rank("an account", &value)?, key));
         }
     }
     newest_first(found, page).try_map(|key| value(&view, Table::Accounts, "an account", &key))
@@ -34,6 +36,16 @@ pub(super) fn accounts_after(
     entries.map(|entry| codec::decode("an account", &entry?.1)).collect()
 }
 
+/// The accounts that share a grant; see [`crate::store::Store::sharers`].
+pub(super) fn sharers(tables: &Tables, owner: &str) -> Result<Vec<String>, StoreError> {
+    let view = tables.view();
+    let mut sharers = Vec::new();
+    for key in view.keys(Table::Sharers, &keys::account_prefix(owner)) {
+        sharers.extend(keys::sharer_of(&key?));
+    }
+    Ok(sharers)
+}
+
 /// Access tokens, newest first; see [`crate::store::Store::tokens`].
 pub(super) fn tokens(
     tables: &Tables,
@@ -44,24 +56,26 @@ pub(super) fn tokens(
     let view = tables.view();
     let query = Query::new(query);
     let mut found = Vec::new();
-    let mut consider = |record: TokenRecord| {
+    let mut consider = |bytes: &[u8]| {
+        let record: TokenRecord = codec::decode("an access token", bytes)?;
         let id = record.id.to_string();
         let texts = [record.account.as_deref(), Some(&record.description), Some(&id)];
         if query.matches(texts.into_iter().flatten()) {
-            found.push((record.created, record.id));
+            found.push((record.created, codec::rank("an access token", bytes)?, record.id));
         }
+        Ok::<(), StoreError>(())
     };
     match account {
         Some(account) => {
             for key in view.keys(Table::AccountTokens, &keys::account_prefix(account)) {
                 if let Some(id) = keys::token_of(&key?) {
-                    consider(value(&view, Table::Tokens, "an access token", &id.0)?);
+                    consider(&bytes(&view, Table::Tokens, "an access token", &id.0)?)?;
                 }
             }
         }
         None => {
             for entry in view.entries(Table::Tokens) {
-                consider(codec::decode("an access token", &entry?.1)?);
+                consider(&entry?.1)?;
             }
         }
     }
@@ -100,9 +114,10 @@ impl<K> Listing<K> {
     }
 }
 
-/// The keys of one page. Entries of the same moment are in the order of their keys.
-fn newest_first<K: Ord>(mut found: Vec<(Timestamp, K)>, page: Page) -> Listing<K> {
-    found.sort_unstable_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
+/// The keys of one page of what was `found`: when it was made, its rank, its key. Entries of the same moment without a rank,
+/// as an earlier version wrote them, are in the order of their keys.
+fn newest_first<K: Ord>(mut found: Vec<(Timestamp, u64, K)>, page: Page) -> Listing<K> {
+    found.sort_unstable_by(|(a, m, x), (b, n, y)| (b, n).cmp(&(a, m)).then_with(|| x.cmp(y)));
     let wanted = span(page);
     Listing {
         total: u64::try_from(found.len()).unwrap_or(u64::MAX),
@@ -110,7 +125,7 @@ fn newest_first<K: Ord>(mut found: Vec<(Timestamp, K)>, page: Page) -> Listing<K
             .into_iter()
             .skip(wanted.start)
             .take(wanted.len())
-            .map(|(_, key)| key)
+            .map(|(.., key)| key)
             .collect(),
     }
 }
@@ -126,7 +141,15 @@ fn value<T: serde::de::DeserializeOwned>(
     what: &'static str,
     key: &[u8],
 ) -> Result<T, StoreError> {
+    codec::decode(what, &bytes(view, table, what, key)?)
+}
+
+fn bytes(
+    view: &View<'_>,
+    table: Table,
+    what: &'static str,
+    key: &[u8],
+) -> Result<impl Deref<Target = [u8]>, StoreError> {
     let bytes = view.value(table, key)?;
-    let bytes = bytes.ok_or_else(|| StoreError::Unreadable(format!("an index names {what} that is not there")))?;
-    codec::decode(what, &bytes)
+    bytes.ok_or_else(|| StoreError::Unreadable(format!("an index names {what} that is not there")))
 }

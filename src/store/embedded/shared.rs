@@ -4,12 +4,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::meta::Counts;
 use super::room;
 use super::tables::Tables;
 use crate::clock;
+use crate::limits::STORE_COMMIT_SLOW;
+use crate::span::Span;
 use crate::store::StoreError;
 
 /// See the module.
@@ -18,8 +20,12 @@ pub(super) struct Shared {
     health: RwLock<Result<(), StoreError>>,
     counts: RwLock<Counts>,
     shed: AtomicU64,
+    /// Since when the writer has been at work on the disk, if it is.
+    busy_since: RwLock<Option<Instant>>,
     /// [`room::RESERVE_BYTES`]; tests pretend that the disk is full by raising it.
     reserve: AtomicU64,
+    /// [`room::DELETION_BYTES`]; likewise.
+    deletion_room: AtomicU64,
 }
 
 impl Shared {
@@ -30,7 +36,9 @@ impl Shared {
             health: RwLock::new(Ok(())),
             counts: RwLock::default(),
             shed: AtomicU64::new(0),
+            busy_since: RwLock::new(None),
             reserve: AtomicU64::new(room::RESERVE_BYTES),
+            deletion_room: AtomicU64::new(room::DELETION_BYTES),
         }
     }
 
@@ -80,9 +88,18 @@ impl Shared {
         }
     }
 
-    /// Whether durable writes succeed.
+    /// Whether durable writes succeed, and soon.
     pub(super) fn health(&self) -> Result<(), StoreError> {
+        let busy_since = read(&self.busy_since);
+        if busy_since.is_some_and(|since| clock::instant().saturating_duration_since(since) > STORE_COMMIT_SLOW) {
+            return Err(slow());
+        }
         read(&self.health)
+    }
+
+    /// Takes note that the writer begins to work on the disk, or has ended.
+    pub(super) fn set_busy(&self, since: Option<Instant>) {
+        write(&self.busy_since, since);
     }
 
     /// Sets what [`Self::health`] tells.
@@ -121,10 +138,29 @@ impl Shared {
         self.reserve.load(Ordering::Relaxed)
     }
 
+    /// The same for a deletion.
+    pub(super) fn deletion_room(&self) -> u64 {
+        self.deletion_room.load(Ordering::Relaxed)
+    }
+
+    /// Has the disk look full to deletions too, or not.
+    #[cfg(test)]
+    pub(super) fn set_deletion_room(&self, bytes: u64) {
+        self.deletion_room.store(bytes, Ordering::Relaxed);
+    }
+
     #[cfg(test)]
     pub(super) fn set_reserve(&self, bytes: u64) {
         self.reserve.store(bytes, Ordering::Relaxed);
     }
+}
+
+/// What is said of a disk that takes too long.
+pub(super) fn slow() -> StoreError {
+    StoreError::Unwritable(format!(
+        "a write takes longer than {}; the disk does not answer in time",
+        Span(STORE_COMMIT_SLOW)
+    ))
 }
 
 fn read<T: Clone>(lock: &RwLock<T>) -> T {

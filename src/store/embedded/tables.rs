@@ -32,6 +32,8 @@ pub(super) enum Table {
     Tokens,
     /// Account id, token id → nothing.
     AccountTokens,
+    /// Token id, the id of one that it made → nothing.
+    TokenChildren,
     /// Token id → last accepted use.
     TokenUses,
     /// Usage events; see [`super::usage`] for this and the next two.
@@ -53,6 +55,7 @@ impl Table {
             Self::Secrets => "secrets",
             Self::Tokens => "tokens",
             Self::AccountTokens => "account-tokens",
+            Self::TokenChildren => "token-children",
             Self::TokenUses => "token-uses",
             Self::Usage => "usage",
             Self::UsageByAccount => "usage-by-account",
@@ -104,6 +107,7 @@ pub(super) struct Tables {
     secrets: Keyspace,
     tokens: Keyspace,
     account_tokens: Keyspace,
+    token_children: Keyspace,
     token_uses: Keyspace,
     usage: Keyspace,
     usage_by_account: Keyspace,
@@ -136,6 +140,7 @@ impl Tables {
             secrets: open(Table::Secrets)?,
             tokens: open(Table::Tokens)?,
             account_tokens: open(Table::AccountTokens)?,
+            token_children: open(Table::TokenChildren)?,
             token_uses: open(Table::TokenUses)?,
             usage: open(Table::Usage)?,
             usage_by_account: open(Table::UsageByAccount)?,
@@ -221,6 +226,7 @@ impl Tables {
             Table::Secrets => &self.secrets,
             Table::Tokens => &self.tokens,
             Table::AccountTokens => &self.account_tokens,
+            Table::TokenChildren => &self.token_children,
             Table::TokenUses => &self.token_uses,
             Table::Usage => &self.usage,
             Table::UsageByAccount => &self.usage_by_account,
@@ -228,7 +234,7 @@ impl Tables {
         }
     }
 
-    fn keyspaces(&self) -> [&Keyspace; 11] {
+    fn keyspaces(&self) -> [&Keyspace; 12] {
         [
             &self.meta,
             &self.accounts,
@@ -237,6 +243,7 @@ impl Tables {
             &self.secrets,
             &self.tokens,
             &self.account_tokens,
+            &self.token_children,
             &self.token_uses,
             &self.usage,
             &self.usage_by_account,
@@ -346,7 +353,7 @@ impl std::fmt::Display for Cause<'_> {
     }
 }
 
-/// A keyspace's share of recent writes in memory; eleven of them, though most stay almost empty.
+/// A keyspace's share of recent writes in memory; twelve of them, though most stay almost empty.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Blocks of tables in memory: tokens and accounts of a large installation fit several times.

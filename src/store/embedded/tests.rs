@@ -12,10 +12,13 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock;
+use crate::limits::TOKENS_PER_ACCOUNT_MAX;
 use crate::proto::Protocol;
 use crate::secret::{ExposeSecret, SecretString};
-use crate::store::{Grant, Restrictions, UsageClass, UsageKind};
+use crate::store::{Grant, Loss, Restrictions, UsageClass, UsageKind};
 
+mod damage;
+mod deletion;
 mod model;
 
 pub(super) const ALL: Page = Page { page: 0, size: 1000 };
@@ -87,16 +90,24 @@ fn password(text: &str) -> AccountSecrets {
 
 fn token(id: u8, account: Option<&str>) -> TokenRecord {
     TokenRecord {
-        id: TokenId([id; 32]),
-        account: account.map(str::to_owned),
-        scopes: vec!["imap-proxy".to_owned()],
         description: format!("token {id}"),
         restrictions: Some(Restrictions {
             addresses: vec!["127.0.0.0/8".parse().unwrap()],
         }),
         metadata: Some(serde_json::json!({"owner": id})),
-        expires: None,
-        created: Timestamp::from_millis(u64::from(id)),
+        ..TokenRecord::new(
+            TokenId([id; 32]),
+            account.map(str::to_owned),
+            vec!["imap-proxy".to_owned()],
+            Timestamp::from_millis(u64::from(id)),
+        )
+    }
+}
+
+fn child(id: u8, account: &str, parent: u8) -> TokenRecord {
+    TokenRecord {
+        parent: Some(TokenId([parent; 32])),
+        ..token(id, Some(account))
     }
 }
 
@@ -312,6 +323,109 @@ async fn listings_are_searched_without_regard_to_case() {
             "{query}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_token_goes_with_all_that_it_made_and_leaves_nothing_behind() {
+    let directory = state_dir();
+    let store = open(directory.path());
+    for id in ["a", "b"] {
+        store
+            .create_account(account(id, None, 1), AccountSecrets::default())
+            .await
+            .unwrap();
+    }
+    let of_nobody = [child(2, "a", 9), child(2, "b", 1)];
+    let tokens = [
+        token(1, Some("a")),
+        child(2, "a", 1),
+        child(3, "a", 2),
+        child(4, "a", 1),
+        token(5, Some("a")),
+        child(6, "a", 5),
+    ];
+    for token in tokens {
+        store.create_token(token).await.unwrap();
+    }
+    for token in of_nobody.map(|token| TokenRecord {
+        id: TokenId([7; 32]),
+        ..token
+    }) {
+        let refused = store.create_token(token).await;
+        assert!(matches!(refused, Err(StoreError::NotFound("token"))), "{refused:?}");
+    }
+    let ids = |gone: Vec<TokenRecord>| gone.iter().map(|token| token.id.0[0]).collect::<Vec<_>>();
+    assert_eq!(ids(store.remove_token(&TokenId([1; 32])).await.unwrap()), [1, 2, 4, 3]);
+    assert!(store.remove_token(&TokenId([1; 32])).await.unwrap().is_empty());
+    assert_eq!(store.token_count().await.unwrap(), 2);
+    assert_eq!(store.tokens(Some("a"), None, ALL).await.unwrap().total, 2);
+    // A deleted maker makes nothing more, and its id can be another's.
+    let refused = store.create_token(child(2, "a", 1)).await;
+    assert!(matches!(refused, Err(StoreError::NotFound("token"))), "{refused:?}");
+    store.create_token(token(1, Some("a"))).await.unwrap();
+    assert_eq!(ids(store.remove_token(&TokenId([1; 32])).await.unwrap()), [1]);
+    assert_eq!(store.remove_account("a").await.unwrap().len(), 2);
+    let tables = store.shared.tables().unwrap();
+    for table in [Table::Tokens, Table::AccountTokens, Table::TokenChildren] {
+        assert!(tables.view().is_empty(table).unwrap(), "{table:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_has_a_limit_of_tokens() {
+    let directory = state_dir();
+    let store = open(directory.path());
+    for id in ["a", "b"] {
+        let record = account(id, None, 1);
+        store.create_account(record, AccountSecrets::default()).await.unwrap();
+    }
+    let numbered = |number: usize, account: &str| {
+        let mut record = token(1, Some(account));
+        record.id.0[..8].copy_from_slice(&number.to_be_bytes());
+        record
+    };
+    let created = (0..TOKENS_PER_ACCOUNT_MAX).map(|number| store.create_token(numbered(number, "a")));
+    assert!(join_all(created).await.iter().all(Result::is_ok));
+    let refused = store.create_token(numbered(TOKENS_PER_ACCOUNT_MAX, "a")).await;
+    assert!(matches!(refused, Err(StoreError::TooManyTokens)), "{refused:?}");
+    let other = numbered(TOKENS_PER_ACCOUNT_MAX, "b");
+    store.create_token(other).await.unwrap();
+    store.remove_token(&numbered(3, "a").id).await.unwrap();
+    store.create_token(numbered(3, "a")).await.unwrap();
+}
+
+#[tokio::test]
+async fn listings_are_newest_first_within_a_millisecond_too() {
+    let directory = state_dir();
+    let store = open(directory.path());
+    let names = ["b", "c", "a", "d"];
+    let none = AccountSecrets::default;
+    for id in names {
+        store.create_account(account(id, None, 1), none()).await.unwrap();
+    }
+    // A change leaves an account in its place.
+    store.replace_account(account("c", None, 1), none()).await.unwrap();
+    let listed = store.accounts(None, ALL).await.unwrap().entries;
+    let listed: Vec<String> = listed.into_iter().map(|record| record.account).collect();
+    assert_eq!(listed, ["d", "a", "c", "b"]);
+
+    let numbers = [3, 1, 4, 2];
+    for number in numbers {
+        let mut record = token(number, Some("a"));
+        record.created = Timestamp::from_millis(7);
+        store.create_token(record).await.unwrap();
+    }
+    for account in [Some("a"), None] {
+        let listed = store.tokens(account, None, ALL).await.unwrap().entries;
+        let listed: Vec<u8> = listed.into_iter().map(|(token, _)| token.id.0[0]).collect();
+        assert_eq!(listed, [2, 4, 1, 3], "{account:?}");
+    }
+    for _ in 0..3 {
+        store.record_usage(event(5, Some("a"), None));
+    }
+    store.record_usage(event(5, Some("b"), None));
+    let events = store.usage(&UsageFilter::default(), ALL).await.unwrap().entries;
+    assert_eq!(events[0].account.as_deref(), Some("b"), "the last that was recorded");
 }
 
 #[tokio::test]

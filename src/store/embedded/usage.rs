@@ -106,7 +106,7 @@ pub(super) fn migrate(tables: &Tables) -> Result<(), StoreError> {
             break;
         }
         migrated += step;
-        tables.commit(draft.into_writes()?, Durability::Buffered)?;
+        tables.commit(draft.into_writes(None)?, Durability::Buffered)?;
     }
     if migrated > 0 {
         tables.sync()?;

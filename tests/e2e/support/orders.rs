@@ -6,9 +6,9 @@
 //! upstream off|starttls|implicit|closed   how, and at the port {upstream} │ anything
 //! port NAME                               a free port for the config     ┘ else
 //! account NAME password=P|grant=refresh|grant=fresh [email=E] [provider=P] [smtp.user=U]
-//! token ACCOUNT [as=NAME] [scopes=A,B] [addresses=A,B] [expires=TIME]
+//! token ACCOUNT [as=NAME] [scopes=A,B] [addresses=A,B] [expires=TIME|past]
 //! client [from=ADDRESS] [to=PORT] [starttls|tls] [bytewise]    the scene's clients, before they connect
-//! delete token NAME · delete account NAME · disable account NAME · close sessions · stop
+//! delete token NAME · delete account NAME · disable account NAME · move account NAME PROVIDER · close sessions · stop
 //! fault KIND · refuse                     what the provider does from here on
 //! state ACCOUNT STATE · refreshes NUMBER · log TEXT   what must be so, soon
 //! error ACCOUNT TEXT                      what the account's last error must say, soon
@@ -179,6 +179,11 @@ impl Bed {
                     .await;
                 assert_eq!(status, 200, "{answer}");
             }
+            ["move", "account", account, provider] => {
+                let (path, change) = (format!("/v1/account/{account}"), json!({ "provider": provider }));
+                let (status, answer) = self.proxy().ask(Method::PUT, &path, Some(&change)).await;
+                assert_eq!(status, 200, "{answer}");
+            }
             ["close", "sessions"] => {
                 let sessions = self.proxy().read("/v1/sessions").await;
                 for session in sessions["sessions"].as_array().expect("a list") {
@@ -255,9 +260,30 @@ impl Bed {
                 setting => body[setting] = json!(value),
             }
         }
-        let token = self.proxy().create_token(&body).await;
+        let token = match &body["expires"] {
+            Value::String(past) if past == "past" => self.expired_token(body).await,
+            _ => self.proxy().create_token(&body).await,
+        };
         self.secrets.push(token.clone());
         self.words.set(name, token);
+    }
+
+    /// A token that has just expired. Its life is as short as can be while the proxy still hears of it before its end.
+    async fn expired_token(&self, mut body: Value) -> String {
+        let mut life = jiff::SignedDuration::from_millis(50);
+        loop {
+            let end = jiff::Timestamp::now() + life;
+            body["expires"] = json!(end.to_string());
+            let (status, answer) = self.proxy().ask(Method::POST, "/v1/token", Some(&body)).await;
+            if status == 200 {
+                while jiff::Timestamp::now() <= end {
+                    tokio::time::sleep(POLL).await;
+                }
+                return answer["token"].as_str().expect("a token is text").to_owned();
+            }
+            assert!(life.as_secs() < 10, "{answer}");
+            life += life;
+        }
     }
 
     async fn delete(&self, path: &str) {

@@ -477,9 +477,28 @@ impl Admin {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(u16, Value), reqwest::Error> {
+        self.send(method, path, body, None).await
+    }
+
+    /// The same as whoever holds `token`.
+    pub async fn ask_as(&self, token: &str, method: reqwest::Method, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let answer = self.send(method, path, body, Some(token)).await;
+        answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    async fn send(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<&Value>,
+        token: Option<&str>,
+    ) -> Result<(u16, Value), reqwest::Error> {
         let mut request = self.http.request(method, format!("http://localhost{path}"));
         if let Some(body) = body {
             request = request.json(body);
+        }
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
         }
         let answer = request.send().await?;
         let status = answer.status().as_u16();

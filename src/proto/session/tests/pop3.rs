@@ -292,13 +292,13 @@ fn the_upstreams_words_reach_the_client_and_a_refused_token_is_replaced_once() {
          > UpstreamChallenge(\"{{\\\"status\\\":\\\"400\\\"}}\")
          > upstream ⏎
          < upstream -ERR [AUTH] Username and password not accepted.⏎
-         > RetryingWithFreshToken(\"upstream refused: [AUTH] Username and password not accepted.: in answer to AUTH XOAUTH2\")
+         > RetryingWithFreshToken(\"upstream refused: [AUTH] Username and password not accepted. (in answer to AUTH XOAUTH2)\")
          > connect Some(7)
          < connected again
          {attempt}
          < upstream -ERR Logon failure: unknown user name or bad password.⏎
          > AbandonLogin
-         > refused joe upstream refused: [-] Logon failure: unknown user name or bad password.: in answer to AUTH XOAUTH2
+         > refused joe upstream refused: [-] Logon failure: unknown user name or bad password. (in answer to AUTH XOAUTH2)
          S: -ERR [AUTH] Logon failure: unknown user name or bad password.
          C: USER joe⏎PASS tok
          S: +OK Now the password
@@ -309,7 +309,7 @@ fn the_upstreams_words_reach_the_client_and_a_refused_token_is_replaced_once() {
          {attempt}
          < upstream -ERR [IN-USE] Do you have another POP session running?⏎
          > AbandonLogin
-         > refused joe upstream refused: [IN-USE] Do you have another POP session running?: in answer to AUTH XOAUTH2
+         > refused joe upstream refused: [IN-USE] Do you have another POP session running? (in answer to AUTH XOAUTH2)
          S: -ERR [IN-USE] Do you have another POP session running?"
     ));
 }
@@ -367,7 +367,7 @@ fn pop3_has_no_word_for_a_goodbye_or_a_time_out() {
          S: +OK Now the password
          > check joe tok command
          < shutting down
-         > refused joe unavailable: the session was ended during its login: ShuttingDown
+         > refused joe unavailable: the session was ended during its login: shutting down
          > Close",
     );
     play_clear(

@@ -354,7 +354,7 @@ fn a_goodbye_is_heard_before_the_relay() {
         "C: AUTH PLAIN AGpvZQB0b2s=
          > check joe tok PLAIN
          < shutting down
-         > refused joe unavailable: the session was ended during its login: ShuttingDown
+         > refused joe unavailable: the session was ended during its login: shutting down
          S: 421 4.3.2 The proxy is shutting down
          > Close",
     );

@@ -9,7 +9,7 @@ enum Step {
     Create(usize, Option<usize>),
     Replace(usize, Option<usize>),
     Remove(usize),
-    CreateToken(u8, Option<usize>),
+    CreateToken(u8, Option<usize>, Option<u8>),
     RemoveToken(u8),
     UseToken(u8, u64),
     Event(u64, UsageKind, Option<usize>, Option<u8>),
@@ -30,7 +30,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         6 => (name(), prop::option::of(name())).prop_map(|(id, email)| Step::Create(id, email)),
         3 => (name(), prop::option::of(name())).prop_map(|(id, email)| Step::Replace(id, email)),
         2 => name().prop_map(Step::Remove),
-        4 => (token(), prop::option::of(name())).prop_map(|(id, account)| Step::CreateToken(id, account)),
+        4 => (token(), prop::option::of(name()), prop::option::of(token()))
+            .prop_map(|(id, account, parent)| Step::CreateToken(id, account, parent)),
         2 => token().prop_map(Step::RemoveToken),
         3 => (token(), 0..9_u64).prop_map(|(id, time)| Step::UseToken(id, time)),
         8 => (time(), kind, prop::option::of(name()), prop::option::of(token()))
@@ -92,6 +93,29 @@ impl Model {
                     || ours.is_some_and(|email| same(email, &other.account))
                     || theirs.zip(ours).is_some_and(|(a, b)| same(a, b))
             })
+    }
+
+    /// Whether the token has no maker, or one of its own account.
+    fn can_be_made(&self, token: &TokenRecord) -> bool {
+        token.parent.is_none_or(|parent| {
+            let maker = self.tokens.get(&parent);
+            token.account.is_some() && maker.is_some_and(|maker| maker.account == token.account)
+        })
+    }
+
+    /// Removes a token and what it made; what is gone is in the order of ids.
+    fn remove_token(&mut self, id: TokenId) -> Vec<TokenRecord> {
+        let mut gone = BTreeMap::new();
+        gone.extend(self.tokens.remove_entry(&id));
+        loop {
+            let is_orphan = |token: &&TokenRecord| token.parent.is_some_and(|parent| gone.contains_key(&parent));
+            let Some(orphan) = self.tokens.values().find(is_orphan).map(|token| token.id) else {
+                break;
+            };
+            gone.extend(self.tokens.remove_entry(&orphan));
+        }
+        self.uses.retain(|id, _| !gone.contains_key(id));
+        gone.into_values().collect()
     }
 
     fn sweep(&mut self, cutoff: Timestamp, events_max: u64) -> u64 {
@@ -162,13 +186,16 @@ async fn take(step: &Step, store: &mut Arc<EmbeddedStore>, model: &mut Model, di
             model.tokens.retain(|_, token| !belongs(token));
             model.uses.retain(|id, _| !gone.contains(id));
         }
-        Step::CreateToken(id, owner) => {
-            let record = token(id, owner.map(|at| NAMES[at]));
+        Step::CreateToken(id, owner, parent) => {
+            let mut record = token(id, owner.map(|at| NAMES[at]));
+            record.parent = parent.map(|parent| TokenId([parent; 32]));
             let outcome = store.create_token(record.clone()).await;
             if model.tokens.contains_key(&record.id) {
                 assert!(matches!(outcome, Err(StoreError::Conflict(_))), "{outcome:?}");
             } else if owner.is_some_and(|at| !model.accounts.contains_key(NAMES[at])) {
-                assert!(matches!(outcome, Err(StoreError::NotFound(_))), "{outcome:?}");
+                assert!(matches!(outcome, Err(StoreError::NotFound("account"))), "{outcome:?}");
+            } else if !model.can_be_made(&record) {
+                assert!(matches!(outcome, Err(StoreError::NotFound("token"))), "{outcome:?}");
             } else {
                 outcome.unwrap();
                 model.tokens.insert(record.id, record);
@@ -176,8 +203,10 @@ async fn take(step: &Step, store: &mut Arc<EmbeddedStore>, model: &mut Model, di
         }
         Step::RemoveToken(id) => {
             let id = TokenId([id; 32]);
-            assert_eq!(store.remove_token(&id).await.unwrap(), model.tokens.remove(&id));
-            model.uses.remove(&id);
+            let mut gone = store.remove_token(&id).await.unwrap();
+            assert_eq!(gone.first(), model.tokens.get(&id));
+            gone.sort_by_key(|token| token.id);
+            assert_eq!(gone, model.remove_token(id));
         }
         Step::UseToken(id, time) => {
             let id = TokenId([id; 32]);

@@ -198,7 +198,9 @@ async fn a_log_of_the_first_version_is_found_whatever_its_length_and_however_oft
             draft.put(Table::UsageByAccount, account, []);
             draft.put(Table::UsageByToken, keys::sequence(&[1; 32], number), []);
         }
-        tables.commit(draft.into_writes().unwrap(), Durability::Synced).unwrap();
+        tables
+            .commit(draft.into_writes(None).unwrap(), Durability::Synced)
+            .unwrap();
     }
     for _ in 0..2 {
         let store = open(directory.path());
