@@ -261,7 +261,7 @@ fn sweepers(services: &Arc<Services>, drain: &watch::Receiver<Drain>) -> JoinSet
     sweeping
 }
 
-/// Starts what keeps grants alive and what tells of accounts, until `drain`'s sender is gone: what the last refreshes have to tell
+/// Starts what keeps grants alive, what asks upstreams and what tells of accounts, until `drain`'s sender is gone: what the last refreshes have to tell
 /// is told, too.
 fn keepers(sweeping: &mut JoinSet<()>, services: &Arc<Services>, http: Http, drain: &watch::Receiver<Drain>) {
     let ended = || {
@@ -272,6 +272,8 @@ fn keepers(sweeping: &mut JoinSet<()>, services: &Arc<Services>, http: Http, dra
     sweeping.spawn(news::record(accounts.notices(), services.usage.clone(), ended()));
     sweeping.spawn(Hooks::new(services.config.clone(), http).run(accounts.notices(), ended()));
     sweeping.spawn(account::keeping::keep(accounts.clone(), ended()));
+    sweeping.spawn(account::roll::keep(accounts.clone(), ended()));
+    sweeping.spawn(connection::ask_upstreams(services.clone(), ended()));
 }
 
 /// Serves the public side, where it is turned on, until `draining`.

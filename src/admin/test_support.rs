@@ -17,7 +17,7 @@ use url::Url;
 use super::serve::{Sockets, serve};
 use super::state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};
 use super::types::{
-    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, VerifyStep, WebView,
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, UpstreamView, VerifyStep, WebView,
 };
 use crate::account::AccountStatus;
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
@@ -403,6 +403,19 @@ impl AccountControl for World {
 
     fn ending(&self) -> Vec<(String, Timestamp)> {
         self.ending.lock().unwrap().clone()
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamView> {
+        vec![UpstreamView {
+            protocol: Protocol::Smtp,
+            provider: "example".to_owned(),
+            host: "smtp.example.com".to_owned(),
+            port: 587,
+            tls: crate::config::UpstreamTls::Starttls,
+            capabilities: Some(vec!["SIZE 1000".to_owned(), "DSN".to_owned()]),
+            asked: Some(Timestamp::from_millis(1_000)),
+            error: None,
+        }]
     }
 
     async fn verify(&self, _account: &str) -> Vec<VerifyStep> {

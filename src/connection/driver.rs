@@ -112,11 +112,7 @@ impl Driver {
                 PlaintextAuth::Loopback => remote.is_loopback(),
                 PlaintextAuth::Always => true,
             },
-            extensions: match settings.protocol {
-                Protocol::Smtp => self.services.extensions.promised(&config, settings.provider.as_deref()),
-                // These tell their capabilities after the login.
-                Protocol::Imap | Protocol::Pop3 => Arc::default(),
-            },
+            promised: self.services.promised(&config, settings).await,
             limits: session_limits(&config),
         };
         let login = Login {
@@ -245,6 +241,7 @@ impl Login {
         let deadline = self.session.deadline().unwrap_or_else(clock::instant);
         let within = deadline.saturating_duration_since(clock::instant());
         let (session, remote, protocol) = (self.session_id, self.remote, self.facts.protocol);
+        let services = Arc::clone(&self.services);
         let handshake = async {
             let mut first = [0];
             match timeout(within, tcp.peek(&mut first)).await {
@@ -260,7 +257,7 @@ impl Login {
                         .accept(tcp, deadline.saturating_duration_since(clock::instant()))
                         .await;
                     accepted
-                        .inspect_err(|error| debug!(%session, %remote, %error, "no TLS with the client"))
+                        .inspect_err(|error| services.hints.on_no_tls(protocol, session, remote, error))
                         .ok()
                 }
                 Err(_) => {
@@ -608,9 +605,9 @@ impl Login {
                     None => debug!(%session, %remote, %fault, "ended before login"),
                 }
             }
-            Report::UpstreamExtensions(extensions) => {
+            Report::UpstreamSaid(said) => {
                 if let Some(target) = self.attempt.as_ref().and_then(|attempt| attempt.target.as_ref()) {
-                    self.services.extensions.learn(target, &extensions);
+                    self.services.upstreams.learn(target, self.facts.protocol, &said);
                 }
             }
             Report::UpstreamChallenge(challenge) => {

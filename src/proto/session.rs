@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::machine::Session;
+use super::promise::Said;
 use super::{Credential, Length, Mechanism, Protocol};
 use crate::fault::Fault;
 use crate::secret::SecretString;
@@ -41,9 +42,9 @@ pub struct SessionContext {
     pub security: ClientSecurity,
     /// Whether a login may be given in clear.
     pub plaintext_login: bool,
-    /// What every upstream that this session may lead to is known to honour, in the protocol's own words, for a protocol
-    /// that promises extensions before its login (SMTP). Empty where nothing is known.
-    pub extensions: Arc<[String]>,
+    /// What every upstream that this session may lead to is known to do, in the protocol's own words; see
+    /// [`promise`](super::promise). Empty where nothing is known.
+    pub promised: Arc<[String]>,
     /// Bounds on what the client may send and how long it may take.
     pub limits: SessionLimits,
 }
@@ -317,8 +318,8 @@ pub enum Report {
     Ended(Fault),
     /// An upstream explained its refusal with a SASL challenge; decoded, cleaned and bounded.
     UpstreamChallenge(String),
-    /// What the upstream says it can do, in the protocol's own words ([`SessionContext::extensions`]), once for a login.
-    UpstreamExtensions(Vec<String>),
+    /// What the upstream says it can do, once for each moment of a login.
+    UpstreamSaid(Said),
     /// An upstream refused a fresh OAuth token; one retry with another follows.
     RetryingWithFreshToken(String),
 }

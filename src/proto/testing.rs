@@ -35,7 +35,7 @@ pub(crate) fn context() -> SessionContext {
         hostname: "proxy.example".into(),
         security: ClientSecurity::Clear,
         plaintext_login: true,
-        extensions: Arc::default(),
+        promised: Arc::default(),
         limits: SessionLimits {
             pre_auth_timeout: Duration::from_secs(60),
             login_timeout: Duration::from_secs(30),

@@ -38,6 +38,7 @@ transcripts! { imap:
     around_the_upstreams_login
     bad_commands
     before_login
+    capabilities_learned
     capability_once
     client_address_forwarded
     client_gone_without_reading

@@ -27,12 +27,14 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::presentation::{Presentation, Way};
+use super::promise::NAMES;
 use super::refusal::{Told, refusal};
 use super::response::{Offered, Refused, ReplyFramer, Response};
 use crate::fault::{Fault, LoginStep, UpstreamWords};
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
 use crate::proto::presentation::SecretBytes;
+use crate::proto::promise::{Moment, has};
 use crate::proto::redaction::Redaction;
 use crate::proto::session::{ForwardedClient, UpstreamReady, UpstreamSecurity};
 
@@ -282,6 +284,7 @@ impl AwaitCapa {
             Response::Ok(_) => Ok(State::List(AwaitList {
                 ready: self.ready,
                 offered: Offered::default(),
+                listed: Vec::new(),
             })),
             Response::Err(_) => present(&self.ready, None, out),
             Response::Continuation(_) => Err(unexpected(line, &State::Capa(self))),
@@ -293,11 +296,14 @@ impl AwaitCapa {
 struct AwaitList {
     ready: UpstreamReady,
     offered: Offered,
+    /// What of the list clients may be promised.
+    listed: Vec<String>,
 }
 
 impl AwaitList {
     fn on_line(mut self, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
         if line == b"." {
+            out.learned(Moment::BeforeLogin, self.listed);
             if self.offered.lists_xclient()
                 && let Some(client) = self.ready.forwarded.take()
             {
@@ -310,7 +316,17 @@ impl AwaitList {
             return present(&self.ready, Some(&self.offered), out);
         }
         self.offered.add(line);
+        note_promisable(&mut self.listed, line);
         Ok(State::List(self))
+    }
+}
+
+/// Adds what a line of a capability list lets a client be promised, once.
+pub(super) fn note_promisable(listed: &mut Vec<String>, line: &[u8]) {
+    let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let name = NAMES.iter().find(|name| word.eq_ignore_ascii_case(name.as_bytes()));
+    if let Some(name) = name.filter(|&&name| !has(listed, name)) {
+        listed.push((*name).to_owned());
     }
 }
 

@@ -115,6 +115,9 @@ fn shown(action: &Action) -> String {
             format!("> refused {} {fault}\n", user.as_deref().unwrap_or("-"))
         }
         Action::Report(Report::Ended(fault)) => format!("> ended {fault}\n"),
+        Action::Report(Report::UpstreamSaid(said)) => {
+            format!("> said {:?} [{}]\n", said.moment, said.lines.join(", "))
+        }
         Action::Report(report) => format!("> {report:?}\n"),
         action => format!("> {action:?}\n"),
     }
@@ -727,7 +730,7 @@ fn a_session_logs_in_on_a_real_upstream_dialogue() {
         .collect();
     assert_eq!(
         said,
-        "S: * CAPABILITY IMAP4rev1 IDLE\nS: A OK example authenticated\n> LoggedIn\n> relay client<> upstream<B NOOP⏎>\n"
+        "> said AfterLogin [IDLE]\nS: * CAPABILITY IMAP4rev1 IDLE\nS: A OK example authenticated\n> LoggedIn\n> relay client<> upstream<B NOOP⏎>\n"
     );
 }
 

@@ -39,6 +39,7 @@ use crate::proto::Mechanism;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
 use crate::proto::presentation::SecretBytes;
+use crate::proto::promise::Moment;
 use crate::proto::redaction::Redaction;
 use crate::proto::session::{ForwardedClient, UpstreamReady, UpstreamSecurity};
 
@@ -47,7 +48,7 @@ use crate::proto::session::{ForwardedClient, UpstreamReady, UpstreamSecurity};
 pub struct DialSmtp {
     /// The proxy's own name, for EHLO.
     pub hostname: Arc<str>,
-    /// What the client was promised of its upstream ([`SessionContext::extensions`](crate::proto::session::SessionContext)).
+    /// What the client was promised of its upstream ([`SessionContext::promised`](crate::proto::session::SessionContext)).
     pub promised: Arc<[String]>,
 }
 
@@ -304,11 +305,10 @@ impl Plan {
     fn log_in(self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
         let learned = keywords(reply);
         let is_chunking_broken = extensions::is_chunking_broken(&self.promised, &learned);
-        out.learned(learned);
+        out.learned(Moment::BeforeLogin, learned);
         if is_chunking_broken {
             return Err(Fault::unavailable(
-                "the client was promised CHUNKING, which this upstream lacks; its next session is told what the provider has \
-                 (for an account with an smtp endpoint of its own, give its provider a listener of its own)",
+                "the client was promised CHUNKING, which this upstream lacks; its next session is told what the upstream has",
             ));
         }
         let presentation = Presentation::compose(&self.ready, &Offered::in_reply(reply))?;
@@ -450,7 +450,7 @@ fn xclient(keywords: &[String], client: &ForwardedClient) -> Option<String> {
 }
 
 /// The extensions in a reply to EHLO: every line but the first, as far as it is printable and of a usual length.
-fn keywords(reply: &Reply) -> Vec<String> {
+pub(super) fn keywords(reply: &Reply) -> Vec<String> {
     let keywords = reply.lines().iter().skip(1).filter(|keyword| {
         (1..=KEYWORD_LINE_BYTES_MAX).contains(&keyword.len()) && keyword.iter().all(|byte| matches!(byte, b' '..=b'~'))
     });
@@ -489,7 +489,7 @@ fn injected() -> Fault {
 }
 
 /// `220` (RFC 5321 §4.2.3), for the greeting and for STARTTLS (RFC 3207 §4).
-const SERVICE_READY: u16 = 220;
+pub(super) const SERVICE_READY: u16 = 220;
 
 /// `421`: the upstream closes (RFC 5321 §3.8).
 const CLOSING: u16 = 421;
@@ -498,7 +498,7 @@ const CLOSING: u16 = 421;
 const LOGGED_IN: u16 = 235;
 
 /// `250` (RFC 5321 §4.2.3).
-const OK: u16 = 250;
+pub(super) const OK: u16 = 250;
 
 /// `334` (RFC 4954 §4).
 const GO_ON: u16 = 334;
