@@ -381,11 +381,7 @@ fn admission_limits(config: &Config) -> AdmissionLimits {
 
 async fn open_store(config: &Config, loss: Loss) -> Result<SharedStore, Failure> {
     let state_dir = config.server.state_dir.clone();
-    let key = match (&config.secrets.master_key, &config.secrets.master_key_file) {
-        (Some(key), _) => MasterKeySource::Given(crate::secret::duplicate(key)),
-        (None, Some(file)) => MasterKeySource::File(file.clone()),
-        (None, None) => MasterKeySource::Generated,
-    };
+    let key = master_key(config);
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open_with(&state_dir, &key, loss)).await;
     match opened {
         Ok(Ok(store)) => Ok(Deletions::over(store)),
@@ -394,6 +390,15 @@ async fn open_store(config: &Config, loss: Loss) -> Result<SharedStore, Failure>
         }
         Ok(Err(error)) => Err(Failure::failed(error.to_string())),
         Err(error) => Err(Failure::failed(format!("the store could not be opened: {error}"))),
+    }
+}
+
+/// Where the store's master key is.
+fn master_key(config: &Config) -> MasterKeySource {
+    match (&config.secrets.master_key, &config.secrets.master_key_file) {
+        (Some(key), _) => MasterKeySource::Given(crate::secret::duplicate(key)),
+        (None, Some(file)) => MasterKeySource::File(file.clone()),
+        (None, None) => MasterKeySource::Generated,
     }
 }
 
