@@ -283,7 +283,7 @@ pub const UPSTREAM_KEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub const UPSTREAMS_KNOWN_MAX: usize = 10_000;
 
 /// How long a client may wait for what it is promised, in the first moments after the start.
-pub const PROMISE_WAIT: Duration = Duration::from_secs(1);
+pub const PROMISE_WAIT: Duration = Duration::from_secs(5);
 
 /// The rest between two walks over all accounts for their upstreams: so many times as long as one takes, at least
 /// [`ROLL_REST_MIN`].

@@ -187,6 +187,18 @@ fn page_of<T>(entries: impl Iterator<Item = T>, page: Page) -> Listing<T> {
 
 #[async_trait]
 impl Store for World {
+    async fn upstreams(&self) -> Result<Vec<crate::store::UpstreamRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn keep_upstreams(
+        &self,
+        _heard: Vec<crate::store::UpstreamRecord>,
+        _forgotten: Vec<crate::store::UpstreamId>,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn create_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
         self.check()?;
         if self.account_by_login(&account.account).await?.is_some() {

@@ -270,6 +270,8 @@ pub struct Provider {
     pub pop3: Option<Endpoint>,
     /// Trust anchors beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// Whether its servers are told the clients' true addresses.
+    pub forward_client_address: bool,
     /// Its own limit, where it differs from `limits.sessions_per_account_max`.
     pub sessions_per_account_max: Option<usize>,
     /// Submission sessions at once for one account; `None`: no limit.

@@ -32,8 +32,8 @@ use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
 use crate::proto::Protocol;
 use crate::proto::session::{
-    Action, Admission, ClientSecurity, Goodbye, Input, LoginRequest, Phase, Report, Session, SessionContext,
-    SessionLimits, Transition,
+    Action, Admission, ClientSecurity, ForwardedClient, Goodbye, Input, LoginRequest, Phase, Report, Session,
+    SessionContext, SessionLimits, Transition,
 };
 use crate::usage::SessionFacts;
 
@@ -44,6 +44,8 @@ pub(super) struct Driver {
     pub(super) listener: Arc<Listener>,
     pub(super) tcp: TcpStream,
     pub(super) remote: SocketAddr,
+    /// Where the client connected to.
+    pub(super) local: SocketAddr,
     /// The load balancer that speaks for the client.
     pub(super) balancer: Option<SocketAddr>,
     /// From when the time for a login counts.
@@ -124,6 +126,7 @@ impl Driver {
             config,
             session_id: self.session,
             remote: self.remote,
+            local: self.local,
             accepted_at: self.accepted_at,
             actor: self.actor,
             opening: (!client.is_tls()).then_some(opening),
@@ -145,6 +148,7 @@ struct Login {
     config: Arc<Config>,
     session_id: SessionId,
     remote: SocketAddr,
+    local: SocketAddr,
     accepted_at: Instant,
     /// What usage events say of the session.
     facts: SessionFacts,
@@ -405,7 +409,12 @@ impl Login {
                 Input::LoginChecked(checked.result)
             }
             Outcome::Connected(Ok((leg, target))) => {
-                let ready = open::ready(&target);
+                let mut ready = open::ready(&target);
+                ready.forwarded = target.provider.forward_client_address.then(|| ForwardedClient {
+                    remote: self.remote,
+                    local: self.local,
+                    session: self.session_id.to_string(),
+                });
                 attempt.grant = Some(target.grant);
                 attempt.target = Some(*target);
                 attempt.upstream = Some(Upstream::new(leg));

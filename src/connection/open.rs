@@ -96,6 +96,7 @@ pub(super) fn ready(target: &UpstreamTarget) -> UpstreamReady {
         host: target.endpoint.host.clone(),
         port: target.endpoint.port,
         security: security(&target.endpoint),
+        forwarded: None,
     }
 }
 

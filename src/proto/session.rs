@@ -17,7 +17,7 @@ mod table;
 mod tests;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -272,6 +272,19 @@ pub struct UpstreamReady {
     pub port: u16,
     /// How the leg is protected.
     pub security: UpstreamSecurity,
+    /// For whom the proxy speaks, where this upstream is told.
+    pub forwarded: Option<ForwardedClient>,
+}
+
+/// The client that an upstream is told of which trusts the proxy with that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardedClient {
+    /// The client's address, as it counts.
+    pub remote: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
+    /// The session's id, by which the logs of both can be brought together.
+    pub session: String,
 }
 
 /// How an upstream leg is protected when the protocol begins on it.

@@ -91,6 +91,7 @@ fn scripted_session(
 /// An open upstream leg with an OAuth token of that generation.
 pub(crate) fn ready(generation: u64, security: UpstreamSecurity) -> UpstreamReady {
     UpstreamReady {
+        forwarded: None,
         credential: Credential {
             user: "joe@example.com".to_owned(),
             secret: CredentialSecret::OAuth {

@@ -139,15 +139,11 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes the oldest usage events beyond `retention` (as of `now`) and beyond `events_max`. Returns how many.
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError>;
 
-    /// What upstreams were heard to do. An engine that does not keep it has them asked anew after each start.
-    async fn upstreams(&self) -> Result<Vec<UpstreamRecord>, StoreError> {
-        Ok(Vec::new())
-    }
+    /// What upstreams were heard to do.
+    async fn upstreams(&self) -> Result<Vec<UpstreamRecord>, StoreError>;
 
     /// Keeps what upstreams were heard to do, durably, and forgets others.
-    async fn keep_upstreams(&self, _heard: Vec<UpstreamRecord>, _forgotten: Vec<UpstreamId>) -> Result<(), StoreError> {
-        Ok(())
-    }
+    async fn keep_upstreams(&self, heard: Vec<UpstreamRecord>, forgotten: Vec<UpstreamId>) -> Result<(), StoreError>;
 
     /// Whether a deletion that was acknowledged is in force in memory alone, because the disk refuses it for now. An engine
     /// acknowledges none before it is durable; see [`Deletions`].

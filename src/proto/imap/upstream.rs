@@ -317,7 +317,7 @@ impl Plan {
         let mut write = Vec::new();
         let id = offered.offers("ID").then(|| leg.next_tag());
         if let Some(id) = &id {
-            write.extend_from_slice(identify(id, self.identity.as_ref()).as_bytes());
+            write.extend_from_slice(identify(id, self.identity.as_ref(), self.ready.forwarded.as_ref()).as_bytes());
         }
         let tag = leg.next_tag();
         let presentation = Presentation::compose(&tag, &self.ready, offered)?;

@@ -667,6 +667,23 @@ fn time_outs_name_the_state_and_the_proxys_time_is_not_the_clients() {
 }
 
 #[test]
+fn a_refusal_that_is_held_back_costs_the_client_its_own_time() {
+    play_greeted(
+        "< wait 45
+         C: A LOGIN joe tok
+         > check joe tok command
+         < wait 15
+         < unknown
+         > refused joe unknown credentials
+         S: A NO [AUTHENTICATIONFAILED] Access denied, failed to authenticate user
+         < wait 0
+         S: * BYE Disconnected for inactivity during login
+         > ended pre auth timeout: pre_auth_timeout passed while waiting for a command
+         > Close",
+    );
+}
+
+#[test]
 fn a_goodbye_is_heard_in_every_phase_before_the_relay() {
     play_greeted(
         "< shutting down

@@ -7,7 +7,7 @@ use crate::fault::{FaultKind, LoginStep};
 use crate::proto::Mechanism;
 use crate::proto::testing::login::{
     self, ALL, Run, TOKEN, WITHOUT_STARTTLS, assert_end_is_told, blob, check_interactive_split, check_last_step,
-    check_split, oauth, password, readies, with_token,
+    check_split, forwarded_client, oauth, password, readies, with_token,
 };
 
 fn run_in_pieces(ready: UpstreamReady, says: &[&str], piece: usize) -> Run {
@@ -558,4 +558,70 @@ fn a_client_that_was_promised_chunking_is_not_let_through_to_an_upstream_without
         // Behind the failure nothing goes out, so that the credential stays here.
         assert_eq!(steps.last().unwrap().starts_with("Send"), logs_in, "{steps:?}");
     }
+}
+
+#[test]
+fn an_upstream_that_takes_xclient_is_told_of_the_client_and_begins_anew() {
+    let told = |remote: &str| UpstreamReady {
+        forwarded: Some(forwarded_client(remote)),
+        ..oauth(UpstreamSecurity::Secured)
+    };
+    let login = format!("AUTH XOAUTH2 {}\r\n", blob(Mechanism::XOAuth2));
+    let postfix = "250-x\r\n250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n250 AUTH XOAUTH2\r\n";
+    let dovecot = "250-x\r\n250-XCLIENT ADDR PORT SESSION TTL\r\n250 AUTH XOAUTH2\r\n";
+    let plain = "250-x\r\n250 AUTH XOAUTH2\r\n";
+    for (remote, ehlo, expected) in [
+        (
+            "192.0.2.7:40001",
+            postfix,
+            "XCLIENT ADDR=192.0.2.7 PORT=40001 NAME=[UNAVAILABLE] DESTADDR=127.0.0.1 DESTPORT=993\r\n",
+        ),
+        (
+            "[2001:db8::7]:1",
+            dovecot,
+            "XCLIENT ADDR=IPV6:2001:db8::7 PORT=1 SESSION=17\r\n",
+        ),
+        (
+            "[::ffff:192.0.2.7]:1",
+            "250-x\r\n250-XCLIENT ADDR\r\n250 AUTH XOAUTH2\r\n",
+            "XCLIENT ADDR=192.0.2.7\r\n",
+        ),
+    ] {
+        let says = ["220 x\r\n", ehlo, "220 x\r\n", ehlo, "235 in\r\n"];
+        let run = run(told(remote), &says);
+        let sent: Vec<&str> = run
+            .did
+            .iter()
+            .map(String::as_str)
+            .filter(|did| !did.starts_with('<'))
+            .collect();
+        let [hello, xclient, again, auth] = sent[..] else {
+            panic!("{sent:?}");
+        };
+        assert_eq!((xclient, again, auth), (expected, hello, login.as_str()));
+        run.for_client();
+    }
+    // Where it is refused the login goes on; where it is not offered, or the client is not to be told of, nobody asks.
+    for (ready, says) in [
+        (
+            told("192.0.2.7:1"),
+            &["220 x\r\n", postfix, "550 5.7.0 no\r\n", "235 in\r\n"][..],
+        ),
+        (told("192.0.2.7:1"), &["220 x\r\n", plain, "235 in\r\n"]),
+        (
+            told("192.0.2.7:1"),
+            &[
+                "220 x\r\n",
+                "250-x\r\n250-XCLIENT PORT\r\n250 AUTH XOAUTH2\r\n",
+                "235 in\r\n",
+            ],
+        ),
+        (oauth(UpstreamSecurity::Secured), &["220 x\r\n", postfix, "235 in\r\n"]),
+    ] {
+        let run = run(ready, says);
+        assert_eq!(run.did.last(), Some(&login), "{:?}", run.did);
+        run.for_client();
+    }
+    let closing = run(told("192.0.2.7:1"), &["220 x\r\n", postfix, "421 4.3.2 bye\r\n"]);
+    closing.assert_unavailable("upstream says 421 4.3.2 bye, waiting for the upstream's answer to XCLIENT");
 }

@@ -7,7 +7,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::proto::dialogue::{UpstreamDialogue, UpstreamStep};
 use crate::proto::promise::Moment;
 use crate::proto::sasl::upstream::message;
-use crate::proto::session::{UpstreamReady, UpstreamSecurity};
+use crate::proto::session::{ForwardedClient, UpstreamReady, UpstreamSecurity};
 use crate::proto::{Credential, CredentialSecret, Mechanism};
 
 /// What became of a login.
@@ -208,6 +208,7 @@ fn with_secret(secret: CredentialSecret, security: UpstreamSecurity) -> Upstream
 /// A leg inside TLS, for `user` with `secret` at a provider with those mechanisms.
 pub(crate) fn ready(user: &str, secret: CredentialSecret, mechanisms: &[Mechanism]) -> UpstreamReady {
     UpstreamReady {
+        forwarded: None,
         credential: Credential {
             user: user.to_owned(),
             secret,
@@ -237,6 +238,7 @@ fn ready_again(ready: &UpstreamReady) -> UpstreamReady {
         credential: ready.credential.clone(),
         mechanisms: ready.mechanisms.clone(),
         host: ready.host.clone(),
+        forwarded: ready.forwarded.clone(),
         ..*ready
     }
 }
@@ -265,3 +267,12 @@ pub(crate) const ALL: &[UpstreamSecurity] = &[
     UpstreamSecurity::Clear,
     UpstreamSecurity::StartTls,
 ];
+
+/// A client that an upstream is told of.
+pub(crate) fn forwarded_client(remote: &str) -> ForwardedClient {
+    ForwardedClient {
+        remote: remote.parse().unwrap(),
+        local: "[::ffff:127.0.0.1]:993".parse().unwrap(),
+        session: "17".to_owned(),
+    }
+}
