@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::grants::Grants;
 use super::notice::Notice;
+use super::roll::Roll;
 use super::sessions::Register;
 use super::supervisor::Message;
 use crate::clock::Timestamp;
@@ -33,6 +34,8 @@ pub(super) struct Shared {
     /// The accounts whose logins fail.
     pub(super) failing: Mutex<BTreeMap<String, Failures>>,
     pub(super) notices: broadcast::Sender<Notice>,
+    /// Which kinds of accounts there are.
+    pub(super) roll: Roll,
     /// What bounds the grants that are being given back.
     pub(super) revocations: Semaphore,
     pub(super) is_draining: AtomicBool,
@@ -70,6 +73,7 @@ impl Shared {
             ending: Mutex::default(),
             failing: Mutex::default(),
             notices: broadcast::Sender::new(NOTICES_MAX),
+            roll: Roll::default(),
             revocations: Semaphore::new(REVOCATIONS),
             is_draining: AtomicBool::new(false),
         }

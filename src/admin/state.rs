@@ -7,8 +7,10 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::readiness::Readiness;
-use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, VerifyStep, WebView};
-use crate::access::Failures;
+use super::types::{
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, UpstreamView, VerifyStep, WebView,
+};
+use crate::access::Budgets;
 use crate::account::{AccountStatus, Changes};
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
@@ -29,7 +31,7 @@ pub struct AdminState {
     /// Who changes which account.
     pub changes: Arc<Changes>,
     /// What refused logins cost.
-    pub failures: Arc<Failures>,
+    pub failures: Arc<Budgets>,
     /// The live sessions.
     pub sessions: Arc<dyn SessionControl>,
     /// Who can tell whose mailbox an address is.
@@ -83,6 +85,9 @@ pub trait AccountControl: Send + Sync + 'static {
 
     /// The accounts with logins that have failed since one succeeded, in the order of their ids.
     fn failing(&self) -> Vec<(String, Failures)>;
+
+    /// The upstreams that accounts are at, and what each can do, in order.
+    fn upstreams(&self) -> Vec<UpstreamView>;
 
     /// Walks through everything that a login needs and tells of each step how it went.
     async fn verify(&self, account: &str) -> Vec<VerifyStep>;

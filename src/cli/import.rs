@@ -217,6 +217,11 @@ impl Import<'_> {
                 "exists; --replace gives it the grant".to_owned(),
             ));
         }
+        if let Some(difference) = provider::difference(&settings.app, provider) {
+            return Err(format!(
+                "{difference}: configure that app (--print-config), or choose another provider with --provider"
+            ));
+        }
         let grant = match &settings.grant {
             Some(sealed) => self.open(name, sealed).await?,
             None => None,

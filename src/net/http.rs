@@ -222,3 +222,40 @@ fn causes(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Why a request to a host beyond a proxy fails that answers CONNECT so.
+    async fn failed_through_a_proxy(answer: &'static str) -> HttpError {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            assert!(request[..read].starts_with(b"CONNECT id.example.com:443 "));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(SystemRoots::none().client_config(None).unwrap())
+            .proxy(reqwest::Proxy::all(proxy).unwrap())
+            .build()
+            .unwrap();
+        let sent = client.post("https://id.example.com/token").send().await;
+        failed(sent.unwrap_err(), Duration::from_secs(10))
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_makes_no_tunnel_is_told_from_a_host_that_is_not_there() {
+        let wants_login =
+            "HTTP/1.1 407 Proxy Authentication Required\r\nproxy-authenticate: Basic\r\ncontent-length: 0\r\n\r\n";
+        let error = failed_through_a_proxy(wants_login).await;
+        assert!(matches!(error, HttpError::ProxyLogin(_)), "{error:?}");
+        let error = failed_through_a_proxy("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(matches!(error, HttpError::ProxyRefused(_)), "{error:?}");
+    }
+}

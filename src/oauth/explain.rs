@@ -98,16 +98,22 @@ pub fn of_token_error(error: &TokenError, life: GrantLife, now: Timestamp) -> Op
         return Some(table::of_obstacle(obstacle));
     }
     let code = error.code.to_ascii_lowercase();
+    if facts.step == Some(Step::External) {
+        let known = table::of_external(error.kind, &code);
+        return known.or_else(|| of_code(error, &code).map(|known| known.in_step(facts.step)));
+    }
     if code == "invalid_grant" && is_google_gone(error) {
         return Some(of_google_gone(life, now));
     }
+    let in_general = facts.number.filter(|number| classify::is_general(*number));
     let known = of_both(error, &code)
         .or_else(|| of_scopes(error))
+        .or_else(|| in_general.and_then(|_| of_phrase(error)))
         .or_else(|| of_number(error, &code))
         .or_else(|| of_phrase(error))
         .or_else(|| of_code(error, &code));
     let known = known.map(|known| known.in_step(facts.step));
-    // Ours, and answers without a code.
+    // Answers without a code that is known.
     known.or_else(|| facts.status.and_then(table::of_status))
 }
 
@@ -196,11 +202,16 @@ fn of_aadsts(number: u64) -> Option<&'static Known> {
     row.map(|(_, known)| known)
 }
 
-/// Whether these are Google's words for a refresh token that is gone, or that it does not know any more.
+/// Whether these are Google's words for a refresh token that is gone, or that it does not know any more. The latter are anybody's
+/// words; the former are nobody else's, so that they count wherever the endpoint is.
 fn is_google_gone(error: &TokenError) -> bool {
-    let is_refresh = matches!(error.facts.step, None | Some(Step::Refresh));
     let words = error.message.to_ascii_lowercase();
-    is_refresh && error.facts.vendor == Vendor::Google && GOOGLE_GONE_WORDS.contains(&words.as_str())
+    let is_google = match error.facts.vendor {
+        Vendor::Google => GOOGLE_GONE_WORDS.contains(&words.as_str()),
+        Vendor::Other => GOOGLE_GONE_WORDS.first() == Some(&words.as_str()),
+        _ => false,
+    };
+    is_google && matches!(error.facts.step, None | Some(Step::Refresh))
 }
 
 /// Google says the same of every grant that is gone. But the grants of an app whose publishing status is Testing end after

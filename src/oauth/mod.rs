@@ -1,11 +1,11 @@
 //! OAuth2 towards providers: what to ask their token endpoints, what their answers mean, and who they are.
 //!
-//! [`request`], [`redirect`], [`answer`], [`identity`], [`device`], [`discovery`] and [`explain`] are pure and meet no socket;
-//! `assertion` reads keys and signs with them; [`client`] sends and receives, and runs the programs of others. Who the providers are is configuration, presets included. Nothing here keeps a token: that is
-//! [`crate::account`]'s.
+//! [`request`], [`redirect`], [`answer`], [`identity`], [`device`], [`discovery`], `scopes`, `classify` and [`explain`] are pure and
+//! meet no socket; `assertion` reads keys and signs with them; [`client`] sends and receives, and runs the programs of others. Who
+//! the providers are is configuration, presets included. Nothing here keeps a token: that is [`crate::account`]'s.
 //!
 //! Everything that can go wrong is a [`TokenError`] whose kind says what a retry would need: nothing but time, another
-//! app configuration, or a person.
+//! app configuration, or a person. Its facts say how it came about; its message is for people alone.
 
 pub mod answer;
 mod assertion;

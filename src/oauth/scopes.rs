@@ -5,6 +5,7 @@
 
 use super::vendor::Vendor;
 use crate::config::OAuthApp;
+use crate::limits::CONSENTED_SCOPES_MAX;
 
 /// Which of the scopes that were `asked` for are not among those `granted`. What only asks for an identity or a refresh token
 /// is not missed: providers leave it out (Microsoft `offline_access`) or write it otherwise (Google `email`).
@@ -33,6 +34,18 @@ pub(super) fn of_refresh<'a>(app: &'a OAuthApp, vendor: Vendor, granted: Option<
     }
     let named = asked.filter(|scope| is_granted(scope, granted) || is_always_granted(scope));
     named.collect()
+}
+
+/// What a grant is for after a refresh that `named` some of its scopes: those that the answer `told`, and those that were `granted`
+/// before and not asked for. An answer tells of its access token (RFC 6749 §5.1), and the grant stays what it was (§6).
+pub(super) fn after_refresh(mut told: Vec<String>, granted: &[String], named: &[&str]) -> Vec<String> {
+    for scope in granted {
+        let was_asked = named.is_empty() || named.iter().any(|named| is_same(named, scope));
+        if !was_asked && !is_granted(scope, &told) && told.len() < CONSENTED_SCOPES_MAX {
+            told.push(scope.clone());
+        }
+    }
+    told
 }
 
 fn is_granted(scope: &str, granted: &[String]) -> bool {
@@ -120,6 +133,31 @@ mod tests {
             let (asked, granted) = (owned(&[asked]), owned(&[granted]));
             let is_missed = missing_scopes(&asked, &granted).next().is_some();
             assert_eq!(is_missed, is_missing, "{asked:?} {granted:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_that_a_refresh_did_not_name_stays_granted() {
+        for (told, granted, named, after) in [
+            (
+                &["imap"][..],
+                &["imap", "smtp"][..],
+                &["imap"][..],
+                &["imap", "smtp"][..],
+            ),
+            // It was asked for, and is no more.
+            (&["imap"], &["imap", "smtp"], &["imap", "smtp"], &["imap"]),
+            (&["imap", "more"], &["imap", "smtp"], &[], &["imap", "more"]),
+            (
+                &["SMTP.Send"],
+                &[OUTLOOK_SMTP, OUTLOOK_IMAP],
+                &[OUTLOOK_SMTP],
+                &["SMTP.Send", OUTLOOK_IMAP],
+            ),
+            (&["imap"], &[], &["imap"], &["imap"]),
+        ] {
+            let scopes = after_refresh(owned(told), &owned(granted), named);
+            assert_eq!(scopes, after, "{told:?} {granted:?} {named:?}");
         }
     }
 

@@ -74,7 +74,7 @@ impl Whose {
         let remedy = meaning.map(|meaning| meaning.explanation.remedy.to_owned());
         AccountError {
             code: code.to_owned(),
-            message: more.fold(told, |told, more| explained(told, more)),
+            message: more.fold(told, explained),
             remedy: remedy.or_else(|| fault.remedy.as_deref().map(str::to_owned)),
             time: now,
         }

@@ -97,6 +97,19 @@ pub(super) enum Flow {
     Password,
 }
 
+impl Flow {
+    /// What `provider.grant` calls it.
+    pub(super) fn grant(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Device => "device",
+            Self::ClientCredentials => "client_credentials",
+            Self::ServiceAccount => "service_account",
+            Self::Password => "password",
+        }
+    }
+}
+
 /// A refresh token as it is kept: a Fernet token, with what its key is derived from besides the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SealedGrant {

@@ -3,7 +3,7 @@
 
 use url::Url;
 
-use super::format::App;
+use super::format::{App, Flow};
 use crate::admin::types::ProviderView;
 use crate::config::{KnownProvider, known_providers};
 
@@ -38,6 +38,48 @@ pub(super) fn choose<'a>(app: &App, providers: &'a [ProviderView]) -> Result<&'a
 /// Whether the provider has the app that the account's grant was given to.
 pub(super) fn is_same_app(app: &App, provider: &ProviderView) -> bool {
     app.client_id.is_some() && app.client_id == provider.client_id
+}
+
+/// Why the provider cannot take the place of the account's app, whoever consents to what: it opens mailboxes in another way, or
+/// asks in another tenant. `None` where it can.
+pub(super) fn difference(app: &App, provider: &ProviderView) -> Option<String> {
+    let name = &provider.name;
+    let (there, here) = (app.flow.grant(), provider.grant.as_deref().unwrap_or_default());
+    // Where its app needs nobody's consent, any account can be moved to it.
+    if provider.needs_consent() && !matches!(app.flow, Flow::Code | Flow::Device) {
+        return Some(format!(
+            "its app differs: the file's has the grant {there} (oauth2_flow), and provider {name} has {here}, which wants its owner's \
+             consent"
+        ));
+    }
+    match (tenant(&app.token_url), provider.token_url.as_ref().and_then(tenant)) {
+        (Some(there), Some(here)) if !may_be_one_tenant(there, here) => Some(format!(
+            "its tenant differs: the file's app asks in {there}, and provider {name} in {here}"
+        )),
+        _ => None,
+    }
+}
+
+/// The tenant that a token endpoint of Microsoft's is for.
+pub(super) fn tenant(token_url: &Url) -> Option<&str> {
+    let mut path = token_url.path_segments()?;
+    let tenant = path.next().filter(|_| path.next() == Some("oauth2"))?;
+    let is_microsofts = MICROSOFT.contains(&place(token_url).as_str());
+    is_microsofts.then_some(tenant)
+}
+
+/// Whether a mailbox may be one of both. A tenant has an id and domains, of which the file may name another than the daemon's
+/// configuration: only where both are written alike, or both otherwise, they can be compared.
+fn may_be_one_tenant(one: &str, other: &str) -> bool {
+    let (one, other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
+    let is_any = |tenant: &str| tenant == "common";
+    let is_personal = |tenant: &str| tenant == "consumers" || tenant == PERSONAL_TENANT;
+    match (one.as_str(), other.as_str()) {
+        (one, other) if one == other || is_any(one) || is_any(other) => true,
+        (one, other) if is_personal(one) || is_personal(other) => is_personal(one) && is_personal(other),
+        ("organizations", _) | (_, "organizations") => true,
+        (one, other) => one.contains('.') != other.contains('.'),
+    }
 }
 
 /// The preset of an app, by its token endpoint.
@@ -92,6 +134,16 @@ fn place(url: &Url) -> String {
 pub(super) fn host(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_owned()
 }
+
+/// The hosts of Microsoft's token endpoints, in its clouds.
+const MICROSOFT: [&str; 3] = [
+    "login.microsoftonline.com",
+    "login.microsoftonline.us",
+    "login.partner.microsoftonline.cn",
+];
+
+/// The id of the tenant of all personal accounts (learn.microsoft.com/entra/identity-platform/v2-protocols).
+const PERSONAL_TENANT: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 
 /// Token endpoints that a provider serves, or served, under other names than that of its preset.
 const SAME_PLACE: &[(&str, &str)] = &[
@@ -158,6 +210,86 @@ mod tests {
         assert!(unknown.contains("id.example.com"), "{unknown}");
         let unconfigured = chosen("https://api.login.yahoo.com/oauth2/get_token", "app-1").unwrap_err();
         assert!(unconfigured.contains("[provider.yahoo]"), "{unconfigured}");
+    }
+
+    #[test]
+    fn a_provider_with_another_grant_or_tenant_is_told_from_one_that_takes_the_accounts_over() {
+        let url = |tenant: &str| format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
+        let (id, other_id) = (
+            "11111111-2222-3333-4444-555555555555",
+            "11111111-2222-3333-4444-666666666666",
+        );
+        for (flow, there, grant, here, says) in [
+            (Flow::Code, "common", "code", "common", None),
+            (Flow::Device, "common", "code", "contoso.com", None),
+            (Flow::Code, "contoso.com", "device", "organizations", None),
+            (Flow::Code, "Contoso.com", "code", "contoso.com", None),
+            (Flow::Code, id, "code", "contoso.com", None),
+            (Flow::Code, PERSONAL_TENANT, "code", "consumers", None),
+            (Flow::Code, "contoso.com", "client_credentials", "contoso.com", None),
+            (
+                Flow::Code,
+                "contoso.com",
+                "code",
+                "fabrikam.com",
+                Some("in contoso.com, and provider work in fabrikam.com"),
+            ),
+            (Flow::Code, id, "code", other_id, Some("its tenant differs")),
+            (
+                Flow::Code,
+                "consumers",
+                "code",
+                "organizations",
+                Some("its tenant differs"),
+            ),
+            (Flow::Code, "consumers", "code", id, Some("its tenant differs")),
+            (
+                Flow::ClientCredentials,
+                "contoso.com",
+                "code",
+                "common",
+                Some("has the grant client_credentials"),
+            ),
+            (
+                Flow::ServiceAccount,
+                "common",
+                "code",
+                "common",
+                Some("provider work has code"),
+            ),
+            (Flow::Password, "common", "device", "common", Some("its app differs")),
+            (
+                Flow::ClientCredentials,
+                "contoso.com",
+                "client_credentials",
+                "fabrikam.com",
+                Some("its tenant differs"),
+            ),
+        ] {
+            let app = App {
+                flow,
+                ..app(&url(there), "app")
+            };
+            let provider = ProviderView {
+                grant: Some(grant.to_owned()),
+                ..provider("work", &url(here), "app")
+            };
+            let told = difference(&app, &provider);
+            assert_eq!(
+                told.is_some(),
+                says.is_some(),
+                "{flow:?} {there} {grant} {here}: {told:?}"
+            );
+            assert!(
+                told.unwrap_or_default().contains(says.unwrap_or_default()),
+                "{there} {here}"
+            );
+        }
+        let elsewhere = provider("own", "https://id.example.com/a/oauth2/token", "app");
+        assert_eq!(
+            difference(&app("https://id.example.com/b/oauth2/token", "app"), &elsewhere),
+            None
+        );
     }
 
     #[test]

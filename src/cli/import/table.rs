@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::format::{App, Flow, Foreign, Proof, Server};
-use super::provider::{host, preset};
+use super::provider::{host, preset, tenant};
 use crate::cli::output::clean;
 use crate::config::{KnownProvider, UpstreamTls};
 use crate::proto::Protocol;
@@ -89,8 +89,7 @@ fn toml(provider: &str, app: &App, users: &Users<'_>, known: Option<KnownProvide
     match known {
         Some(known) if known.name == "microsoft" => {
             // The tenant is what the URL's path begins with, if it is not the preset's default.
-            let mut path = app.token_url.path_segments().into_iter().flatten();
-            if let Some(tenant) = path.next().filter(|_| path.next() == Some("oauth2")) {
+            if let Some(tenant) = tenant(&app.token_url) {
                 lines.text("tenant", tenant);
             }
             if known.cloud != "global" {
@@ -100,8 +99,8 @@ fn toml(provider: &str, app: &App, users: &Users<'_>, known: Option<KnownProvide
         Some(_) => {}
         None => endpoints(&mut lines, app),
     }
-    if let Some(grant) = grant(app.flow) {
-        lines.text("grant", grant);
+    if app.flow != Flow::Code {
+        lines.text("grant", app.flow.grant());
     }
     if !users.scopes.is_empty() {
         let scopes = users.scopes.iter().map(|scope| (*scope).to_owned().into()).collect();
@@ -139,17 +138,6 @@ fn endpoints(lines: &mut Lines, app: &App) {
         (Some(url), Flow::Device) => lines.text("device_url", url),
         (Some(url), _) => lines.text("authorize_url", url),
         (None, _) => {}
-    }
-}
-
-/// What `grant` has to be, where it is not the default.
-fn grant(flow: Flow) -> Option<&'static str> {
-    match flow {
-        Flow::Code => None,
-        Flow::Device => Some("device"),
-        Flow::ClientCredentials => Some("client_credentials"),
-        Flow::ServiceAccount => Some("service_account"),
-        Flow::Password => Some("password"),
     }
 }
 

@@ -155,6 +155,8 @@ mod tests {
         for (body, code) in [
             (r#"{"error":"access_denied"}"#, "access_denied"),
             (r#"{"error":"expired_token"}"#, "expired_token"),
+            (r#"{"error":"code_expired"}"#, "expired_token"),
+            (r#"{"error":"bad_verification_code"}"#, "bad_verification_code"),
         ] {
             let (provider, _) = serve_script(&[(StatusCode::OK, CODE), (StatusCode::BAD_REQUEST, body)]).await;
             let client = client();

@@ -45,13 +45,19 @@ impl Exchange<'_> {
             let request = request::refresh(self.caller(proof.as_ref()), &url, refresh_token, scopes);
             self.ask_for_token(&url, request).await
         };
-        let scopes = match basis.names_no_scopes {
+        let named = match basis.names_no_scopes {
             true => Vec::new(),
             false => scopes::of_refresh(self.app, self.vendor, basis.granted.as_deref()),
         };
-        let first = match ask(&scopes).await {
-            Err(error) if !scopes.is_empty() && error.is_refusal_of_scopes() => error,
-            answer => return answer,
+        let first = match ask(&named).await {
+            Err(error) if !named.is_empty() && error.is_refusal_of_scopes() => error,
+            Err(error) => return Err(error),
+            Ok(mut answer) => {
+                let granted = basis.granted.as_deref().unwrap_or_default();
+                let told = answer.scopes.take();
+                answer.scopes = told.map(|told| scopes::after_refresh(told, granted, &named));
+                return Ok(answer);
+            }
         };
         if self.deadline.left().is_zero() {
             return Err(first);

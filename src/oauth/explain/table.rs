@@ -2,8 +2,8 @@
 
 mod microsoft;
 
-use super::{Explanation, Known, Remedy};
-use crate::oauth::error::{Obstacle, Step};
+use super::{ASK_KEEPER, Explanation, Known, Remedy};
+use crate::oauth::error::{Obstacle, Step, TokenErrorKind};
 use crate::oauth::vendor::Vendor;
 
 pub(super) use microsoft::{AADSTS, BESIDE, CONSENT_MISSING as AADSTS_CONSENT_MISSING};
@@ -77,6 +77,15 @@ pub(super) static PHRASES: &[(&str, Option<Step>, Known)] = &[
         row(
             "the mailbox's Google account has been deleted",
             "Remove the account, or have the deletion undone",
+        ),
+    ),
+    (
+        "not enabled for consumers",
+        None,
+        row(
+            "the app is not there for personal accounts, or its client id is mistyped",
+            "Correct the provider's client_id, or register the app for personal accounts; for work accounts alone, set tenant to \
+             \"organizations\"",
         ),
     ),
     ("consent_required", None, consent(CONSENT_MISSING, CONSENT_REMEDY)),
@@ -441,7 +450,36 @@ pub(super) fn of_status(status: u16) -> Option<Explanation> {
     }
 }
 
-/// Everything that the two can say.
+/// What is wrong with somebody else's program that keeps the grants, by whose trouble it is and the code.
+pub(super) fn of_external(kind: TokenErrorKind, code: &str) -> Option<Explanation> {
+    let known = match code {
+        _ if kind == TokenErrorKind::Grant => explanation("the token source has no token for this account", ASK_KEEPER),
+        "token_command" => explanation(
+            "the token command fails",
+            "Run it as the daemon's user, and see what it says",
+        ),
+        "bad_answer" => explanation(
+            "what the token source gives is no token",
+            "Have it print the token alone on one line, or {\"user\", \"accessToken\", \"expires\"}",
+        ),
+        "token_expired" => explanation(
+            "the token source gives a token that has ended",
+            "Have it refresh the token before it gives it, and check this machine's clock",
+        ),
+        "http_401" => explanation(
+            "the token source wants to know who asks",
+            "Put what it wants to know into token_url_external",
+        ),
+        "http_301" | "http_302" | "http_303" | "http_307" | "http_308" => explanation(
+            "the token source redirects, which is not followed",
+            "Set token_url_external to the URL where it leads",
+        ),
+        _ => return None,
+    };
+    Some(known)
+}
+
+/// Everything that the three can say.
 pub(super) fn without_code() -> impl Iterator<Item = Explanation> {
     let obstacles = [
         Obstacle::Login,
@@ -451,7 +489,17 @@ pub(super) fn without_code() -> impl Iterator<Item = Explanation> {
         Obstacle::Nothing,
     ];
     let statuses = [401, 429, 503].into_iter().filter_map(of_status);
-    obstacles.into_iter().map(of_obstacle).chain(statuses)
+    let gone = of_external(TokenErrorKind::Grant, "");
+    let codes = ["token_command", "bad_answer", "token_expired", "http_401", "http_302"];
+    let external = codes
+        .into_iter()
+        .filter_map(|code| of_external(TokenErrorKind::App, code));
+    obstacles
+        .into_iter()
+        .map(of_obstacle)
+        .chain(statuses)
+        .chain(gone)
+        .chain(external)
 }
 
 pub(super) const GOOGLE_TESTING: Explanation = Explanation {

@@ -3,6 +3,7 @@ use super::*;
 use crate::oauth::answer;
 use crate::oauth::error::Obstacle;
 
+const PASSING: TokenErrorKind = TokenErrorKind::Temporary { retry_after: None };
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -617,6 +618,39 @@ fn a_service_accounts_refusal_is_explained_by_what_whoever_runs_it_can_do() {
     // The same words of an owner's account are not about a service account.
     let text = in_step(Vendor::Google, Step::Refresh, "invalid_grant", "account not found");
     assert!(!text.contains("service account"), "{text}");
+}
+
+#[test]
+fn a_token_source_is_explained_by_what_its_keeper_can_do() {
+    for (kind, code, cause, remedy) in [
+        (
+            TokenErrorKind::Grant,
+            "http_404",
+            "no token for this account",
+            "authorized again where",
+        ),
+        (TokenErrorKind::App, "bad_answer", "is no token", "accessToken"),
+        (TokenErrorKind::App, "http_401", "who asks", "token_url_external"),
+        (TokenErrorKind::App, "http_302", "redirects", "where it leads"),
+        (PASSING, "token_command", "fails", "as the daemon's user"),
+        (PASSING, "token_expired", "has ended", "clock"),
+        (PASSING, "timeout", "token source did not answer", "token command"),
+        (PASSING, "connect", "to the token source", "token_url_external"),
+    ] {
+        let error = TokenError::new(kind, code, "words").at(Step::External, Vendor::Google);
+        let known = of_token_error(&error, handed(), NOW).unwrap_or_else(|| panic!("{code}"));
+        assert!(
+            known.cause.contains(cause) && known.remedy.contains(remedy),
+            "{code}: {known}"
+        );
+    }
+}
+
+#[test]
+fn an_app_that_is_not_for_personal_accounts_has_no_wrong_secret() {
+    let words = "AADSTS70002: The client does not exist or is not enabled for consumers.";
+    let text = in_step(Vendor::Microsoft, Step::Refresh, "unauthorized_client", words);
+    assert!(text.contains("personal accounts") && !text.contains("secret"), "{text}");
 }
 
 #[test]
