@@ -413,7 +413,12 @@ async fn what_microsoft_and_google_say_is_explained() {
     for (place, ((status, body), cause, remedy, state)) in cases.into_iter().enumerate() {
         let user = format!("user{place}@bed.test");
         bed.account(&user).await;
-        let words = body["error_description"].as_str().unwrap().to_owned();
+        // Without its full stop, for more follows.
+        let words = body["error_description"]
+            .as_str()
+            .unwrap()
+            .trim_end_matches('.')
+            .to_owned();
         bed.provider.fault_of(&user, Fault::Custom { status, body }).await;
         let report = verified(&bed.portreeve, &user, false).await;
         assert_failed_at(&report, "token", cause, remedy);
