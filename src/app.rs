@@ -261,7 +261,7 @@ fn sweepers(services: &Arc<Services>, drain: &watch::Receiver<Drain>) -> JoinSet
     sweeping
 }
 
-/// Starts what keeps grants alive and what tells of accounts, until `drain`'s sender is gone: what the last refreshes have to tell
+/// Starts what keeps grants alive, what asks upstreams and what tells of accounts, until `drain`'s sender is gone: what the last refreshes have to tell
 /// is told, too.
 fn keepers(sweeping: &mut JoinSet<()>, services: &Arc<Services>, http: Http, drain: &watch::Receiver<Drain>) {
     let ended = || {
@@ -272,6 +272,8 @@ fn keepers(sweeping: &mut JoinSet<()>, services: &Arc<Services>, http: Http, dra
     sweeping.spawn(news::record(accounts.notices(), services.usage.clone(), ended()));
     sweeping.spawn(Hooks::new(services.config.clone(), http).run(accounts.notices(), ended()));
     sweeping.spawn(account::keeping::keep(accounts.clone(), ended()));
+    sweeping.spawn(account::roll::keep(accounts.clone(), ended()));
+    sweeping.spawn(connection::ask_upstreams(services.clone(), ended()));
 }
 
 /// Serves the public side, where it is turned on, until `draining`.
@@ -379,11 +381,7 @@ fn admission_limits(config: &Config) -> AdmissionLimits {
 
 async fn open_store(config: &Config, loss: Loss) -> Result<SharedStore, Failure> {
     let state_dir = config.server.state_dir.clone();
-    let key = match (&config.secrets.master_key, &config.secrets.master_key_file) {
-        (Some(key), _) => MasterKeySource::Given(crate::secret::duplicate(key)),
-        (None, Some(file)) => MasterKeySource::File(file.clone()),
-        (None, None) => MasterKeySource::Generated,
-    };
+    let key = master_key(config);
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open_with(&state_dir, &key, loss)).await;
     match opened {
         Ok(Ok(store)) => Ok(Deletions::over(store)),
@@ -392,6 +390,15 @@ async fn open_store(config: &Config, loss: Loss) -> Result<SharedStore, Failure>
         }
         Ok(Err(error)) => Err(Failure::failed(error.to_string())),
         Err(error) => Err(Failure::failed(format!("the store could not be opened: {error}"))),
+    }
+}
+
+/// Where the store's master key is.
+fn master_key(config: &Config) -> MasterKeySource {
+    match (&config.secrets.master_key, &config.secrets.master_key_file) {
+        (Some(key), _) => MasterKeySource::Given(crate::secret::duplicate(key)),
+        (None, Some(file)) => MasterKeySource::File(file.clone()),
+        (None, None) => MasterKeySource::Generated,
     }
 }
 

@@ -254,6 +254,43 @@ pub const UPSTREAM_ALERTS_MAX: usize = 8;
 /// Lines of one SMTP reply of an upstream. The EHLO replies of large providers have about a dozen.
 pub const UPSTREAM_REPLY_LINES_MAX: usize = 64;
 
+/// How long what an upstream said it can do counts: providers change it within years. About a day, see
+/// [`crate::connection::Upstreams`].
+pub const UPSTREAM_QUESTION_INTERVAL: Duration = days(1);
+
+/// How far back the store's note may lie of when an upstream was heard, so that not every login is written.
+pub const UPSTREAM_ASKED_ROUNDING: Duration = Duration::from_secs(12 * 3600);
+
+/// How long one question may take in all: a name, a connection, TLS and two answers.
+pub const UPSTREAM_QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Upstreams that are asked at once.
+pub const UPSTREAM_QUESTIONS_MAX: usize = 4;
+
+/// How long the upstream of an account that was just added is left alone: mostly it is logged in on at once, which tells the
+/// same without a connection of its own.
+pub const UPSTREAM_SETTLING: Duration = Duration::from_secs(5);
+
+/// Wait before an upstream that did not answer is asked again; it doubles up to the other.
+pub const UPSTREAM_RETRY_MIN: Duration = Duration::from_secs(60);
+/// See [`UPSTREAM_RETRY_MIN`].
+pub const UPSTREAM_RETRY_MAX: Duration = Duration::from_secs(3600);
+
+/// Least time between two writes of what upstreams can do.
+pub const UPSTREAM_KEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Upstreams of which it is known what they can do, each in about 300 bytes. Accounts may have endpoints of their own.
+pub const UPSTREAMS_KNOWN_MAX: usize = 10_000;
+
+/// How long a client may wait for what it is promised, in the first moments after the start.
+pub const PROMISE_WAIT: Duration = Duration::from_secs(5);
+
+/// The rest between two walks over all accounts for their upstreams: so many times as long as one takes, at least
+/// [`ROLL_REST_MIN`].
+pub const ROLL_REST_FACTOR: u32 = 20;
+/// See [`ROLL_REST_FACTOR`].
+pub const ROLL_REST_MIN: Duration = Duration::from_millis(200);
+
 /// Longest time for which a login is not tried because an upstream asks for it. Exchange Online's suggestions stay below.
 pub const THROTTLE_BACKOFF_MAX: Duration = Duration::from_secs(300);
 
@@ -365,6 +402,9 @@ pub const PAGE_SIZE_DEFAULT: usize = 20;
 
 /// Accounts that `/v1/status` names as needing attention; their number is told in any case.
 pub const STATUS_ATTENTION_MAX: usize = 100;
+
+/// Upstreams of which `/v1/status` tells what they can do.
+pub const STATUS_UPSTREAMS_MAX: usize = 100;
 
 // The public side.
 

@@ -23,6 +23,7 @@ struct Outcome {
 fn ready(choice: u8) -> UpstreamReady {
     let secret = SECRET.to_owned().into();
     UpstreamReady {
+        forwarded: None,
         credential: Credential {
             user: if choice & 4 == 0 { "ada@example.com" } else { "ädä" }.to_owned(),
             secret: match choice & 8 {

@@ -72,6 +72,7 @@ impl Run {
                 command_line_bytes_max: 256,
                 literal_bytes_max: 64,
                 bad_commands_max: 10,
+                pre_auth_commands_max: 100,
                 auth_failures_max: 3,
             },
         };
@@ -186,6 +187,7 @@ impl Run {
 
     fn ready(&self, security: UpstreamSecurity) -> UpstreamReady {
         UpstreamReady {
+            forwarded: None,
             credential: Credential {
                 user: "joe@example.com".to_owned(),
                 secret: CredentialSecret::OAuth {

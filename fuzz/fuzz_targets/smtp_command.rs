@@ -94,6 +94,7 @@ fn context(flags: u8) -> SessionContext {
             command_line_bytes_max: LINE_BYTES_MAX,
             literal_bytes_max: 0,
             bad_commands_max: 10,
+            pre_auth_commands_max: 100,
             auth_failures_max: 3,
         },
     }

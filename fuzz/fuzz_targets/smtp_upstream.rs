@@ -29,6 +29,7 @@ fn ready(choice: u8) -> UpstreamReady {
     }
     .into();
     UpstreamReady {
+        forwarded: None,
         credential: Credential {
             user: "ada@example.com".to_owned(),
             secret: match choice & 8 {

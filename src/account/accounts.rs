@@ -127,7 +127,10 @@ impl Accounts {
     /// # Errors
     /// As [`crate::store::Store::create_account`].
     pub async fn create(&self, record: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
-        self.shared.store.create_account(record, secrets).await
+        let created = record.clone();
+        self.shared.store.create_account(record, secrets).await?;
+        self.shared.roll.note(&created);
+        Ok(())
     }
 
     /// Changes an account, durably, and its credentials where `secrets` are given, which ends `needs-authorization` and any
@@ -146,7 +149,10 @@ impl Accounts {
                 reply,
             })))
         };
-        self.ask(&account, ORDER_TIMEOUT, order).await?
+        self.ask(&account, ORDER_TIMEOUT, order).await??;
+        self.shared.roll.note(&record);
+        self.shared.roll.note_gone();
+        Ok(())
     }
 
     /// Deletes an account with its access tokens, durably, and ends its sessions. Its grant is given back to the provider, which is
@@ -155,8 +161,11 @@ impl Accounts {
     /// # Errors
     /// As [`crate::store::Store::remove_account`].
     pub async fn remove(&self, account: &str) -> Result<Vec<TokenId>, StoreError> {
-        self.ask(account, ORDER_TIMEOUT, |reply| Message::Order(Order::Remove(reply)))
-            .await?
+        let removed = self
+            .ask(account, ORDER_TIMEOUT, |reply| Message::Order(Order::Remove(reply)))
+            .await??;
+        self.shared.roll.note_gone();
+        Ok(removed)
     }
 
     /// An access token has been deleted: its sessions end.

@@ -37,6 +37,17 @@ pub(super) fn due(account: &str, grant: &Grant, since: Timestamp, keep_alive: Du
     }
 }
 
+/// When the grant of an account that was `created` then was last renewed, or given. One of a time to come was written by a clock
+/// that was wrong: nobody knows how old it is, and it is renewed rather than waited for.
+pub(super) fn last_renewed(grant: &Grant, created: Timestamp, now: Timestamp) -> Timestamp {
+    let last = grant.obtained.unwrap_or(created);
+    if last > now.after(CLOCK_ERROR_MAX) {
+        Timestamp::EPOCH
+    } else {
+        last
+    }
+}
+
 /// From when on somebody should know that the grant ends: three days before, or a fifth of its life if that is more, but never in
 /// the first half of it, for a provider may count in minutes and move the end with every renewal.
 pub(super) fn warning(grant: &Grant) -> Option<Timestamp> {
@@ -148,7 +159,7 @@ impl Accounts {
         let now = clock::now();
         let ending = ending(&grant, now);
         self.note_ending(account, ending);
-        let since = grant.obtained.unwrap_or(record.created);
+        let since = last_renewed(&grant, record.created, now);
         let is_due = due(account, &grant, since, keep_alive) <= now.after(until_next);
         let is_to_be_told = ending.is_some() && is_unwarned(&grant);
         if !is_due && !is_to_be_told {
@@ -186,6 +197,9 @@ impl Accounts {
     }
 }
 
+/// By how much a time on the disk may be ahead of the clock, for two clocks that are both about right.
+pub(super) const CLOCK_ERROR_MAX: Duration = Duration::from_secs(300);
+
 /// Ends that are further apart are two.
 const END_ROUNDING: Duration = Duration::from_secs(60);
 
@@ -197,6 +211,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_grant_from_a_time_to_come_is_renewed_rather_than_waited_for() {
+        let (now, year) = (
+            Timestamp::from_millis(1_700_000_000_000),
+            Duration::from_secs(365 * 86_400),
+        );
+        let obtained = |at| Grant {
+            obtained: Some(at),
+            ..Grant::default()
+        };
+        let is_due = |grant: &Grant| {
+            let since = last_renewed(grant, now.before(Duration::from_secs(60)), now);
+            due("ada", grant, since, Duration::from_secs(30 * 86_400)) <= now
+        };
+        assert!(is_due(&obtained(now.after(year))));
+        assert!(is_due(&obtained(now.before(year))));
+        assert!(!is_due(&obtained(now.after(Duration::from_secs(1)))));
+        assert!(!is_due(&Grant::default()));
+    }
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 

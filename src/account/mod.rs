@@ -21,6 +21,7 @@ pub mod keeping;
 pub mod meaning;
 mod notice;
 pub mod refresh;
+pub mod roll;
 mod sessions;
 mod shared;
 mod submissions;
@@ -34,6 +35,7 @@ pub(crate) mod tests;
 pub use accounts::Accounts;
 pub use changes::Changes;
 pub use notice::{News, Notice};
+pub use roll::Roll;
 pub use sessions::{LiveSession, SessionId, SessionLease};
 pub use target::{Place, UpstreamTarget};
 

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::grants::Grants;
 use super::notice::Notice;
+use super::roll::Roll;
 use super::sessions::Register;
 use super::supervisor::Message;
 use crate::clock::Timestamp;
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     /// The accounts whose grant ends soon, and when.
     pub(super) ending: Mutex<BTreeMap<String, Timestamp>>,
     pub(super) notices: broadcast::Sender<Notice>,
+    /// Which kinds of accounts there are.
+    pub(super) roll: Roll,
     /// What bounds the grants that are being given back.
     pub(super) revocations: Semaphore,
     pub(super) is_draining: AtomicBool,
@@ -67,6 +70,7 @@ impl Shared {
             unsaved: Mutex::default(),
             ending: Mutex::default(),
             notices: broadcast::Sender::new(NOTICES_MAX),
+            roll: Roll::default(),
             revocations: Semaphore::new(REVOCATIONS),
             is_draining: AtomicBool::new(false),
         }

@@ -7,7 +7,9 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::readiness::Readiness;
-use super::types::{CertificateAuthorityView, ListenerView, RecognitionView, SessionView, VerifyStep, WebView};
+use super::types::{
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, UpstreamView, VerifyStep, WebView,
+};
 use crate::access::Failures;
 use crate::account::{AccountStatus, Changes};
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
@@ -80,6 +82,9 @@ pub trait AccountControl: Send + Sync + 'static {
 
     /// The accounts whose grants end soon, in the order of their ids, and when.
     fn ending(&self) -> Vec<(String, Timestamp)>;
+
+    /// The upstreams that accounts are at, and what each can do, in order.
+    fn upstreams(&self) -> Vec<UpstreamView>;
 
     /// Walks through everything that a login needs and tells of each step how it went.
     async fn verify(&self, account: &str) -> Vec<VerifyStep>;

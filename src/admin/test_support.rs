@@ -17,7 +17,7 @@ use url::Url;
 use super::serve::{Sockets, serve};
 use super::state::{AccountControl, AdminState, ConsentControl, Recognition, SessionControl};
 use super::types::{
-    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, VerifyStep, WebView,
+    CertificateAuthorityView, ListenerView, RecognitionView, SessionView, StepResult, UpstreamView, VerifyStep, WebView,
 };
 use crate::account::AccountStatus;
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
@@ -187,6 +187,18 @@ fn page_of<T>(entries: impl Iterator<Item = T>, page: Page) -> Listing<T> {
 
 #[async_trait]
 impl Store for World {
+    async fn upstreams(&self) -> Result<Vec<crate::store::UpstreamRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn keep_upstreams(
+        &self,
+        _heard: Vec<crate::store::UpstreamRecord>,
+        _forgotten: Vec<crate::store::UpstreamId>,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn create_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
         self.check()?;
         if self.account_by_login(&account.account).await?.is_some() {
@@ -403,6 +415,19 @@ impl AccountControl for World {
 
     fn ending(&self) -> Vec<(String, Timestamp)> {
         self.ending.lock().unwrap().clone()
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamView> {
+        vec![UpstreamView {
+            protocol: Protocol::Smtp,
+            provider: "example".to_owned(),
+            host: "smtp.example.com".to_owned(),
+            port: 587,
+            tls: crate::config::UpstreamTls::Starttls,
+            capabilities: Some(vec!["SIZE 1000".to_owned(), "DSN".to_owned()]),
+            asked: Some(Timestamp::from_millis(1_000)),
+            error: None,
+        }]
     }
 
     async fn verify(&self, _account: &str) -> Vec<VerifyStep> {

@@ -878,7 +878,12 @@ async fn health_readiness_and_status_tell_how_the_daemon_is() {
                 "total": 1, "new": 0, "active": 0, "needs-authorization": 0, "failing": 1, "disabled": 0,
             },
             "attention": [{"account": "a", "state": "failing"}],
-            "tokens": 0, "sessions": 0, "delayed": { "addresses": 0, "accounts": 0 },
+            "tokens": 0, "upstreams": [{
+                "protocol": "smtp", "provider": "example", "host": "smtp.example.com", "port": 587, "tls": "starttls",
+                "capabilities": ["SIZE 1000", "DSN"], "asked": "1970-01-01T00:00:01.000Z",
+            }],
+            "sessions": 0,
+            "delayed": { "addresses": 0, "accounts": 0 },
         })
     );
 

@@ -13,7 +13,7 @@ use url::Url;
 use crate::account::AccountStatus;
 use crate::authorize::{CodeBegun, DeviceBegun, FlowKind, Progress, Stage};
 use crate::clock::Timestamp;
-use crate::config::ListenerTls;
+use crate::config::{ListenerTls, UpstreamTls};
 use crate::oauth::RedirectUri;
 use crate::proto::Protocol;
 use crate::recognize::{Finding, How, Server, Servers};
@@ -550,6 +550,10 @@ pub struct StatusView {
     pub certificate_authority: Option<CertificateAuthorityView>,
     /// The providers of the configuration.
     pub providers: Vec<ProviderView>,
+    /// What the upstreams can do that accounts are at: at most [`crate::limits::STATUS_UPSTREAMS_MAX`] of them. Clients are
+    /// told before their login what all of a protocol have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<UpstreamView>,
     /// How many accounts there are, in all and in each state.
     pub accounts: AccountCounts,
     /// Accounts that need somebody: at most [`crate::limits::STATUS_ATTENTION_MAX`] of them.
@@ -629,6 +633,31 @@ pub struct FormerCertificateView {
     pub fingerprint: String,
     /// When it ends: clients that trust it need the new one by then.
     pub expires: Timestamp,
+}
+
+/// An upstream that accounts are at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpstreamView {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The provider whose accounts are there.
+    pub provider: String,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// How it is protected.
+    pub tls: UpstreamTls,
+    /// What it can do, as far as clients may be told of it before their login; absent until it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
+    /// When it last told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Timestamp>,
+    /// Why it could not be asked, the last time that it was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A provider, as far as `account add` and `account import` need it.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::account::{AccountStatus, SessionId};
-use crate::admin::types::{self, ListenerView, VerifyStep, WebView};
+use crate::admin::types::{self, ListenerView, UpstreamView, VerifyStep, WebView};
 use crate::admin::{AccountControl, Recognition, SessionControl};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
@@ -89,6 +89,12 @@ impl AccountControl for AccountPort {
         self.services.accounts.ending()
     }
 
+    fn upstreams(&self) -> Vec<UpstreamView> {
+        let config = self.services.config();
+        let states = self.services.upstreams.states(self.services.accounts.roll(), &config);
+        states.into_iter().map(UpstreamView::from).collect()
+    }
+
     async fn verify(&self, account: &str) -> Vec<VerifyStep> {
         let Ok(Some(record)) = self.services.store.account(account).await else {
             return Vec::new();
@@ -155,6 +161,22 @@ impl From<AuthorityFacts> for types::CertificateAuthorityView {
                 fingerprint: former.fingerprint,
                 expires: former.expires,
             }),
+        }
+    }
+}
+
+impl From<connection::UpstreamState> for UpstreamView {
+    fn from(state: connection::UpstreamState) -> Self {
+        let connection::UpstreamState { id, can, asked, error } = state;
+        Self {
+            protocol: id.protocol,
+            provider: id.provider,
+            host: id.endpoint.host,
+            port: id.endpoint.port,
+            tls: id.endpoint.tls,
+            capabilities: can,
+            asked,
+            error,
         }
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::{App, Machine, admission_limits, fit_descriptors, providers};
+use super::{App, Machine, admission_limits, fit_descriptors, master_key, providers};
 use crate::config::{self, Config};
 use crate::secret::{ExposeSecret, SecretString};
+use crate::store::seal::Sealer;
 
 impl App {
     /// Reads the configuration and the certificates again. A bad configuration is refused and the old one stays.
@@ -22,6 +23,9 @@ impl App {
             Ok(Err(refused)) => return error!("the new configuration is refused, the old one stays:\n{refused}"),
             Err(panicked) => return error!(%panicked, "the configuration could not be read, the old one stays"),
         };
+        if let Some(problem) = self.key_problem(&old, &new).await {
+            return error!("the new configuration is refused, the old one stays:\n{problem}");
+        }
         match providers::vanished(&self.services.store, &old, &new).await {
             Ok(None) => {}
             Ok(Some(vanished)) => return error!("the new configuration is refused, the old one stays: {vanished}"),
@@ -42,6 +46,32 @@ impl App {
         info!("configuration reloaded");
     }
 }
+
+impl App {
+    /// Why the next start would refuse the master key of `new`: there are accounts, and another key sealed their secrets.
+    async fn key_problem(&self, old: &Config, new: &Config) -> Option<String> {
+        let store = &self.services.store;
+        let counts = store.account_states().await.ok()?;
+        let is_elsewhere = old.server.state_dir != new.server.state_dir;
+        if is_elsewhere || counts.iter().all(|(_, count)| *count == 0) {
+            return None;
+        }
+        let (source, state_dir) = (master_key(new), new.server.state_dir.clone());
+        let read = tokio::task::spawn_blocking(move || source.read(&state_dir)).await;
+        match read.ok()? {
+            Err(error) => Some(format!("secrets: {error}")),
+            Ok(key) if Sealer::new(&key).derive_key(COMPARED) == store.derive_key(COMPARED) => None,
+            Ok(_) => Some(
+                "secrets: the master key is not the one that sealed the account secrets in this store, so that the next start \
+                 would refuse it"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// The purpose of the keys by which it is told whether two master keys are the same.
+const COMPARED: &str = "comparison of master keys";
 
 /// `new`, but with all that was bound, opened or set up at the start as it is in `old`.
 fn keep_what_needs_a_restart(old: &Config, new: &Config) -> Config {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::daemon::{answer, client};
 use super::output::{cell, print, print_pairs, print_table, state_cell, table};
 use super::{Exit, Failure, Globals};
-use crate::admin::types::{AttentionView, CertificateAuthorityView, Health, StatusView};
+use crate::admin::types::{AttentionView, CertificateAuthorityView, Health, StatusView, UpstreamView};
 use crate::config::ListenerTls;
 use crate::span::Span;
 
@@ -60,6 +60,37 @@ fn why(account: &AttentionView) -> String {
     error.into_iter().chain(ends).collect::<Vec<_>>().join("; ")
 }
 
+/// What the upstreams can do that accounts are at.
+fn print_upstreams(upstreams: &[UpstreamView]) -> Result<(), Failure> {
+    if upstreams.is_empty() {
+        return Ok(());
+    }
+    print("\nUpstreams; clients are told before their login what all of a protocol have:")?;
+    let mut table = table(&["PROTOCOL", "PROVIDER", "UPSTREAM", "CAN"]);
+    for upstream in upstreams {
+        let place = format!("{}:{}", upstream.host, upstream.port);
+        table.add_row([
+            cell(Some(upstream.protocol.name())),
+            cell(Some(&upstream.provider)),
+            cell(Some(&place)),
+            cell(Some(&ability(upstream))),
+        ]);
+    }
+    print_table(&table)
+}
+
+/// What an upstream can do, or why that is not known.
+fn ability(upstream: &UpstreamView) -> String {
+    let error = upstream.error.as_ref();
+    match (&upstream.capabilities, error) {
+        (None, None) => "not asked yet".to_owned(),
+        (None, Some(error)) => format!("could not be asked: {error}"),
+        (Some(can), _) if can.is_empty() => "nothing of this kind".to_owned(),
+        (Some(can), None) => can.join(", "),
+        (Some(can), Some(error)) => format!("{} (could not be asked again: {error})", can.join(", ")),
+    }
+}
+
 fn print_status(status: &StatusView) -> Result<(), Failure> {
     let health = match (status.status, &status.problem) {
         (Health::Ok, _) => "ok".to_owned(),
@@ -106,6 +137,7 @@ fn print_status(status: &StatusView) -> Result<(), Failure> {
         ("live sessions", Some(status.sessions.to_string())),
         ("delayed", is_delayed.then_some(delayed)),
     ])?;
+    print_upstreams(&status.upstreams)?;
     if status.attention.is_empty() {
         return Ok(());
     }
@@ -126,6 +158,23 @@ mod tests {
     use super::*;
     use crate::admin::types::FormerCertificateView;
     use crate::clock::Timestamp;
+
+    #[test]
+    fn an_upstream_tells_what_it_can_do_or_why_that_is_not_known() {
+        let mut upstream: UpstreamView = serde_json::from_value(serde_json::json!({
+            "protocol": "pop3", "provider": "example", "host": "pop.example.com", "port": 995, "tls": "implicit",
+        }))
+        .unwrap();
+        assert_eq!(ability(&upstream), "not asked yet");
+        upstream.error = Some("it is down".to_owned());
+        assert_eq!(ability(&upstream), "could not be asked: it is down");
+        upstream.capabilities = Some(vec!["TOP".to_owned(), "UIDL".to_owned()]);
+        assert_eq!(ability(&upstream), "TOP, UIDL (could not be asked again: it is down)");
+        upstream.error = None;
+        assert_eq!(ability(&upstream), "TOP, UIDL");
+        upstream.capabilities = Some(Vec::new());
+        assert_eq!(ability(&upstream), "nothing of this kind");
+    }
 
     #[test]
     fn what_clients_are_to_trust_is_told_with_what_a_renewal_asks_of_them() {

@@ -193,7 +193,7 @@ mod tests {
             lines.line(&event),
             format!(
                 "1970-01-01T00:16:40.000Z  login  imap      a        07070707 {}…  127.0.0.1  \
-                 client=evil\u{fffd}\u{fffd}\u{fffd}[2J  up=7  after=1m 1s",
+                 client=evil\u{fffd}\u{fffd}\u{fffd}[2J  up=7  after=1 min 1 s",
                 "ü".repeat(40)
             )
         );

@@ -207,7 +207,7 @@ pub struct Listener {
     /// The peers that must begin with a PROXY header, and are believed what it says of the client; IPv4-mapped ranges are
     /// IPv4 here.
     pub proxy_protocol_from: Vec<IpNet>,
-    /// SMTP: the provider whose EHLO extensions are advertised; `None`: what all configured providers share.
+    /// SMTP: the provider of whose upstreams the EHLO extensions are advertised; `None`: what all upstreams share.
     pub provider: Option<String>,
 }
 
@@ -270,6 +270,8 @@ pub struct Provider {
     pub pop3: Option<Endpoint>,
     /// Trust anchors beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// Whether its servers are told the clients' true addresses.
+    pub forward_client_address: bool,
     /// Its own limit, where it differs from `limits.sessions_per_account_max`.
     pub sessions_per_account_max: Option<usize>,
     /// Submission sessions at once for one account; `None`: no limit.
@@ -397,7 +399,7 @@ pub enum ClientAuth {
 }
 
 /// Where one protocol of a provider is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Host name or address.
     pub host: String,
@@ -408,7 +410,7 @@ pub struct Endpoint {
 }
 
 /// How an upstream endpoint is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamTls {
     /// TLS from the first byte.

@@ -139,6 +139,10 @@ fn provider(
         smtp,
         pop3,
         ca_file: reader.ca_file(),
+        forward_client_address: raw
+            .forward_client_address
+            .as_ref()
+            .is_some_and(|given| *given.get_ref()),
         sessions_per_account_max: sessions.or_else(|| known?.sessions_per_account_max),
         submissions_max: submissions,
         domains: reader.domains(known),

@@ -186,6 +186,7 @@ pub(super) struct Provider {
     pub(super) pop3: Key<Endpoint>,
     pub(super) ca_file: Key<String>,
     pub(super) allow_insecure: Key<bool>,
+    pub(super) forward_client_address: Key<bool>,
     pub(super) sessions_per_account_max: Key<i64>,
     pub(super) submissions_max: Key<i64>,
     pub(super) domains: Key<Vec<String>>,

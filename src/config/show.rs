@@ -178,6 +178,7 @@ fn provider(provider: &Provider) -> raw::Provider {
         smtp: provider.smtp.as_ref().and_then(endpoint),
         pop3: provider.pop3.as_ref().and_then(endpoint),
         ca_file: provider.ca_file.as_deref().and_then(path),
+        forward_client_address: given(provider.forward_client_address),
         sessions_per_account_max: provider.sessions_per_account_max.and_then(count),
         submissions_max: count(provider.submissions_max.unwrap_or(0)),
         domains: given(provider.domains.clone()),

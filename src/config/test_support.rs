@@ -40,6 +40,7 @@ pub(crate) fn provider(name: &str, oauth: Option<OAuthApp>) -> Provider {
         smtp: None,
         pop3: None,
         ca_file: None,
+        forward_client_address: false,
         sessions_per_account_max: None,
         submissions_max: None,
         domains: Vec::new(),

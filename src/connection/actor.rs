@@ -229,6 +229,7 @@ impl Actor for Connection {
             listener,
             tcp,
             remote,
+            local,
             balancer,
             accepted_at,
             actor: myself.clone(),

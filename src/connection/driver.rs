@@ -32,8 +32,8 @@ use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
 use crate::proto::Protocol;
 use crate::proto::session::{
-    Action, Admission, ClientSecurity, Goodbye, Input, LoginRequest, Phase, Report, Session, SessionContext,
-    SessionLimits, Transition,
+    Action, Admission, ClientSecurity, ForwardedClient, Goodbye, Input, LoginRequest, Phase, Report, Session,
+    SessionContext, SessionLimits, Transition,
 };
 use crate::usage::SessionFacts;
 
@@ -44,6 +44,8 @@ pub(super) struct Driver {
     pub(super) listener: Arc<Listener>,
     pub(super) tcp: TcpStream,
     pub(super) remote: SocketAddr,
+    /// Where the client connected to.
+    pub(super) local: SocketAddr,
     /// The load balancer that speaks for the client.
     pub(super) balancer: Option<SocketAddr>,
     /// From when the time for a login counts.
@@ -110,11 +112,7 @@ impl Driver {
                 PlaintextAuth::Loopback => remote.is_loopback(),
                 PlaintextAuth::Always => true,
             },
-            extensions: match settings.protocol {
-                Protocol::Smtp => self.services.extensions.promised(&config, settings.provider.as_deref()),
-                // These tell their capabilities after the login.
-                Protocol::Imap | Protocol::Pop3 => Arc::default(),
-            },
+            promised: self.services.promised(&config, settings).await,
             limits: session_limits(&config),
         };
         let login = Login {
@@ -128,6 +126,7 @@ impl Driver {
             config,
             session_id: self.session,
             remote: self.remote,
+            local: self.local,
             accepted_at: self.accepted_at,
             actor: self.actor,
             opening: (!client.is_tls()).then_some(opening),
@@ -149,6 +148,7 @@ struct Login {
     config: Arc<Config>,
     session_id: SessionId,
     remote: SocketAddr,
+    local: SocketAddr,
     accepted_at: Instant,
     /// What usage events say of the session.
     facts: SessionFacts,
@@ -241,6 +241,7 @@ impl Login {
         let deadline = self.session.deadline().unwrap_or_else(clock::instant);
         let within = deadline.saturating_duration_since(clock::instant());
         let (session, remote, protocol) = (self.session_id, self.remote, self.facts.protocol);
+        let services = Arc::clone(&self.services);
         let handshake = async {
             let mut first = [0];
             match timeout(within, tcp.peek(&mut first)).await {
@@ -256,7 +257,7 @@ impl Login {
                         .accept(tcp, deadline.saturating_duration_since(clock::instant()))
                         .await;
                     accepted
-                        .inspect_err(|error| debug!(%session, %remote, %error, "no TLS with the client"))
+                        .inspect_err(|error| services.hints.on_no_tls(protocol, session, remote, error))
                         .ok()
                 }
                 Err(_) => {
@@ -408,7 +409,12 @@ impl Login {
                 Input::LoginChecked(checked.result)
             }
             Outcome::Connected(Ok((leg, target))) => {
-                let ready = open::ready(&target);
+                let mut ready = open::ready(&target);
+                ready.forwarded = target.provider.forward_client_address.then(|| ForwardedClient {
+                    remote: self.remote,
+                    local: self.local,
+                    session: self.session_id.to_string(),
+                });
                 attempt.grant = Some(target.grant);
                 attempt.target = Some(*target);
                 attempt.upstream = Some(Upstream::new(leg));
@@ -599,9 +605,9 @@ impl Login {
                     None => debug!(%session, %remote, %fault, "ended before login"),
                 }
             }
-            Report::UpstreamExtensions(extensions) => {
+            Report::UpstreamSaid(said) => {
                 if let Some(target) = self.attempt.as_ref().and_then(|attempt| attempt.target.as_ref()) {
-                    self.services.extensions.learn(target, &extensions);
+                    self.services.upstreams.learn(target, self.facts.protocol, &said);
                 }
             }
             Report::UpstreamChallenge(challenge) => {

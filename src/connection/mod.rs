@@ -14,7 +14,6 @@
 mod actor;
 mod attempt;
 mod driver;
-mod extensions;
 mod open;
 mod opening;
 mod refusals;
@@ -23,6 +22,7 @@ mod sweeper;
 mod throttle;
 mod trust;
 mod try_login;
+mod upstreams;
 mod verify;
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use crate::access::Failures;
 use crate::account::Accounts;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::store::SharedStore;
 use crate::usage::UsageLog;
 
@@ -40,6 +40,7 @@ pub use register::{SessionView, Sessions};
 pub use sweeper::{Drain, sweep};
 pub use trust::Trust;
 pub use try_login::try_login;
+pub use upstreams::{UpstreamState, Upstreams, ask_upstreams};
 pub use verify::{Step, StepResult, verify, walked};
 
 /// What every session needs of the rest of the program.
@@ -62,8 +63,8 @@ pub struct Services {
     refusals: refusals::Refusals,
     /// What was said of misunderstandings lately.
     hints: opening::Hints,
-    /// What upstreams said they can do.
-    extensions: extensions::KnownExtensions,
+    /// What upstreams can do.
+    pub upstreams: Upstreams,
     /// Which upstreams asked to be left alone.
     throttles: throttle::Throttles,
 }
@@ -87,9 +88,17 @@ impl Services {
             failures: Arc::default(),
             refusals: refusals::Refusals::default(),
             hints: opening::Hints::default(),
-            extensions: extensions::KnownExtensions::default(),
+            upstreams: Upstreams::default(),
             throttles: throttle::Throttles::default(),
         })
+    }
+
+    /// What a client of a listener is told of its upstream before its login.
+    async fn promised(&self, config: &Arc<Config>, listener: &config::Listener) -> Arc<[String]> {
+        let roll = self.accounts.roll();
+        self.upstreams.settled(roll).await;
+        self.upstreams
+            .promised(roll, config, listener.protocol, listener.provider.as_deref())
     }
 
     /// The configuration in effect now.

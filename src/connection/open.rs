@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::trust::Trust;
 use crate::account::UpstreamTarget;
 use crate::clock;
-use crate::config::{Provider, UpstreamTls};
+use crate::config::{Endpoint, Provider, UpstreamTls};
 use crate::fault::Fault;
 use crate::metrics::names;
 use crate::net::dial::dial;
@@ -34,8 +34,21 @@ pub(super) async fn open(
     trust: &Trust,
     limit: Duration,
 ) -> Result<Leg, Fault> {
+    open_at(&target.provider, &target.endpoint, protocol, trust, limit).await
+}
+
+/// The same where there is nothing to present.
+///
+/// # Errors
+/// As [`open()`].
+pub(super) async fn open_at(
+    provider: &Provider,
+    endpoint: &Endpoint,
+    protocol: Protocol,
+    trust: &Trust,
+    limit: Duration,
+) -> Result<Leg, Fault> {
     let begun = clock::instant();
-    let endpoint = &target.endpoint;
     let tcp = dial(&endpoint.host, endpoint.port, limit)
         .await
         .map_err(Fault::unavailable)?;
@@ -44,11 +57,11 @@ pub(super) async fn open(
         stream: Stream::from(tcp),
     };
     let leg = match endpoint.tls {
-        UpstreamTls::Implicit => secure(leg, &target.provider, &endpoint.host, trust, limit).await?,
+        UpstreamTls::Implicit => secure(leg, provider, &endpoint.host, trust, limit).await?,
         UpstreamTls::Starttls | UpstreamTls::Off => leg,
     };
     let seconds = clock::instant().saturating_duration_since(begun).as_secs_f64();
-    names::upstream_connect_duration(protocol, &target.provider.name).record(seconds);
+    names::upstream_connect_duration(protocol, &provider.name).record(seconds);
     Ok(leg)
 }
 
@@ -82,11 +95,17 @@ pub(super) fn ready(target: &UpstreamTarget) -> UpstreamReady {
         mechanisms: target.provider.sasl.clone(),
         host: target.endpoint.host.clone(),
         port: target.endpoint.port,
-        security: match target.endpoint.tls {
-            UpstreamTls::Implicit => UpstreamSecurity::Secured,
-            UpstreamTls::Starttls => UpstreamSecurity::StartTls,
-            UpstreamTls::Off => UpstreamSecurity::Clear,
-        },
+        security: security(&target.endpoint),
+        forwarded: None,
+    }
+}
+
+/// How a leg is protected as [`open()`] leaves it.
+pub(super) fn security(endpoint: &Endpoint) -> UpstreamSecurity {
+    match endpoint.tls {
+        UpstreamTls::Implicit => UpstreamSecurity::Secured,
+        UpstreamTls::Starttls => UpstreamSecurity::StartTls,
+        UpstreamTls::Off => UpstreamSecurity::Clear,
     }
 }
 

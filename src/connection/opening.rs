@@ -22,7 +22,7 @@ use crate::net::complaints::Complaints;
 use crate::net::first_bytes::{FIRST_BYTES, FirstBytes, is_tls_record};
 use crate::net::proxy_protocol::HeaderError;
 use crate::net::stream::Stream;
-use crate::net::tls::ServerTls;
+use crate::net::tls::{ClientProblem, ServerTls, TlsError};
 use crate::proto::Protocol;
 
 /// A client whose first bytes are still to come.
@@ -67,6 +67,8 @@ enum Misunderstanding {
     ProxyHeader,
     /// No usable PROXY header from somebody who must send one.
     Unannounced,
+    /// TLS that the client cannot or does not want to speak with us.
+    Tls(ClientProblem),
 }
 
 impl Opening {
@@ -106,7 +108,7 @@ impl Opening {
         match tls.accept(tcp, within.saturating_sub(begun.elapsed())).await {
             Ok(stream) => Some(stream),
             Err(error) => {
-                debug!(%session, %remote, %error, "no TLS with the client");
+                self.services.hints.on_no_tls(self.protocol, session, remote, &error);
                 None
             }
         }
@@ -190,6 +192,20 @@ impl Hints {
                 %peer, %protocol, unsaid,
                 "a connection from an address in the listener's proxy_protocol_from {error}; it has been closed"
             );
+        }
+    }
+
+    /// A client began TLS, and there is none.
+    pub(super) fn on_no_tls(&self, protocol: Protocol, session: SessionId, remote: SocketAddr, error: &TlsError) {
+        let problem = error.client_problem();
+        names::connections_refused(protocol, problem.label()).increment(1);
+        let hint = problem.hint().and_then(|hint| {
+            let unsaid = self.may_say(Misunderstanding::Tls(problem))?;
+            Some((hint, unsaid))
+        });
+        match hint {
+            Some((hint, unsaid)) => info!(%session, %remote, %protocol, %error, unsaid, "{hint}"),
+            None => debug!(%session, %remote, %error, "no TLS with the client"),
         }
     }
 

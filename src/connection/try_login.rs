@@ -151,7 +151,7 @@ async fn converse(
                 UpstreamStep::Challenged(challenge) => {
                     tracing::debug!(%challenge, "the upstream explained its refusal");
                 }
-                UpstreamStep::Learned(extensions) => services.extensions.learn(target, &extensions),
+                UpstreamStep::Learned(said) => services.upstreams.learn(target, protocol, &said),
                 UpstreamStep::LoggedIn(greeted) => {
                     let surplus = greeted.surplus;
                     return Ok(LoggedIn { leg, surplus });

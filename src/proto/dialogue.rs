@@ -8,6 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::Length;
+use super::promise::Said;
 use super::session::{LoginRequest, UpstreamReady};
 use crate::fault::{Fault, FaultKind, LoginStep, UpstreamRefusal, UpstreamWords};
 
@@ -101,8 +102,8 @@ pub enum UpstreamStep {
     Secure,
     /// The upstream explained its refusal with a SASL challenge; decoded, cleaned and bounded. For the log.
     Challenged(String),
-    /// What the upstream says it can do, inside TLS where there is TLS. At most once. Printable, bounded.
-    Learned(Vec<String>),
+    /// What the upstream says it can do, inside TLS where there is TLS. At most once for each moment.
+    Learned(Said),
     /// The mailbox is open. The last step.
     LoggedIn(UpstreamGreeted),
     /// The login has failed. The last step.
@@ -115,7 +116,7 @@ impl fmt::Debug for UpstreamStep {
             Self::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
             Self::Secure => f.write_str("Secure"),
             Self::Challenged(text) => f.debug_tuple("Challenged").field(text).finish(),
-            Self::Learned(extensions) => f.debug_tuple("Learned").field(extensions).finish(),
+            Self::Learned(said) => f.debug_tuple("Learned").field(said).finish(),
             Self::LoggedIn(greeted) => f.debug_tuple("LoggedIn").field(greeted).finish(),
             Self::Failed(fault) => f.debug_tuple("Failed").field(fault).finish(),
         }

@@ -14,6 +14,8 @@ mod outbox;
 mod phrases;
 pub mod pop3;
 mod presentation;
+pub mod probe;
+pub mod promise;
 mod redaction;
 pub mod sasl;
 pub mod session;
@@ -49,7 +51,7 @@ pub fn dialogues(context: &session::SessionContext) -> Dialogues {
             client: Box::new(smtp::client::SmtpClient::new(context)),
             upstream: Box::new(smtp::upstream::DialSmtp {
                 hostname: context.hostname.clone(),
-                promised: context.extensions.clone(),
+                promised: context.promised.clone(),
             }),
         },
         Protocol::Pop3 => Dialogues {

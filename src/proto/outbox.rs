@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::fault::Fault;
 use crate::proto::Mechanism;
 use crate::proto::dialogue::{UpstreamGreeted, UpstreamStep};
+use crate::proto::promise::{Moment, Said};
 use crate::proto::redaction::Redaction;
 use crate::proto::sasl::upstream::challenge_answer;
 
@@ -33,8 +34,8 @@ impl Outbox {
     }
 
     /// Tells what the upstream says it can do.
-    pub(in crate::proto) fn learned(&mut self, extensions: Vec<String>) {
-        self.steps.push_back(UpstreamStep::Learned(extensions));
+    pub(in crate::proto) fn learned(&mut self, moment: Moment, lines: Vec<String>) {
+        self.steps.push_back(UpstreamStep::Learned(Said { moment, lines }));
     }
 
     /// Reports and answers the challenge in which an upstream explains why it will refuse (RFC 7628 §3.2.2); it refuses once
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn behind_a_failure_nothing_is_written_and_what_was_found_out_is_still_told() {
         let mut outbox = Outbox::default();
-        outbox.learned(vec!["SIZE".to_owned()]);
+        outbox.learned(Moment::BeforeLogin, vec!["SIZE".to_owned()]);
         outbox.send("the credential\r\n");
         outbox.answer_challenge(Some(Mechanism::XOAuth2), b"e30=", &Redaction::default());
         outbox.secure();

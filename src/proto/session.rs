@@ -17,13 +17,14 @@ mod table;
 mod tests;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 pub use self::machine::Session;
+use super::promise::Said;
 use super::{Credential, Length, Mechanism, Protocol};
 use crate::fault::Fault;
 use crate::secret::SecretString;
@@ -41,9 +42,9 @@ pub struct SessionContext {
     pub security: ClientSecurity,
     /// Whether a login may be given in clear.
     pub plaintext_login: bool,
-    /// What every upstream that this session may lead to is known to honour, in the protocol's own words, for a protocol
-    /// that promises extensions before its login (SMTP). Empty where nothing is known.
-    pub extensions: Arc<[String]>,
+    /// What every upstream that this session may lead to is known to do, in the protocol's own words; see
+    /// [`promise`](super::promise). Empty where nothing is known.
+    pub promised: Arc<[String]>,
     /// Bounds on what the client may send and how long it may take.
     pub limits: SessionLimits,
 }
@@ -271,6 +272,19 @@ pub struct UpstreamReady {
     pub port: u16,
     /// How the leg is protected.
     pub security: UpstreamSecurity,
+    /// For whom the proxy speaks, where this upstream is told.
+    pub forwarded: Option<ForwardedClient>,
+}
+
+/// The client that an upstream is told of which trusts the proxy with that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardedClient {
+    /// The client's address, as it counts.
+    pub remote: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
+    /// The session's id, by which the logs of both can be brought together.
+    pub session: String,
 }
 
 /// How an upstream leg is protected when the protocol begins on it.
@@ -304,8 +318,8 @@ pub enum Report {
     Ended(Fault),
     /// An upstream explained its refusal with a SASL challenge; decoded, cleaned and bounded.
     UpstreamChallenge(String),
-    /// What the upstream says it can do, in the protocol's own words ([`SessionContext::extensions`]), once for a login.
-    UpstreamExtensions(Vec<String>),
+    /// What the upstream says it can do, once for each moment of a login.
+    UpstreamSaid(Said),
     /// An upstream refused a fresh OAuth token; one retry with another follows.
     RetryingWithFreshToken(String),
 }

@@ -35,7 +35,7 @@ pub(crate) fn context() -> SessionContext {
         hostname: "proxy.example".into(),
         security: ClientSecurity::Clear,
         plaintext_login: true,
-        extensions: Arc::default(),
+        promised: Arc::default(),
         limits: SessionLimits {
             pre_auth_timeout: Duration::from_secs(60),
             login_timeout: Duration::from_secs(30),
@@ -91,6 +91,7 @@ fn scripted_session(
 /// An open upstream leg with an OAuth token of that generation.
 pub(crate) fn ready(generation: u64, security: UpstreamSecurity) -> UpstreamReady {
     UpstreamReady {
+        forwarded: None,
         credential: Credential {
             user: "joe@example.com".to_owned(),
             secret: CredentialSecret::OAuth {

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{
     AccountRecord, AccountSecrets, AccountState, Amendment, Deletion, Listing, Page, SharedStore, Store, StoreError,
-    TokenId, TokenRecord, TokenUse, UsageEvent, UsageFilter,
+    TokenId, TokenRecord, TokenUse, UpstreamId, UpstreamRecord, UsageEvent, UsageFilter,
 };
 use crate::clock::Timestamp;
 use crate::limits::DELETION_WAIT;
@@ -412,6 +412,14 @@ impl Store for Deletions {
 
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError> {
         self.engine().sweep_usage(now, retention, events_max).await
+    }
+
+    async fn upstreams(&self) -> Result<Vec<UpstreamRecord>, StoreError> {
+        self.engine().upstreams().await
+    }
+
+    async fn keep_upstreams(&self, heard: Vec<UpstreamRecord>, forgotten: Vec<UpstreamId>) -> Result<(), StoreError> {
+        self.engine().keep_upstreams(heard, forgotten).await
     }
 
     fn owes(&self, deletion: Deletion<'_>) -> bool {

@@ -3,8 +3,9 @@
 //! A key that joins an account with something else separates the two by the byte 0xFF, which no UTF-8 text contains: no
 //! account's keys begin with another's, whatever its id. Numbers are big-endian, so that their order is the order of bytes.
 
-use super::{TokenId, UsageKind};
+use super::{TokenId, UpstreamId, UsageKind};
 use crate::clock::Timestamp;
+use crate::config::UpstreamTls;
 
 /// Bytes of the longest name that is kept: an e-mail address of [`crate::limits::LABEL_CHARS_MAX`] characters, which may
 /// grow when it is folded. Engines limit their keys (fjall: 64 KiB), so that longer names are refused before they get there.
@@ -52,6 +53,21 @@ pub(super) fn sharer_of(key: &[u8]) -> Option<String> {
     let separator = key.iter().position(|byte| *byte == SEPARATOR)?;
     let (_, sharer) = key.split_at_checked(separator + 1)?;
     std::str::from_utf8(sharer).ok().map(str::to_owned)
+}
+
+/// What the key of every upstream begins with.
+pub(super) const UPSTREAMS: &[u8] = b"upstream/";
+
+/// The key of an upstream. No host has a slash, so that no two share one.
+pub(super) fn upstream(id: &UpstreamId) -> Vec<u8> {
+    let (provider, protocol, endpoint) = (&id.provider, id.protocol, &id.endpoint);
+    let tls = match endpoint.tls {
+        UpstreamTls::Implicit => "implicit",
+        UpstreamTls::Starttls => "starttls",
+        UpstreamTls::Off => "off",
+    };
+    let name = format!("{protocol}/{provider}/{}:{}/{tls}", endpoint.host, endpoint.port);
+    [UPSTREAMS, name.as_bytes()].concat()
 }
 
 /// What the keys of the events of one kind begin with: among all (an empty `owner`), or among its account's or its token's.

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::StoreError;
 use super::state_dir::{Reader, refuse_foreign, sync_directory};
 use crate::limits::MASTER_KEY_BYTES;
-use crate::secret::SecretString;
+use crate::secret::{ExposeSecret as _, SecretString};
 
 /// A master key. It is wiped when dropped and has no Debug output.
 pub struct MasterKey(Zeroizing<[u8; MASTER_KEY_BYTES]>);
@@ -30,6 +30,21 @@ pub enum MasterKeySource {
     File(PathBuf),
     /// The key itself, in base64.
     Given(SecretString),
+}
+
+impl MasterKeySource {
+    /// Reads the key, which must be there. Blocks on its file.
+    ///
+    /// # Errors
+    /// As [`MasterKey::load`], and [`StoreError::MasterKey`] where there is none.
+    pub fn read(&self, state_dir: &Path) -> Result<MasterKey, StoreError> {
+        let path = match self {
+            Self::Given(key) => return MasterKey::decode(key.expose_secret().as_bytes(), "secrets.master_key"),
+            Self::File(path) => path.clone(),
+            Self::Generated => state_dir.join(GENERATED_KEY_FILE),
+        };
+        MasterKey::load(&path)?.ok_or_else(|| StoreError::MasterKey(missing(&path)))
+    }
 }
 
 impl MasterKey {

@@ -14,6 +14,7 @@ mod records;
 pub mod seal;
 mod secrets;
 pub mod state_dir;
+mod upstreams;
 mod witness;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::limits::TOKENS_PER_ACCOUNT_MAX;
 
 pub use deletions::Deletions;
 pub use records::*;
+pub use upstreams::{UpstreamId, UpstreamRecord};
 
 /// A store behind whichever engine is configured.
 pub type SharedStore = Arc<dyn Store>;
@@ -136,6 +138,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes the oldest usage events beyond `retention` (as of `now`) and beyond `events_max`. Returns how many.
     async fn sweep_usage(&self, now: Timestamp, retention: Duration, events_max: u64) -> Result<u64, StoreError>;
+
+    /// What upstreams were heard to do.
+    async fn upstreams(&self) -> Result<Vec<UpstreamRecord>, StoreError>;
+
+    /// Keeps what upstreams were heard to do, durably, and forgets others.
+    async fn keep_upstreams(&self, heard: Vec<UpstreamRecord>, forgotten: Vec<UpstreamId>) -> Result<(), StoreError>;
 
     /// Whether a deletion that was acknowledged is in force in memory alone, because the disk refuses it for now. An engine
     /// acknowledges none before it is durable; see [`Deletions`].

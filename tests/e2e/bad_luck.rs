@@ -262,7 +262,7 @@ async fn commands_end_quietly_when_nobody_reads_on_and_say_so_when_the_disk_is_f
     let commands = [
         format!("token list --socket {socket}"),
         format!("status --socket {socket}"),
-        "config schema".to_owned(),
+        "config show".to_owned(),
         "demo --once".to_owned(),
         "demo".to_owned(),
     ];

@@ -111,9 +111,10 @@ async fn replaced_files_are_served_by_themselves_without_ending_live_sessions() 
     let authority = bed.portreeve.authority().pem();
     let mut session = bed.logged_in(&authority).await;
 
+    let before = bed.served("localhost").certificate;
     bed.write_files();
     let replaced = fs::read_to_string(bed.cert_file()).expect("it was written");
-    assert_ne!(bed.served("localhost").certificate.trim(), replaced.trim());
+    assert_ne!(before.trim(), replaced.trim());
     bed.portreeve
         .process()
         .stderr_line(|line| line.contains("certificates read again"))

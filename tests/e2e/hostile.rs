@@ -98,7 +98,12 @@ async fn parentheses_by_the_hundred_thousand_are_a_bad_command() {
         for line in [format!("{command}{parentheses}"), closed] {
             client.send_line(&format!("A {line}")).await;
             let reply = client.line().await;
-            assert!(reply.starts_with("A BAD "), "{command}: {reply}");
+            // What is odd in an ID is dropped.
+            if command == "ID " && reply.starts_with("* ID ") {
+                assert!(client.line().await.starts_with("A OK "));
+            } else {
+                assert!(reply.starts_with("A BAD "), "{command}: {reply}");
+            }
         }
         assert!(client.command("NOOP").await.is_ok());
     }

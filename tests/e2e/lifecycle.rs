@@ -287,6 +287,13 @@ async fn a_check_a_start_and_a_reload_refuse_the_same_and_tell_all_of_it() {
     for line in told {
         process.stderr_line(|logged| logged.contains(line)).await;
     }
+    // A key that is good by itself, but not the one that sealed what is there.
+    bed.configure("[secrets]\nmaster_key = \"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\"\n");
+    bed.portreeve.reload();
+    let process = bed.portreeve.process();
+    process
+        .stderr_line(|line| line.contains("is not the one that sealed"))
+        .await;
     bed.portreeve.logged_in("alice", &token).await;
 }
 

@@ -15,7 +15,7 @@ use crate::support::upstream::Security;
 async fn clients_are_promised_what_the_upstream_was_heard_to_honour() {
     let relay = Relay::start(Setup::default()).await;
     let mut first = relay.connect().await;
-    assert_eq!(first.ehlo().await.lines[1..], ["AUTH PLAIN LOGIN"]);
+    first.ehlo().await;
     relay.authenticate(&mut first).await;
     // Postfix's own list comes to whoever asks once more.
     let theirs = first.ehlo().await;

@@ -15,6 +15,7 @@
 
 mod authorize;
 mod bad_luck;
+mod capabilities;
 mod certificates;
 mod cli;
 mod clients;

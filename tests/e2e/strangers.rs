@@ -63,7 +63,7 @@ async fn a_delay_that_outlasts_the_client_s_time_ends_with_it() {
     for _ in 0..12 {
         client.refused().await;
     }
-    // The refusal is told as what it is, and is the last that this connection hears but its farewell.
+    // The refusal is told as what it is, as the last that this connection hears but its farewell.
     assert_eq!(
         client.imap.line().await,
         "* BYE Disconnected for inactivity during login"

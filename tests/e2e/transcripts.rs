@@ -38,7 +38,9 @@ transcripts! { imap:
     around_the_upstreams_login
     bad_commands
     before_login
+    capabilities_learned
     capability_once
+    client_address_forwarded
     client_gone_without_reading
     client_speaks_first
     end_of_stream
@@ -88,6 +90,7 @@ transcripts! { smtp:
     address_not_allowed
     bad_commands
     before_login
+    client_address_forwarded
     client_gone_without_reading
     client_speaks_first
     ehlo_learning
@@ -136,6 +139,7 @@ transcripts! { pop3:
     address_not_allowed
     bad_commands
     before_login
+    client_address_forwarded
     client_gone_without_reading
     client_speaks_first
     end_of_stream

@@ -413,7 +413,7 @@ async fn what_microsoft_and_google_say_is_explained() {
     for (place, ((status, body), cause, remedy, state)) in cases.into_iter().enumerate() {
         let user = format!("user{place}@bed.test");
         bed.account(&user).await;
-        // Without its full stop, for more follows.
+        // What explains them goes on in the same sentence.
         let words = body["error_description"]
             .as_str()
             .unwrap()

@@ -1,7 +1,5 @@
 //! What a supervisor holds in memory: the account's record, its secrets, and how it comes by access tokens. Pure.
 
-use std::time::Duration;
-
 use crate::account::keeping;
 use crate::account::refresh::{Renewal, TokenTimes};
 use crate::account::writes::{Credentials, Replacement};
@@ -118,7 +116,7 @@ impl Held {
         let grant = self.secrets.grant.as_ref()?;
         let obtained = grant.obtained.unwrap_or(now);
         let expires = grant.expires.unwrap_or(obtained.after(OAUTH_TOKEN_LIFE_DEFAULT));
-        if obtained > now.after(CLOCK_ERROR_MAX) && self.renewal() == Renewal::Possible {
+        if obtained > now.after(keeping::CLOCK_ERROR_MAX) && self.renewal() == Renewal::Possible {
             // Written while the clock was wrong: when it ends is anybody's guess, and a new one can be had.
             return Some(TokenTimes {
                 obtained: now,
@@ -278,11 +276,10 @@ impl Held {
     }
 }
 
-/// By how much a time on the disk may be ahead of the clock, for two clocks that are both about right.
-const CLOCK_ERROR_MAX: Duration = Duration::from_secs(300);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::store::Grant;
 

@@ -17,7 +17,7 @@ impl Supervised {
     /// Renews the grant if it is due. That it is, is looked at again: whoever asks has read the store, which may be behind.
     pub(super) fn on_keep_alive(&mut self, until_next: Duration, reply: RpcReplyPort<()>, now: Timestamp) {
         self.warn_of_end(now);
-        if self.is_renewal_due(now.after(until_next)) {
+        if self.is_renewal_due(now, until_next) {
             let waiter = Waiter::Keeper(reply);
             return self.decide(Input::KeepAlive { waiter }, now);
         }
@@ -25,7 +25,7 @@ impl Supervised {
         drop(reply.send(()));
     }
 
-    fn is_renewal_due(&self, by: Timestamp) -> bool {
+    fn is_renewal_due(&self, now: Timestamp, until_next: Duration) -> bool {
         let record = &self.held.record;
         let grant = self.held.secrets.grant.as_ref();
         let grant = grant.filter(|grant| self.held.way == Way::Grant && grant.refresh_token.is_some());
@@ -35,8 +35,9 @@ impl Supervised {
         let (Some(grant), Some(app)) = (grant, app) else {
             return false;
         };
-        let since = grant.obtained.unwrap_or(record.created);
-        record.state != AccountState::Disabled && keeping::due(&record.account, grant, since, app.keep_alive) <= by
+        let since = keeping::last_renewed(grant, record.created, now);
+        let due = keeping::due(&record.account, grant, since, app.keep_alive);
+        record.state != AccountState::Disabled && due <= now.after(until_next)
     }
 
     /// Tells once that the grant will end in spite of all renewals.

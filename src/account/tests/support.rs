@@ -403,6 +403,18 @@ fn amended(mut secrets: AccountSecrets, amendment: Option<Amendment>) -> (Accoun
 
 #[async_trait]
 impl Store for MemoryStore {
+    async fn upstreams(&self) -> Result<Vec<crate::store::UpstreamRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn keep_upstreams(
+        &self,
+        _heard: Vec<crate::store::UpstreamRecord>,
+        _forgotten: Vec<crate::store::UpstreamId>,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn create_account(&self, account: AccountRecord, secrets: AccountSecrets) -> Result<(), StoreError> {
         let mut kept = self.kept.lock().unwrap();
         if kept.accounts.contains_key(&account.account) {

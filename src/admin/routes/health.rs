@@ -11,7 +11,7 @@ use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
 use crate::admin::types::{AccountCounts, AttentionView, DelayedView, Health, ProviderView, StatusView};
 use crate::clock;
-use crate::limits::{PAGE_SIZE_MAX, STATUS_ATTENTION_MAX};
+use crate::limits::{PAGE_SIZE_MAX, STATUS_ATTENTION_MAX, STATUS_UPSTREAMS_MAX};
 use crate::metrics::names;
 use crate::metrics::render::CONTENT_TYPE;
 use crate::proto::Protocol;
@@ -74,6 +74,7 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         token_url: provider.oauth.as_ref().and_then(|app| app.token_url.clone()),
         issuer: provider.oauth.as_ref().and_then(|app| app.issuer.clone()),
     });
+    let upstreams = state.accounts.upstreams().into_iter().take(STATUS_UPSTREAMS_MAX);
     Ok(Json(StatusView {
         status: health,
         problem,
@@ -85,6 +86,7 @@ pub(super) async fn status(State(state): Shared, Extension(caller): CallerOf) ->
         web: state.sessions.web(),
         certificate_authority: state.sessions.certificate_authority(),
         providers: providers.collect(),
+        upstreams: upstreams.collect(),
         attention: attention(&state, &accounts).await?,
         accounts,
         tokens: state.store.token_count().await?,

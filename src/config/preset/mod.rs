@@ -190,6 +190,7 @@ impl Preset {
             smtp: self.smtp.map(PresetEndpoint::endpoint),
             pop3: self.pop3.map(PresetEndpoint::endpoint),
             ca_file: None,
+            forward_client_address: false,
             sessions_per_account_max: self.sessions_per_account_max,
             submissions_max: self.submissions_max,
             domains: self.domains.iter().map(|domain| (*domain).to_owned()).collect(),

@@ -126,7 +126,15 @@ async fn what_is_served_alone_is_walked_and_what_its_upstream_can_do_is_learned(
     config.providers.insert("example".to_owned(), Arc::new(provider));
     world.config.send_replace(Arc::new(config));
     let services = services(&world);
-    let promised = || services.extensions.promised(&services.config(), Some("example"));
+    let accounts = world.accounts.clone();
+    tokio::spawn(crate::account::roll::keep(accounts.clone(), std::future::pending()));
+    accounts.roll().complete().await;
+    let promised = || {
+        let config = services.config();
+        services
+            .upstreams
+            .promised(accounts.roll(), &config, Protocol::Smtp, Some("example"))
+    };
     assert!(promised().is_empty());
     let steps = verify(&services, &account("ada")).await;
     let walked: Vec<_> = steps

@@ -7,6 +7,7 @@
 
 pub(super) mod chain;
 mod client;
+mod client_problem;
 mod examine;
 mod private_ca;
 mod remedy;
@@ -25,6 +26,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, CertificateError};
 
 pub use client::{SystemRoots, UpstreamTls};
+pub use client_problem::ClientProblem;
 pub use examine::{examine_anchors, examine_chain, examine_key, examine_pair};
 pub use private_ca::{AuthorityFacts, CertificateNames, FormerCertificate, PrivateCa, PrivateCertificate};
 pub use remedy::remedy_at_end_of;
@@ -50,6 +52,14 @@ pub enum TlsError {
     /// The peers do not understand each other.
     #[error("{0}")]
     Protocol(String),
+    /// A client cannot or does not want to.
+    #[error("{what}")]
+    Client {
+        /// Whose trouble it is.
+        problem: ClientProblem,
+        /// What happened.
+        what: String,
+    },
     /// The connection broke.
     #[error("the connection broke during the TLS handshake: {0}")]
     Io(io::Error),
@@ -91,7 +101,7 @@ pub enum TlsSetupError {
 }
 
 impl TlsError {
-    /// Reads what went wrong out of a failed handshake with `peer` ("imap.example.com", "the client").
+    /// Reads what went wrong out of a failed handshake with the upstream `peer`: "imap.example.com".
     fn from_handshake(error: io::Error, peer: &str) -> Self {
         let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return match error.kind() {

@@ -64,7 +64,7 @@ impl ServerTls {
         let handshake = Box::pin(self.acceptor.accept(tcp));
         match tokio::time::timeout(within, handshake).await {
             Ok(Ok(tls)) => Ok(tls.into()),
-            Ok(Err(error)) => Err(TlsError::from_handshake(error, "the client")),
+            Ok(Err(error)) => Err(TlsError::from_client(error)),
             Err(_) => Err(TlsError::TimedOut(within)),
         }
     }

@@ -13,6 +13,7 @@
 //! Where a login is not allowed for want of TLS, its arguments are neither waited for nor looked at.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -31,6 +32,8 @@ use crate::proto::session::{LoginRequest, Offer, SessionContext};
 /// An IMAP client's dialogue.
 pub struct ImapClient {
     remote: IpAddr,
+    /// What is told of the upstream before the login.
+    promised: Arc<[String]>,
     leg: ClientLeg,
     reading: Reading,
 }
@@ -62,6 +65,7 @@ impl ImapClient {
     pub fn new(context: &SessionContext) -> Self {
         Self {
             remote: context.remote_address,
+            promised: context.promised.clone(),
             leg: ClientLeg::with_longer(context, LONG_IDENTITY),
             reading: Reading::Greeting,
         }
@@ -149,7 +153,7 @@ impl ImapClient {
     fn handle_command(&mut self, tag: Tag, body: Body) {
         match body {
             Body::Capability => {
-                let capabilities = reply::capabilities(self.leg.offer);
+                let capabilities = reply::capabilities(self.leg.offer, &self.promised);
                 self.leg.say(&format!("* CAPABILITY {capabilities}\r\n"));
                 self.answer_and_count(&tag, "OK CAPABILITY completed");
             }
@@ -311,7 +315,8 @@ impl ImapClient {
 
 impl ClientDialogue for ImapClient {
     fn handle_opened(&mut self) {
-        self.leg.say(&reply::greeting(self.leg.offer, self.remote));
+        self.leg
+            .say(&reply::greeting(self.leg.offer, &self.promised, self.remote));
         self.reading = Reading::Commands;
     }
 

@@ -10,6 +10,8 @@ pub mod command;
 mod first_replies;
 mod login;
 mod presentation;
+pub(in crate::proto) mod probe;
+pub(in crate::proto) mod promise;
 mod refusal;
 pub mod reply;
 mod response;

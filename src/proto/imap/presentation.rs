@@ -10,14 +10,14 @@ use zeroize::Zeroizing;
 
 use super::response::Capabilities;
 use crate::fault::Fault;
-use crate::limits::ID_UPSTREAM_BYTES_MAX;
+use crate::limits::{ID_PAIRS_MAX, ID_UPSTREAM_BYTES_MAX};
 use crate::proto::dialogue::ClientIdentity;
 use crate::proto::presentation::{
     SecretBytes, check_arguments, first_offered, not_offered, token_mechanisms, unsendable,
 };
 use crate::proto::redaction::Redaction;
 use crate::proto::sasl::upstream::{EncodedResponse, Unsendable, message};
-use crate::proto::session::UpstreamReady;
+use crate::proto::session::{ForwardedClient, UpstreamReady};
 use crate::proto::{CredentialSecret, Mechanism};
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -51,8 +51,9 @@ impl Presentation {
 
 /// The `ID` command (RFC 2971) for the mail program behind the proxy, or for the proxy where that one said nothing. A field
 /// that a quoted string cannot carry is left out, and so is one that is the proxy's to say, and what would make the line too
-/// long.
-pub(super) fn identify(tag: &str, identity: Option<&ClientIdentity>) -> String {
+/// long. An upstream that is told of clients hears first for whom the proxy speaks, in the fields that Dovecot takes from those
+/// it trusts (`login_trusted_networks`).
+pub(super) fn identify(tag: &str, identity: Option<&ClientIdentity>, forwarded: Option<&ForwardedClient>) -> String {
     let pairs = identity
         .iter()
         .flat_map(|identity| &identity.pairs)
@@ -62,7 +63,12 @@ pub(super) fn identify(tag: &str, identity: Option<&ClientIdentity>) -> String {
             Some(format!("{} {value}", quoted(field)?))
         });
     let mut said = String::new();
-    for pair in pairs {
+    for pair in forwarded
+        .into_iter()
+        .flat_map(forwarded_pairs)
+        .chain(pairs)
+        .take(ID_PAIRS_MAX)
+    {
         if said.len() + pair.len() < ID_UPSTREAM_BYTES_MAX {
             let space = if said.is_empty() { "" } else { " " };
             said += &format!("{space}{pair}");
@@ -76,6 +82,20 @@ pub(super) fn identify(tag: &str, identity: Option<&ClientIdentity>) -> String {
     } else {
         format!("{tag} ID ({said})\r\n")
     }
+}
+
+/// The fields that tell of the client.
+fn forwarded_pairs(client: &ForwardedClient) -> impl Iterator<Item = String> {
+    let pairs = [
+        ("x-originating-ip", client.remote.ip().to_canonical().to_string()),
+        ("x-originating-port", client.remote.port().to_string()),
+        ("x-connected-ip", client.local.ip().to_canonical().to_string()),
+        ("x-connected-port", client.local.port().to_string()),
+        ("x-session-id", client.session.clone()),
+    ];
+    pairs
+        .into_iter()
+        .filter_map(|(field, value)| Some(format!("{} {}", quoted(field)?, quoted(&value)?)))
 }
 
 /// Whether `field` is one by which a proxy tells a server that trusts it whom it speaks for (Dovecot: `x-originating-ip`,
@@ -228,7 +248,7 @@ const LITERAL_MINUS_BYTES_MAX: usize = 4096;
 mod tests {
     use super::*;
     use crate::fault::FaultKind;
-    use crate::proto::testing::login::{password_secret, ready, token_secret};
+    use crate::proto::testing::login::{forwarded_client, password_secret, ready, token_secret};
 
     fn writes(ready: &UpstreamReady, offered: &str) -> Vec<String> {
         let composed = Presentation::compose("P2", ready, Capabilities(offered.as_bytes())).unwrap();
@@ -337,7 +357,7 @@ mod tests {
             ],
         };
         assert_eq!(
-            identify("P1", Some(&identity)),
+            identify("P1", Some(&identity), None),
             "P1 ID (\"name\" \"Mail \\\"9\\\" \\\\\" \"os\" NIL)\r\n"
         );
         let forged = |field: &str| ClientIdentity {
@@ -356,7 +376,7 @@ mod tests {
             "Forward-x",
         ] {
             assert_eq!(
-                identify("P1", Some(&forged(field))),
+                identify("P1", Some(&forged(field)), None),
                 "P1 ID (\"name\" \"Mutt\")\r\n",
                 "{field}"
             );
@@ -364,18 +384,39 @@ mod tests {
         let long = ClientIdentity {
             pairs: vec![("k".to_owned(), Some("v".repeat(1000))); 30],
         };
-        let line = identify("P1", Some(&long));
+        let line = identify("P1", Some(&long), None);
         assert!(
             line.len() <= 8192 && line.matches("vvv \"k\"").count() == 0,
             "{}",
             line.len()
         );
         assert_eq!(line.matches("\"k\"").count(), 7);
-        let ours = identify("P1", None);
+        let ours = identify("P1", None, None);
         assert!(
             ours.starts_with("P1 ID (\"name\" \"portreeve\" \"version\" \"0."),
             "{ours}"
         );
-        assert_eq!(identify("P1", Some(&ClientIdentity::default())), ours);
+        assert_eq!(identify("P1", Some(&ClientIdentity::default()), None), ours);
+    }
+
+    #[test]
+    fn an_upstream_that_is_told_of_clients_hears_the_true_address_and_not_the_clients_word_for_it() {
+        let client = forwarded_client("[2001:db8::7]:40001");
+        let identity = ClientIdentity {
+            pairs: vec![
+                ("x-originating-ip".to_owned(), Some("192.0.2.1".to_owned())),
+                ("name".to_owned(), Some("Mutt".to_owned())),
+            ],
+        };
+        assert_eq!(
+            identify("P1", Some(&identity), Some(&client)),
+            "P1 ID (\"x-originating-ip\" \"2001:db8::7\" \"x-originating-port\" \"40001\" \"x-connected-ip\" \"127.0.0.1\" \
+             \"x-connected-port\" \"993\" \"x-session-id\" \"17\" \"name\" \"Mutt\")\r\n"
+        );
+        let many = ClientIdentity {
+            pairs: vec![("k".to_owned(), None); 30],
+        };
+        let line = identify("P1", Some(&many), Some(&client));
+        assert_eq!(line.matches("NIL").count(), 25, "30 in all");
     }
 }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::command::Tag;
+use super::promise::NAMES;
 use crate::fault::{FaultKind, UpstreamRefusal};
 use crate::proto::named;
 use crate::proto::session::{Goodbye, Offer};
@@ -87,20 +88,24 @@ pub fn goodbye(goodbye: Goodbye) -> Bytes {
 }
 
 /// The greeting (RFC 9051 §7.1.1), with what [`capabilities`] tells.
-pub fn greeting(offer: Offer, remote: IpAddr) -> String {
-    let capabilities = capabilities(offer);
+pub fn greeting(offer: Offer, promised: &[String], remote: IpAddr) -> String {
+    let capabilities = capabilities(offer, promised);
     format!("* OK [CAPABILITY {capabilities}] Portreeve IMAP proxy ready for requests from {remote}\r\n")
 }
 
 /// The capabilities before login. `LITERAL-` because a literal is bounded; OAUTHBEARER and XOAUTH2 are accepted but not told,
-/// so that password-only programs are not led astray.
-pub fn capabilities(offer: Offer) -> &'static str {
-    match (offer.has_starttls(), offer.login) {
+/// so that password-only programs are not led astray. Behind what the proxy does stands what is promised of the upstream: some
+/// clients look for IDLE here and nowhere else.
+pub fn capabilities(offer: Offer, promised: &[String]) -> String {
+    let own = match (offer.has_starttls(), offer.login) {
         (false, true) => "IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN",
         (false, false) => "IMAP4rev1 LITERAL- SASL-IR ID LOGINDISABLED",
         (true, true) => "IMAP4rev1 LITERAL- SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN",
         (true, false) => "IMAP4rev1 LITERAL- SASL-IR ID STARTTLS LOGINDISABLED",
-    }
+    };
+    // Whoever made the list, nothing goes out that this proxy would break.
+    let promised = promised.iter().map(String::as_str).filter(|name| NAMES.contains(name));
+    std::iter::once(own).chain(promised).collect::<Vec<_>>().join(" ")
 }
 
 /// The proxy's own identity (RFC 2971).
@@ -260,13 +265,24 @@ mod tests {
     #[test]
     fn the_greeting_is_that_of_the_contract() {
         assert_eq!(
-            greeting(OPEN, "127.0.0.1".parse().unwrap()),
+            greeting(OPEN, &[], "127.0.0.1".parse().unwrap()),
             "* OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN] \
              Portreeve IMAP proxy ready for requests from 127.0.0.1\r\n"
         );
-        let disabled = greeting(Offer { login: false, ..OPEN }, "::1".parse().unwrap());
+        let disabled = greeting(Offer { login: false, ..OPEN }, &[], "::1".parse().unwrap());
         assert!(disabled.contains("LOGINDISABLED") && !disabled.contains("AUTH="));
         assert!(disabled.ends_with("from ::1\r\n"));
+    }
+
+    #[test]
+    fn what_is_promised_of_the_upstream_comes_behind_what_the_proxy_does() {
+        let promised = ["IDLE", "MOVE", "COMPRESS=DEFLATE", "X] \r\n"].map(str::to_owned);
+        assert_eq!(
+            capabilities(OPEN, &promised),
+            "IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN IDLE MOVE"
+        );
+        let told = greeting(OPEN, &promised, "127.0.0.1".parse().unwrap());
+        assert!(told.starts_with("* OK [CAPABILITY IMAP4rev1 LITERAL- SASL-IR ID AUTH=PLAIN AUTH=LOGIN IDLE MOVE] P"));
     }
 
     #[test]

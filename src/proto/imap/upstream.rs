@@ -27,12 +27,14 @@ use std::fmt;
 
 use super::login::{AwaitAnswer, AwaitInvitation, AwaitSettlement, Login, is_untagged, listed, pass_on_untagged};
 use super::presentation::{Presentation, identify};
+use super::promise::NAMES;
 use super::response::{Capabilities, Condition, Response, ResponseFramer, Status, without_line_end};
 use crate::fault::{Fault, LoginStep, UpstreamWords};
 use crate::limits::UPSTREAM_ALERTS_MAX;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
 use crate::proto::presentation::SecretBytes;
+use crate::proto::promise::{Moment, named};
 use crate::proto::redaction::Redaction;
 use crate::proto::session::{UpstreamReady, UpstreamSecurity};
 
@@ -192,6 +194,7 @@ impl Leg {
 
     /// Keeps a capability list of the open mailbox for the client, in whatever form it came.
     pub(super) fn pass_on_capabilities(&mut self, list: &[u8]) {
+        self.out.learned(Moment::AfterLogin, promisable(Capabilities(list)));
         self.for_client.extend_from_slice(b"* CAPABILITY ");
         self.for_client.extend_from_slice(list);
         self.for_client.extend_from_slice(b"\r\n");
@@ -310,10 +313,11 @@ impl Plan {
     /// Sends ID and AUTHENTICATE or LOGIN, all that may be said without waiting in one write. Some providers insist on ID,
     /// and it is answered in order, so that it costs no round trip of its own.
     fn present(self, offered: Capabilities<'_>, leg: &mut Leg) -> Result<State, Fault> {
+        leg.out.learned(Moment::BeforeLogin, promisable(offered));
         let mut write = Vec::new();
         let id = offered.offers("ID").then(|| leg.next_tag());
         if let Some(id) = &id {
-            write.extend_from_slice(identify(id, self.identity.as_ref()).as_bytes());
+            write.extend_from_slice(identify(id, self.identity.as_ref(), self.ready.forwarded.as_ref()).as_bytes());
         }
         let tag = leg.next_tag();
         let presentation = Presentation::compose(&tag, &self.ready, offered)?;
@@ -441,6 +445,11 @@ impl AwaitCapability {
             _ => Err(unexpected(bytes, &State::Capability(self))),
         }
     }
+}
+
+/// What of a list clients may be promised.
+pub(super) fn promisable(list: Capabilities<'_>) -> Vec<String> {
+    named(&NAMES, |name| list.offers(name))
 }
 
 /// The fault of a response that the state has no use for.

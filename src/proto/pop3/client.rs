@@ -14,6 +14,8 @@
 //! Where a login is not allowed for want of TLS, its arguments are not looked at: USER is refused already, so that no client
 //! gives its password away.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::command::{self, BadCommand, Command};
@@ -29,6 +31,8 @@ use crate::proto::session::{LoginRequest, Offer, SessionContext};
 
 /// A POP3 client's dialogue.
 pub struct Pop3Client {
+    /// What is told of the upstream before the login.
+    promised: Arc<[String]>,
     leg: ClientLeg,
     reading: Reading,
     /// What USER said, until PASS or another way to log in. PASS stands "immediately after a successful USER" (RFC 1939 §7);
@@ -58,6 +62,7 @@ impl Pop3Client {
     /// A dialogue at the begin of a connection.
     pub fn new(context: &SessionContext) -> Self {
         Self {
+            promised: context.promised.clone(),
             leg: ClientLeg::new(context),
             reading: Reading::Greeting,
             user: None,
@@ -121,7 +126,7 @@ impl Pop3Client {
             Err(BadCommand(reason)) => return self.refuse_command(reason),
         };
         match command {
-            Command::Capa => self.say_and_count(&reply::capabilities(self.leg.offer)),
+            Command::Capa => self.say_and_count(&reply::capabilities(self.leg.offer, &self.promised)),
             Command::Noop => self.say_and_count("+OK\r\n"),
             Command::Mechanisms => self.say_and_count(reply::mechanisms(self.leg.offer)),
             Command::Quit => {

@@ -7,6 +7,8 @@
 pub mod client;
 pub mod command;
 mod presentation;
+pub(in crate::proto) mod probe;
+pub(in crate::proto) mod promise;
 mod refusal;
 pub mod reply;
 mod response;

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::promise::NAMES;
 use crate::fault::{FaultKind, UpstreamRefusal};
 use crate::proto::named;
 use crate::proto::session::Offer;
@@ -48,17 +49,21 @@ pub const GREETING: &str = "+OK Portreeve POP3 proxy ready\r\n";
 /// What a client hears in the greeting's place when there are too many sessions.
 pub const TOO_MANY_SESSIONS: &str = "-ERR [IN-USE] The proxy has too many sessions, try again later\r\n";
 
-/// The capabilities before login (RFC 2449 §5), the whole multi-line reply. Of the transaction state nothing is told: that is
-/// the upstream's, which is asked itself once the client is logged in. OAUTHBEARER and XOAUTH2 are accepted but not told, so
-/// that password-only programs are not led astray.
-pub fn capabilities(offer: Offer) -> String {
+/// The capabilities before login (RFC 2449 §5), the whole multi-line reply, with what is promised of the upstream. OAUTHBEARER
+/// and XOAUTH2 are accepted but not told, so that password-only programs are not led astray.
+pub fn capabilities(offer: Offer, promised: &[String]) -> String {
     let login = if offer.login {
         "USER\r\nSASL PLAIN LOGIN\r\n"
     } else {
         ""
     };
     let stls = if offer.has_starttls() { "STLS\r\n" } else { "" };
-    format!("+OK Capabilities follow\r\n{login}{stls}RESP-CODES\r\nAUTH-RESP-CODE\r\nIMPLEMENTATION portreeve\r\n.\r\n")
+    // Whoever made the list, nothing goes out that this proxy would break.
+    let promised = promised.iter().filter(|name| NAMES.contains(&name.as_str()));
+    let promised: String = promised.flat_map(|name| [name.as_str(), "\r\n"]).collect();
+    format!(
+        "+OK Capabilities follow\r\n{login}{stls}RESP-CODES\r\nAUTH-RESP-CODE\r\n{promised}IMPLEMENTATION portreeve\r\n.\r\n"
+    )
 }
 
 /// The mechanisms that a bare AUTH asks for: those of [`capabilities`].
@@ -190,7 +195,7 @@ mod tests {
 
     #[test]
     fn capabilities_tell_what_may_be_done_on_the_connection_as_it_is() {
-        let told = |security, login| capabilities(Offer { security, login });
+        let told = |security, login| capabilities(Offer { security, login }, &[]);
         let (before, after) = (
             "+OK Capabilities follow\r\n",
             "RESP-CODES\r\nAUTH-RESP-CODE\r\nIMPLEMENTATION portreeve\r\n.\r\n",
@@ -206,6 +211,16 @@ mod tests {
             assert_eq!(listed.contains("\r\nPLAIN\r\nLOGIN\r\n"), login);
             assert!(listed.starts_with("+OK") && listed.ends_with("\r\n.\r\n"));
         }
+    }
+
+    #[test]
+    fn what_is_promised_of_the_upstream_stands_before_the_implementation() {
+        let promised = ["TOP", "UIDL", "UTF8", "X\r\n."].map(str::to_owned);
+        let told = capabilities(Offer::SECURED, &promised);
+        assert!(
+            told.ends_with("AUTH-RESP-CODE\r\nTOP\r\nUIDL\r\nIMPLEMENTATION portreeve\r\n.\r\n"),
+            "{told}"
+        );
     }
 
     proptest! {

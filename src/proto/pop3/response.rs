@@ -139,6 +139,8 @@ pub(super) struct Offered {
     sasl: Option<Vec<Vec<u8>>>,
     /// Whether USER and PASS may be used (RFC 2449 §6.3).
     user: bool,
+    /// Whether it may be told of the client (Dovecot).
+    xclient: bool,
 }
 
 impl Offered {
@@ -151,6 +153,7 @@ impl Offered {
                 self.sasl.get_or_insert_default().extend(names);
             }
             Some(name) if name.eq_ignore_ascii_case(b"USER") => self.user = true,
+            Some(name) if name.eq_ignore_ascii_case(b"XCLIENT") => self.xclient = true,
             _ => {}
         }
     }
@@ -164,6 +167,11 @@ impl Offered {
     pub(super) fn lists(&self, mechanism: Mechanism) -> bool {
         let is_it = |name: &Vec<u8>| name.eq_ignore_ascii_case(mechanism.name().as_bytes());
         self.sasl.iter().flatten().any(is_it)
+    }
+
+    /// Whether XCLIENT is listed.
+    pub(super) fn lists_xclient(&self) -> bool {
+        self.xclient
     }
 
     /// Whether USER is listed.

@@ -1,8 +1,9 @@
 //! The upstream leg of a POP3 login: [`Pop3Upstream`], from the greeting to the `+OK` of the open mailbox.
 //!
 //! ```text
-//! Greeting ──(StartTls)──> Stls ──> Handshake ─┐
-//!    └─────────────────────────────────────────┴> Capa ──> List ─┐
+//! Greeting ──(StartTls)──> Stls ──> Handshake ─┐              XClient, where the upstream is told of clients
+//!    │                                         │                 │
+//!    └─────────────────────────────────────────┴> Capa ──> List ─┤
 //!                                                  └──(-ERR)─────┴─> Invitation <─┐ once for each line awaited
 //!                                                                        │  └─────┘
 //!                                                LoggedIn <── Answer <───┴─> Answer, once: the challenge
@@ -26,14 +27,16 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::presentation::{Presentation, Way};
+use super::promise::NAMES;
 use super::refusal::{Told, refusal};
 use super::response::{Offered, Refused, ReplyFramer, Response};
 use crate::fault::{Fault, LoginStep, UpstreamWords};
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
 use crate::proto::presentation::SecretBytes;
+use crate::proto::promise::{Moment, has};
 use crate::proto::redaction::Redaction;
-use crate::proto::session::{UpstreamReady, UpstreamSecurity};
+use crate::proto::session::{ForwardedClient, UpstreamReady, UpstreamSecurity};
 
 /// Makes [`Pop3Upstream`]s.
 #[derive(Debug, Clone, Copy, Default)]
@@ -146,6 +149,7 @@ enum State {
     Handshake(AwaitHandshake),
     Capa(AwaitCapa),
     List(AwaitList),
+    XClient(AwaitXClient),
     Invitation(AwaitInvitation),
     Answer(AwaitAnswer),
     LoggedIn,
@@ -160,6 +164,7 @@ impl State {
             Self::Handshake(_) => "waiting for the TLS handshake with the upstream",
             Self::Capa(_) => "waiting for the upstream's answer to CAPA",
             Self::List(_) => "waiting for the end of the upstream's capabilities",
+            Self::XClient(_) => "waiting for the upstream's answer to XCLIENT",
             Self::Invitation(waiting) => match waiting.login.way {
                 Way::Sasl(_) => "waiting for the upstream's invitation to go on with AUTH",
                 Way::UserPass => "waiting for the upstream's answer to USER",
@@ -188,6 +193,7 @@ impl State {
             Self::Greeting(waiting) => waiting.on_response(&response, line, out),
             Self::Stls(waiting) => waiting.on_response(&response, line, out),
             Self::Capa(waiting) => waiting.on_response(&response, line, out),
+            Self::XClient(waiting) => waiting.on_response(&response, line, out),
             Self::Invitation(waiting) => waiting.on_response(&response, line, out),
             Self::Answer(waiting) => waiting.on_response(&response, line, out),
             Self::List(_) | Self::Handshake(_) | Self::LoggedIn | Self::Failed => Ok(self),
@@ -209,8 +215,19 @@ struct AwaitGreeting {
 }
 
 impl AwaitGreeting {
-    fn on_response(self, response: &Response<'_>, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
+    fn on_response(mut self, response: &Response<'_>, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
         match (response, self.ready.security) {
+            // Dovecot tells those that it trusts so, and does not list it.
+            (Response::Ok(greeting), UpstreamSecurity::Secured | UpstreamSecurity::Clear)
+                if greeting.starts_with(b"[XCLIENT]") && self.ready.forwarded.is_some() =>
+            {
+                let client = self.ready.forwarded.take();
+                client.iter().for_each(|client| out.send(xclient(client)));
+                Ok(State::XClient(AwaitXClient {
+                    ready: self.ready,
+                    offered: None,
+                }))
+            }
             (Response::Ok(_), UpstreamSecurity::StartTls) => {
                 out.send("STLS\r\n");
                 Ok(State::Stls(AwaitStls { ready: self.ready }))
@@ -267,6 +284,7 @@ impl AwaitCapa {
             Response::Ok(_) => Ok(State::List(AwaitList {
                 ready: self.ready,
                 offered: Offered::default(),
+                listed: Vec::new(),
             })),
             Response::Err(_) => present(&self.ready, None, out),
             Response::Continuation(_) => Err(unexpected(line, &State::Capa(self))),
@@ -278,16 +296,63 @@ impl AwaitCapa {
 struct AwaitList {
     ready: UpstreamReady,
     offered: Offered,
+    /// What of the list clients may be promised.
+    listed: Vec<String>,
 }
 
 impl AwaitList {
     fn on_line(mut self, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
         if line == b"." {
+            out.learned(Moment::BeforeLogin, self.listed);
+            if self.offered.lists_xclient()
+                && let Some(client) = self.ready.forwarded.take()
+            {
+                out.send(xclient(&client));
+                return Ok(State::XClient(AwaitXClient {
+                    ready: self.ready,
+                    offered: Some(self.offered),
+                }));
+            }
             return present(&self.ready, Some(&self.offered), out);
         }
         self.offered.add(line);
+        note_promisable(&mut self.listed, line);
         Ok(State::List(self))
     }
+}
+
+/// Adds what a line of a capability list lets a client be promised, once.
+pub(super) fn note_promisable(listed: &mut Vec<String>, line: &[u8]) {
+    let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let name = NAMES.iter().find(|name| word.eq_ignore_ascii_case(name.as_bytes()));
+    if let Some(name) = name.filter(|&&name| !has(listed, name)) {
+        listed.push((*name).to_owned());
+    }
+}
+
+/// Waits for the answer to XCLIENT (Dovecot), by which the upstream takes the client's address for the connection's. One that will
+/// not have it gets the login all the same.
+struct AwaitXClient {
+    ready: UpstreamReady,
+    /// `None` where capabilities have not been asked for yet.
+    offered: Option<Offered>,
+}
+
+impl AwaitXClient {
+    fn on_response(self, response: &Response<'_>, line: &[u8], out: &mut Outbox) -> Result<State, Fault> {
+        match (response, &self.offered) {
+            (Response::Continuation(_), _) => Err(unexpected(line, &State::XClient(self))),
+            (_, Some(offered)) => present(&self.ready, Some(offered), out),
+            (_, None) => Ok(State::Capa(AwaitCapa::ask(self.ready, out))),
+        }
+    }
+}
+
+/// The command that tells of `client`.
+fn xclient(client: &ForwardedClient) -> String {
+    let ForwardedClient { remote, session, .. } = client;
+    let (address, port) = (remote.ip().to_canonical(), remote.port());
+    format!("XCLIENT ADDR={address} PORT={port} SESSION={session}\r\n")
 }
 
 /// Begins the login.

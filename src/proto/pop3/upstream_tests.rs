@@ -7,13 +7,12 @@ use crate::fault::FaultKind;
 use crate::proto::Mechanism;
 use crate::proto::testing::login::{
     self, ALL, Run, TOKEN, WITHOUT_STARTTLS, assert_end_is_told, blob, check_interactive_split, check_last_step,
-    check_split, oauth, password, readies,
+    check_split, forwarded_client, oauth, password, readies,
 };
 
 fn run_in_pieces(ready: UpstreamReady, says: &[&str], piece: usize) -> Run {
     let run = login::run_in_pieces(Pop3Upstream::new(ready), says, piece);
     run.assert_client_hears_nothing();
-    run.assert_nothing_learned();
     run
 }
 
@@ -381,7 +380,7 @@ fn neither_steps_nor_the_dialogue_print_a_credential() {
     assert_eq!(
         format!("{dialogue:?} {steps:?}"),
         "Pop3Upstream { state: \"waiting for the upstream's answer to AUTH\", .. } \
-         [Send(6 bytes), Send(14 bytes), Send(94 bytes)]"
+         [Send(6 bytes), Learned(Said { moment: BeforeLogin, lines: [\"TOP\", \"UIDL\"] }), Send(14 bytes), Send(94 bytes)]"
     );
 }
 
@@ -471,5 +470,49 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
         check_last_step(Pop3Upstream::new(ready), &says, &bytes)?;
+    }
+}
+
+#[test]
+fn an_upstream_that_takes_xclient_is_told_of_the_client() {
+    let told = |security, remote: &str| UpstreamReady {
+        forwarded: Some(forwarded_client(remote)),
+        ..oauth(security)
+    };
+    let listed = "+OK\r\nSASL XOAUTH2\r\nXCLIENT\r\n.\r\n";
+    let (v4, v6) = ("192.0.2.7:40001", "[2001:db8::7]:1");
+    let (line, line_v6) = (
+        "XCLIENT ADDR=192.0.2.7 PORT=40001 SESSION=17\r\n",
+        "XCLIENT ADDR=2001:db8::7 PORT=1 SESSION=17\r\n",
+    );
+    let (capa, auth) = ("CAPA\r\n", "AUTH XOAUTH2\r\n");
+    use UpstreamSecurity::{Secured, StartTls};
+    for (ready, says, expected) in [
+        (
+            told(Secured, v4),
+            &["+OK [XCLIENT] Dovecot ready.\r\n", "+OK Updated\r\n", EXCHANGE][..],
+            &[line, capa, auth][..],
+        ),
+        (
+            told(Secured, v6),
+            &["+OK hi\r\n", listed, "+OK Updated\r\n"],
+            &[capa, line_v6, auth],
+        ),
+        // One that will not have it.
+        (
+            told(Secured, v4),
+            &["+OK hi\r\n", listed, "-ERR no\r\n"],
+            &[capa, line, auth],
+        ),
+        // What the greeting says in clear counts for nothing.
+        (
+            told(StartTls, v4),
+            &["+OK [XCLIENT] hi\r\n", "+OK\r\n", listed, "+OK\r\n"],
+            &["STLS\r\n", "<TLS>", capa, line, auth],
+        ),
+        (told(Secured, v4), &["+OK hi\r\n", EXCHANGE], &[capa, auth]),
+        (oauth(Secured), &["+OK [XCLIENT] hi\r\n", listed], &[capa, auth]),
+    ] {
+        assert_eq!(run(ready, says).did, expected, "{says:?}");
     }
 }

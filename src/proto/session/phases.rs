@@ -370,8 +370,8 @@ impl LoggingIn {
                 core.report(Report::UpstreamChallenge(text));
                 State::LoggingIn(self)
             }
-            Some(UpstreamStep::Learned(extensions)) => {
-                core.report(Report::UpstreamExtensions(extensions));
+            Some(UpstreamStep::Learned(said)) => {
+                core.report(Report::UpstreamSaid(said));
                 State::LoggingIn(self)
             }
             Some(UpstreamStep::Secure) => {

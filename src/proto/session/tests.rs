@@ -115,6 +115,9 @@ fn shown(action: &Action) -> String {
             format!("> refused {} {fault}\n", user.as_deref().unwrap_or("-"))
         }
         Action::Report(Report::Ended(fault)) => format!("> ended {fault}\n"),
+        Action::Report(Report::UpstreamSaid(said)) => {
+            format!("> said {:?} [{}]\n", said.moment, said.lines.join(", "))
+        }
         Action::Report(report) => format!("> {report:?}\n"),
         action => format!("> {action:?}\n"),
     }
@@ -664,6 +667,23 @@ fn time_outs_name_the_state_and_the_proxys_time_is_not_the_clients() {
 }
 
 #[test]
+fn a_refusal_that_is_held_back_costs_the_client_its_own_time() {
+    play_greeted(
+        "< wait 45
+         C: A LOGIN joe tok
+         > check joe tok command
+         < wait 15
+         < unknown
+         > refused joe unknown credentials
+         S: A NO [AUTHENTICATIONFAILED] Access denied, failed to authenticate user
+         < wait 0
+         S: * BYE Disconnected for inactivity during login
+         > ended pre auth timeout: pre_auth_timeout passed while waiting for a command
+         > Close",
+    );
+}
+
+#[test]
 fn a_goodbye_is_heard_in_every_phase_before_the_relay() {
     play_greeted(
         "< shutting down
@@ -727,7 +747,7 @@ fn a_session_logs_in_on_a_real_upstream_dialogue() {
         .collect();
     assert_eq!(
         said,
-        "S: * CAPABILITY IMAP4rev1 IDLE\nS: A OK example authenticated\n> LoggedIn\n> relay client<> upstream<B NOOP⏎>\n"
+        "> said AfterLogin [IDLE]\nS: * CAPABILITY IMAP4rev1 IDLE\nS: A OK example authenticated\n> LoggedIn\n> relay client<> upstream<B NOOP⏎>\n"
     );
 }
 

@@ -68,7 +68,7 @@ impl SmtpClient {
         Self {
             hostname: context.hostname.clone(),
             remote: context.remote_address,
-            promised: context.extensions.clone(),
+            promised: context.promised.clone(),
             leg: ClientLeg::new(context),
             reading: Reading::Greeting,
         }

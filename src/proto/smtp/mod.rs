@@ -10,6 +10,7 @@ pub mod client;
 pub mod command;
 pub mod extensions;
 mod presentation;
+pub(in crate::proto) mod probe;
 mod refusal;
 pub mod reply;
 mod response;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Greeting ──> Ehlo ──(StartTls, once)──> StartTls ──> Handshake ─┐
+//!               │ └<──(XClient, once, where the upstream is told of clients)──┤
 //!               │ └<──────────────────────────────────────────────┘
 //!               └──> Invitation <─┐ once for each `334` awaited
 //!                        │  └─────┘
@@ -24,6 +25,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,15 +39,16 @@ use crate::proto::Mechanism;
 use crate::proto::dialogue::{ClientIdentity, DialUpstream, UpstreamDialogue, UpstreamStep};
 use crate::proto::outbox::{Outbox, closed};
 use crate::proto::presentation::SecretBytes;
+use crate::proto::promise::Moment;
 use crate::proto::redaction::Redaction;
-use crate::proto::session::{UpstreamReady, UpstreamSecurity};
+use crate::proto::session::{ForwardedClient, UpstreamReady, UpstreamSecurity};
 
 /// Makes [`SmtpUpstream`]s.
 #[derive(Debug, Clone)]
 pub struct DialSmtp {
     /// The proxy's own name, for EHLO.
     pub hostname: Arc<str>,
-    /// What the client was promised of its upstream ([`SessionContext::extensions`](crate::proto::session::SessionContext)).
+    /// What the client was promised of its upstream ([`SessionContext::promised`](crate::proto::session::SessionContext)).
     pub promised: Arc<[String]>,
 }
 
@@ -155,6 +158,7 @@ impl fmt::Debug for SmtpUpstream {
 enum State {
     Greeting(AwaitGreeting),
     Ehlo(AwaitEhlo),
+    XClient(AwaitXClient),
     StartTls(AwaitStartTls),
     Handshake(AwaitHandshake),
     Invitation(AwaitInvitation),
@@ -168,6 +172,7 @@ impl State {
         match self {
             Self::Greeting(_) => "waiting for the upstream's greeting",
             Self::Ehlo(_) => "waiting for the upstream's answer to EHLO",
+            Self::XClient(_) => "waiting for the upstream's answer to XCLIENT",
             Self::StartTls(_) => "waiting for the upstream's answer to STARTTLS",
             Self::Handshake(_) => "waiting for the TLS handshake with the upstream",
             Self::Invitation(_) => "waiting for the upstream's invitation to go on with AUTH",
@@ -180,7 +185,7 @@ impl State {
     fn step(&self) -> LoginStep {
         match self {
             Self::Greeting(_) => LoginStep::Greeting,
-            Self::Ehlo(_) => LoginStep::Capabilities,
+            Self::Ehlo(_) | Self::XClient(_) => LoginStep::Capabilities,
             Self::StartTls(_) | Self::Handshake(_) => LoginStep::StartTls,
             _ => LoginStep::Login,
         }
@@ -201,6 +206,7 @@ impl State {
         match self {
             Self::Greeting(waiting) => waiting.on_reply(reply, out),
             Self::Ehlo(waiting) => waiting.on_reply(reply, out),
+            Self::XClient(waiting) => waiting.on_reply(reply, out),
             Self::StartTls(waiting) => waiting.on_reply(reply, out),
             Self::Invitation(waiting) => waiting.on_reply(reply, out),
             Self::Answer(waiting) => waiting.on_reply(reply, out),
@@ -255,7 +261,7 @@ struct AwaitEhlo {
 }
 
 impl AwaitEhlo {
-    fn on_reply(self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
+    fn on_reply(mut self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
         if reply.code != OK {
             return Err(unexpected(reply, &State::Ehlo(self)));
         }
@@ -263,16 +269,49 @@ impl AwaitEhlo {
             out.send("STARTTLS\r\n");
             return Ok(State::StartTls(AwaitStartTls { plan: self.plan }));
         }
+        if let Some(client) = self.plan.ready.forwarded.take()
+            && let Some(line) = xclient(&keywords(reply), &client)
+        {
+            out.send(line);
+            let ehlo = reply.clone();
+            return Ok(State::XClient(AwaitXClient { plan: self.plan, ehlo }));
+        }
+        self.plan.log_in(reply, out)
+    }
+}
+
+/// Waits for the answer to XCLIENT (Postfix, XCLIENT_README), by which the upstream takes the client's address for the
+/// connection's.
+struct AwaitXClient {
+    plan: Plan,
+    /// What the upstream answered to EHLO before.
+    ehlo: Reply,
+}
+
+impl AwaitXClient {
+    fn on_reply(self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
+        match reply.code {
+            // The session begins anew, as it were with that client.
+            SERVICE_READY => Ok(self.plan.say_ehlo(true, out)),
+            // It will not have it; the mail is more important than who sent it.
+            400.. if reply.code != CLOSING => self.plan.log_in(&self.ehlo, out),
+            _ => Err(unexpected(reply, &State::XClient(self))),
+        }
+    }
+}
+
+impl Plan {
+    /// Begins the login with what the upstream answered to EHLO.
+    fn log_in(self, reply: &Reply, out: &mut Outbox) -> Result<State, Fault> {
         let learned = keywords(reply);
-        let is_chunking_broken = extensions::is_chunking_broken(&self.plan.promised, &learned);
-        out.learned(learned);
+        let is_chunking_broken = extensions::is_chunking_broken(&self.promised, &learned);
+        out.learned(Moment::BeforeLogin, learned);
         if is_chunking_broken {
             return Err(Fault::unavailable(
-                "the client was promised CHUNKING, which this upstream lacks; its next session is told what the provider has \
-                 (for an account with an smtp endpoint of its own, give its provider a listener of its own)",
+                "the client was promised CHUNKING, which this upstream lacks; its next session is told what the upstream has",
             ));
         }
-        let presentation = Presentation::compose(&self.plan.ready, &Offered::in_reply(reply))?;
+        let presentation = Presentation::compose(&self.ready, &Offered::in_reply(reply))?;
         out.send(presentation.opening);
         let login = Login {
             mechanism: presentation.mechanism,
@@ -381,8 +420,37 @@ impl AwaitAnswer {
     }
 }
 
+/// The command that tells of `client`, in the attributes that the upstream lists behind XCLIENT; `None` where it does not take
+/// an address.
+fn xclient(keywords: &[String], client: &ForwardedClient) -> Option<String> {
+    let listed = keywords.iter().find_map(|keyword| {
+        let (name, attributes) = keyword.split_once(' ')?;
+        name.eq_ignore_ascii_case("XCLIENT").then_some(attributes)
+    })?;
+    let takes = |name: &str| listed.split(' ').any(|listed| listed.eq_ignore_ascii_case(name));
+    let address = |address: SocketAddr| match address.ip().to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("IPV6:{address}"),
+    };
+    let attributes = [
+        ("ADDR", address(client.remote)),
+        ("PORT", client.remote.port().to_string()),
+        // Else it would stay that of this proxy.
+        ("NAME", "[UNAVAILABLE]".to_owned()),
+        ("DESTADDR", address(client.local)),
+        ("DESTPORT", client.local.port().to_string()),
+        ("SESSION", client.session.clone()),
+    ];
+    let told: Vec<String> = attributes
+        .into_iter()
+        .filter(|(name, _)| takes(name))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    takes("ADDR").then(|| format!("XCLIENT {}\r\n", told.join(" ")))
+}
+
 /// The extensions in a reply to EHLO: every line but the first, as far as it is printable and of a usual length.
-fn keywords(reply: &Reply) -> Vec<String> {
+pub(super) fn keywords(reply: &Reply) -> Vec<String> {
     let keywords = reply.lines().iter().skip(1).filter(|keyword| {
         (1..=KEYWORD_LINE_BYTES_MAX).contains(&keyword.len()) && keyword.iter().all(|byte| matches!(byte, b' '..=b'~'))
     });
@@ -421,13 +489,16 @@ fn injected() -> Fault {
 }
 
 /// `220` (RFC 5321 §4.2.3), for the greeting and for STARTTLS (RFC 3207 §4).
-const SERVICE_READY: u16 = 220;
+pub(super) const SERVICE_READY: u16 = 220;
+
+/// `421`: the upstream closes (RFC 5321 §3.8).
+const CLOSING: u16 = 421;
 
 /// `235` (RFC 4954 §6).
 const LOGGED_IN: u16 = 235;
 
 /// `250` (RFC 5321 §4.2.3).
-const OK: u16 = 250;
+pub(super) const OK: u16 = 250;
 
 /// `334` (RFC 4954 §4).
 const GO_ON: u16 = 334;

@@ -7,7 +7,7 @@ use crate::fault::{FaultKind, LoginStep};
 use crate::proto::Mechanism;
 use crate::proto::testing::login::{
     self, ALL, Run, TOKEN, WITHOUT_STARTTLS, assert_end_is_told, blob, check_interactive_split, check_last_step,
-    check_split, oauth, password, readies, with_token,
+    check_split, forwarded_client, oauth, password, readies, with_token,
 };
 
 fn run_in_pieces(ready: UpstreamReady, says: &[&str], piece: usize) -> Run {
@@ -28,8 +28,8 @@ const GMAIL: &str = "250-smtp.gmail.com at your service, [192.0.2.1]\r\n250-SIZE
                      250-AUTH LOGIN PLAIN XOAUTH2 PLAIN-CLIENTTOKEN OAUTHBEARER XOAUTH\r\n250-ENHANCEDSTATUSCODES\r\n\
                      250-PIPELINING\r\n250-CHUNKING\r\n250 SMTPUTF8\r\n";
 
-const GMAIL_LEARNED: &str = "<learned SIZE 35882577, 8BITMIME, AUTH LOGIN PLAIN XOAUTH2 PLAIN-CLIENTTOKEN OAUTHBEARER \
-                             XOAUTH, ENHANCEDSTATUSCODES, PIPELINING, CHUNKING, SMTPUTF8>";
+const GMAIL_LEARNED: &str = "SIZE 35882577, 8BITMIME, AUTH LOGIN PLAIN XOAUTH2 PLAIN-CLIENTTOKEN OAUTHBEARER XOAUTH, \
+                             ENHANCEDSTATUSCODES, PIPELINING, CHUNKING, SMTPUTF8";
 
 /// What Google says to a bad token.
 const GMAIL_CHALLENGE: &str =
@@ -55,12 +55,9 @@ fn gmail_takes_the_token_in_the_auth_line() {
     );
     assert_eq!(
         run.did,
-        [
-            EHLO,
-            GMAIL_LEARNED,
-            &format!("AUTH OAUTHBEARER {}\r\n", blob(Mechanism::OAuthBearer))
-        ]
+        [EHLO, &format!("AUTH OAUTHBEARER {}\r\n", blob(Mechanism::OAuthBearer))]
     );
+    assert_eq!(run.learned, [(Moment::BeforeLogin, GMAIL_LEARNED.to_owned())]);
     assert_eq!(run.surplus(), "421 late\r\n");
     assert_eq!(run.state, "logged in to the upstream");
 }
@@ -78,7 +75,7 @@ fn gmails_challenge_to_a_bad_token_is_answered_and_reported() {
             &[GMAIL_GREETING, &offered, GMAIL_CHALLENGE, refused],
         );
         assert_eq!(
-            run.did[2..],
+            run.did[1..],
             [
                 format!("AUTH {} {}\r\n", mechanism.name(), blob(mechanism)),
                 r#"<challenge {"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}>"#.to_owned(),
@@ -119,7 +116,6 @@ fn office_365_takes_a_long_token_in_two_steps_behind_starttls() {
             "STARTTLS\r\n",
             "<TLS>",
             EHLO,
-            "<learned SIZE 157286400, DSN, AUTH LOGIN XOAUTH2, CHUNKING>",
             "AUTH XOAUTH2\r\n",
             &format!("{}\r\n", blob.as_str()),
         ]
@@ -168,7 +164,7 @@ fn postfix_and_dovecot_are_understood() {
         ],
     );
     assert_eq!(
-        refused.did[3..],
+        refused.did[2..],
         [
             r#"<challenge {"status":"401","schemes":"bearer","scope":"mail"}>"#,
             "\r\n"
@@ -189,7 +185,7 @@ fn postfix_and_dovecot_are_understood() {
         ],
     );
     assert_eq!(
-        accepted.did[2..],
+        accepted.did[1..],
         ["AUTH PLAIN AGFkYUBleGFtcGxlLmNvbQBjb3JyZWN0IGhvcnNlIGJhdHRlcnk=\r\n"]
     );
     let unavailable = run(
@@ -207,7 +203,7 @@ fn login_answers_each_of_its_prompts() {
         &[&says[..], &["334 UGFzc3dvcmQ6\r\n", "235 in\r\n"]].concat(),
     );
     assert_eq!(
-        accepted.did[2..],
+        accepted.did[1..],
         [
             "AUTH LOGIN\r\n",
             "YWRhQGV4YW1wbGUuY29t\r\n",
@@ -220,7 +216,7 @@ fn login_answers_each_of_its_prompts() {
         password(UpstreamSecurity::Clear),
         &[&says[..], &["535 no\r\n"]].concat(),
     );
-    assert_eq!(refused.did.len(), 4);
+    assert_eq!(refused.did.len(), 3);
     assert_eq!(refused.refusal(), (Some("535"), "no", true));
 }
 
@@ -248,7 +244,6 @@ fn what_was_said_before_starttls_is_forgotten_and_what_was_stripped_is_not_misse
                 "STARTTLS\r\n",
                 "<TLS>",
                 EHLO,
-                "<learned AUTH OAUTHBEARER>",
                 &format!("AUTH OAUTHBEARER {}\r\n", blob(Mechanism::OAuthBearer))
             ]
         );
@@ -282,7 +277,7 @@ fn behind_a_starttls_that_is_over_ehlo_comes_first_and_no_greeting_is_awaited() 
         &["250-x\r\n250 AUTH OAUTHBEARER\r\n", "235 in\r\n"],
     );
     let auth = format!("AUTH OAUTHBEARER {}\r\n", blob(Mechanism::OAuthBearer));
-    assert_eq!(run.did, [EHLO, "<learned AUTH OAUTHBEARER>", &auth]);
+    assert_eq!(run.did, [EHLO, &auth]);
     assert_eq!(run.surplus(), "");
 }
 
@@ -359,7 +354,7 @@ fn an_upstream_without_our_mechanism_is_not_blamed_on_the_credential() {
         run.assert_unavailable(&format!(
             "login needs OAUTHBEARER or XOAUTH2, but the upstream offers {offers}"
         ));
-        assert_eq!(run.did.len(), 2, "EHLO, and what was learnt");
+        assert_eq!(run.did.len(), 1, "EHLO alone");
     }
 }
 
@@ -399,7 +394,7 @@ fn a_challenge_that_makes_no_sense_is_cancelled() {
             "501 cancelled\r\n",
         ],
     );
-    assert_eq!(run.did[3..], ["<challenge ?>", "*\r\n"]);
+    assert_eq!(run.did[2..], ["<challenge ?>", "*\r\n"]);
     assert_eq!(run.fault().kind, FaultKind::Unavailable);
 }
 
@@ -433,7 +428,7 @@ fn extensions_that_are_not_printable_or_too_long_are_not_learnt() {
         "x".repeat(507)
     );
     let run = run(oauth(UpstreamSecurity::Secured), &["220 x\r\n", &ehlo]);
-    assert_eq!(run.did[1], "<learned SIZE 1, DSN>");
+    assert_eq!(run.learned, [(Moment::BeforeLogin, "SIZE 1, DSN".to_owned())]);
 }
 
 #[test]
@@ -448,7 +443,7 @@ fn an_upstream_that_echoes_the_credential_is_not_repeated() {
     ] {
         let ehlo = "250-x\r\n250 AUTH XOAUTH2\r\n";
         let run = run(oauth(UpstreamSecurity::Secured), &["220 x\r\n", ehlo, &echo]);
-        let seen = format!("{:?} {:?}", &run.did[3..], run.outcome);
+        let seen = format!("{:?} {:?}", &run.did[2..], run.outcome);
         assert!(
             run.outcome.is_some() && !seen.contains(blob.split_at(20).0) && !seen.contains(TOKEN.split_at(16).0),
             "{seen}"
@@ -464,7 +459,7 @@ fn neither_steps_nor_the_dialogue_print_a_credential() {
     assert_eq!(
         format!("{dialogue:?} {steps:?}"),
         "SmtpUpstream { state: \"waiting for the upstream's answer to AUTH\", .. } \
-         [Send(18 bytes), Learned([\"AUTH XOAUTH2\"]), Send(107 bytes)]"
+         [Send(18 bytes), Learned(Said { moment: BeforeLogin, lines: [\"AUTH XOAUTH2\"] }), Send(107 bytes)]"
     );
 }
 
@@ -563,4 +558,70 @@ fn a_client_that_was_promised_chunking_is_not_let_through_to_an_upstream_without
         // Behind the failure nothing goes out, so that the credential stays here.
         assert_eq!(steps.last().unwrap().starts_with("Send"), logs_in, "{steps:?}");
     }
+}
+
+#[test]
+fn an_upstream_that_takes_xclient_is_told_of_the_client_and_begins_anew() {
+    let told = |remote: &str| UpstreamReady {
+        forwarded: Some(forwarded_client(remote)),
+        ..oauth(UpstreamSecurity::Secured)
+    };
+    let login = format!("AUTH XOAUTH2 {}\r\n", blob(Mechanism::XOAuth2));
+    let postfix = "250-x\r\n250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n250 AUTH XOAUTH2\r\n";
+    let dovecot = "250-x\r\n250-XCLIENT ADDR PORT SESSION TTL\r\n250 AUTH XOAUTH2\r\n";
+    let plain = "250-x\r\n250 AUTH XOAUTH2\r\n";
+    for (remote, ehlo, expected) in [
+        (
+            "192.0.2.7:40001",
+            postfix,
+            "XCLIENT ADDR=192.0.2.7 PORT=40001 NAME=[UNAVAILABLE] DESTADDR=127.0.0.1 DESTPORT=993\r\n",
+        ),
+        (
+            "[2001:db8::7]:1",
+            dovecot,
+            "XCLIENT ADDR=IPV6:2001:db8::7 PORT=1 SESSION=17\r\n",
+        ),
+        (
+            "[::ffff:192.0.2.7]:1",
+            "250-x\r\n250-XCLIENT ADDR\r\n250 AUTH XOAUTH2\r\n",
+            "XCLIENT ADDR=192.0.2.7\r\n",
+        ),
+    ] {
+        let says = ["220 x\r\n", ehlo, "220 x\r\n", ehlo, "235 in\r\n"];
+        let run = run(told(remote), &says);
+        let sent: Vec<&str> = run
+            .did
+            .iter()
+            .map(String::as_str)
+            .filter(|did| !did.starts_with('<'))
+            .collect();
+        let [hello, xclient, again, auth] = sent[..] else {
+            panic!("{sent:?}");
+        };
+        assert_eq!((xclient, again, auth), (expected, hello, login.as_str()));
+        run.for_client();
+    }
+    // Where it is refused the login goes on; where it is not offered, or the client is not to be told of, nobody asks.
+    for (ready, says) in [
+        (
+            told("192.0.2.7:1"),
+            &["220 x\r\n", postfix, "550 5.7.0 no\r\n", "235 in\r\n"][..],
+        ),
+        (told("192.0.2.7:1"), &["220 x\r\n", plain, "235 in\r\n"]),
+        (
+            told("192.0.2.7:1"),
+            &[
+                "220 x\r\n",
+                "250-x\r\n250-XCLIENT PORT\r\n250 AUTH XOAUTH2\r\n",
+                "235 in\r\n",
+            ],
+        ),
+        (oauth(UpstreamSecurity::Secured), &["220 x\r\n", postfix, "235 in\r\n"]),
+    ] {
+        let run = run(ready, says);
+        assert_eq!(run.did.last(), Some(&login), "{:?}", run.did);
+        run.for_client();
+    }
+    let closing = run(told("192.0.2.7:1"), &["220 x\r\n", postfix, "421 4.3.2 bye\r\n"]);
+    closing.assert_unavailable("upstream says 421 4.3.2 bye, waiting for the upstream's answer to XCLIENT");
 }

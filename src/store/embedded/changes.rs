@@ -10,7 +10,7 @@ use super::draft::Draft;
 use super::meta;
 use super::tables::Table;
 use crate::limits::TOKENS_PER_ACCOUNT_MAX;
-use crate::store::{AccountRecord, StoreError, TokenId, TokenRecord, TokenUse, keys};
+use crate::store::{AccountRecord, StoreError, TokenId, TokenRecord, TokenUse, UpstreamId, UpstreamRecord, keys};
 
 /// Writes a new account.
 pub(super) fn create_account(draft: &mut Draft<'_>, record: &AccountRecord, sealed: Vec<u8>) -> Result<(), StoreError> {
@@ -136,6 +136,21 @@ pub(super) fn remove_token(draft: &mut Draft<'_>, id: &TokenId) -> Result<Vec<To
 pub(super) fn note_token_use(draft: &mut Draft<'_>, id: &TokenId, last: &TokenUse) -> Result<(), StoreError> {
     if draft.value(Table::Tokens, &id.0)?.is_some() {
         draft.put(Table::TokenUses, id.0, codec::encode(last)?);
+    }
+    Ok(())
+}
+
+/// Keeps what upstreams were heard to do, and forgets others.
+pub(super) fn keep_upstreams(
+    draft: &mut Draft<'_>,
+    heard: &[UpstreamRecord],
+    forgotten: &[UpstreamId],
+) -> Result<(), StoreError> {
+    for id in forgotten {
+        draft.delete(Table::Meta, keys::upstream(id));
+    }
+    for record in heard {
+        draft.put(Table::Meta, keys::upstream(&record.id), codec::encode(record)?);
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ use super::master_key::MasterKeySource;
 use super::seal::Sealer;
 use super::{
     AccountRecord, AccountSecrets, AccountState, Amendment, Listing, Loss, Page, Store, StoreError, TokenId,
-    TokenRecord, TokenUse, UsageEvent, UsageFilter, keys, secrets, state_dir,
+    TokenRecord, TokenUse, UpstreamId, UpstreamRecord, UsageEvent, UsageFilter, keys, secrets, state_dir,
 };
 use crate::clock::Timestamp;
 use crate::limits::STORE_QUEUE;
@@ -341,6 +341,15 @@ impl Store for EmbeddedStore {
             }
             swept += step;
         }
+    }
+
+    async fn upstreams(&self) -> Result<Vec<UpstreamRecord>, StoreError> {
+        self.scan(queries::upstreams).await
+    }
+
+    async fn keep_upstreams(&self, heard: Vec<UpstreamRecord>, forgotten: Vec<UpstreamId>) -> Result<(), StoreError> {
+        self.change(move |draft| changes::keep_upstreams(draft, &heard, &forgotten))
+            .await
     }
 
     fn derive_key(&self, purpose: &'static str) -> Zeroizing<[u8; 32]> {

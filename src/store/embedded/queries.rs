@@ -5,7 +5,7 @@ use std::ops::Deref;
 use super::codec;
 use super::tables::{Table, Tables, View};
 use crate::clock::Timestamp;
-use crate::store::{AccountRecord, Listing, Page, StoreError, TokenId, TokenRecord, TokenUse, keys};
+use crate::store::{AccountRecord, Listing, Page, StoreError, TokenId, TokenRecord, TokenUse, UpstreamRecord, keys};
 
 /// Accounts, newest first; see [`crate::store::Store::accounts`].
 pub(super) fn accounts(tables: &Tables, query: Option<&str>, page: Page) -> Result<Listing<AccountRecord>, StoreError> {
@@ -34,6 +34,14 @@ pub(super) fn accounts_after(
         .entries_behind(Table::Accounts, after.map(str::as_bytes))
         .take(count);
     entries.map(|entry| codec::decode("an account", &entry?.1)).collect()
+}
+
+/// What upstreams were heard to do; see [`crate::store::Store::upstreams`].
+pub(super) fn upstreams(tables: &Tables) -> Result<Vec<UpstreamRecord>, StoreError> {
+    let view = tables.view();
+    let keys = view.keys(Table::Meta, keys::UPSTREAMS);
+    keys.map(|key| value(&view, Table::Meta, "what an upstream can do", &key?))
+        .collect()
 }
 
 /// The accounts that share a grant; see [`crate::store::Store::sharers`].

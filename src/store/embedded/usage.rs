@@ -115,8 +115,8 @@ pub(super) fn migrate(tables: &Tables) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Events that one sweep deletes at most, so that an operation that waits for it waits for milliseconds.
-pub(super) const SWEEP_MAX: usize = 500;
+/// Events that one sweep deletes at most, so that a durable write that waits for it waits for a few milliseconds.
+pub(super) const SWEEP_MAX: usize = 100;
 
 /// Adds an event. Returns the number that it is kept under, and the event as it is kept.
 fn add(draft: &mut Draft<'_>, event: UsageEvent) -> Result<(u64, UsageEvent), StoreError> {

@@ -192,21 +192,37 @@ impl Writer {
     /// Carries out `first` and what waits behind it, in one commit. Returns the order to close, if it came.
     fn carry_out(&mut self, first: Order) -> Option<oneshot::Sender<Result<(), StoreError>>> {
         let mut group = Vec::new();
+        // These wait for the group, and do not hold up its answers.
+        let mut chores = Vec::new();
         let mut next = Some(first);
         while let Some(order) = next {
             if let Order::Close(closed) = order {
                 self.carry_out_group(group, Some(Due::All));
+                self.carry_out_chores(chores);
                 return Some(closed);
             }
-            group.push(order);
+            match order {
+                Order::Chore(_) => chores.push(order),
+                order => group.push(order),
+            }
             next = if group.len() < GROUP_MAX {
                 self.orders.try_recv().ok()
             } else {
                 None
             };
         }
-        self.carry_out_group(group, None);
+        if !group.is_empty() {
+            self.carry_out_group(group, None);
+        }
+        self.carry_out_chores(chores);
         None
+    }
+
+    /// Carries out chores, each in a commit of its own that is not synced.
+    fn carry_out_chores(&mut self, chores: Vec<Order>) {
+        for chore in chores {
+            self.carry_out_group(vec![chore], None);
+        }
     }
 
     /// Stages a group in its order and the counts of refused logins that are `due`, commits it, and answers those who wait

@@ -224,7 +224,7 @@ fn letting_in(protocol: Protocol) -> &'static [&'static str] {
             "U> <connect>",
             "U< +OK ready",
             "U> CAPA",
-            "U< +OK⏎SASL PLAIN XOAUTH2⏎UIDL⏎.",
+            "U< +OK⏎SASL PLAIN XOAUTH2⏎TOP⏎UIDL⏎.",
             "U> AUTH …",
             "U< + ",
             "U> …",

@@ -37,7 +37,8 @@ fn a_login_is_handed_over_and_what_is_pipelined_is_carried() {
          < upstream +OK Gpop ready⏎
          > upstream CAPA⏎
          C: ST
-         < upstream +OK⏎USER⏎SASL PLAIN XOAUTH2⏎.⏎
+         < upstream +OK⏎USER⏎UIDL⏎SASL PLAIN XOAUTH2⏎.⏎
+         > said BeforeLogin [UIDL]
          > upstream AUTH XOAUTH2⏎
          < upstream + ⏎
          > upstream dXNlcj1qb2VAZXhhbXBsZS5jb20BYXV0aD1CZWFyZXIgeWEyOS4wYXV0aAEB⏎
@@ -277,6 +278,7 @@ fn the_upstreams_words_reach_the_client_and_a_refused_token_is_replaced_once() {
          < upstream +OK hi⏎
          > upstream CAPA⏎
          < upstream +OK⏎SASL XOAUTH2⏎.⏎
+         > said BeforeLogin []
          > upstream AUTH XOAUTH2⏎
          < upstream + ⏎
          > upstream dXNlcj1qb2VAZXhhbXBsZS5jb20BYXV0aD1CZWFyZXIgeWEyOS4wYXV0aAEB⏎";

@@ -44,7 +44,7 @@ fn a_login_is_handed_over_with_what_was_pipelined_behind_it() {
 fn a_login_follows_starttls_and_what_was_said_in_clear_is_forgotten() {
     let mut context = context();
     (context.security, context.plaintext_login) = (ClientSecurity::StartTls, false);
-    context.extensions = Arc::new(["SIZE 1000".to_owned(), "8BITMIME".to_owned()]);
+    context.promised = Arc::new(["SIZE 1000".to_owned(), "8BITMIME".to_owned()]);
     play(
         &context,
         "< opened
