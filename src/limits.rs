@@ -52,6 +52,12 @@ pub const ACCOUNT_WRITE_RETRY_MIN: Duration = Duration::from_secs(1);
 /// See [`ACCOUNT_WRITE_RETRY_MIN`].
 pub const ACCOUNT_WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// The state of an account is not written oftener than this, however often it changes.
+pub const ACCOUNT_STATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the count of failed logins may be behind on the disk: a flood of them writes once in that time.
+pub const FAILURES_WRITE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How many refresh tokens of one grant are remembered while the disk refuses them: rotations of more than half a day.
 pub const GRANT_NAMES_MAX: usize = 16;
 

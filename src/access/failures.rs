@@ -1,6 +1,6 @@
 //! What refused logins cost: a growing delay before the refusal is answered, for each client and for each login name.
 //!
-//! [`FailureBudget`] is the policy, pure: time is an argument. [`Failures`] holds it for the whole program. A refusal takes
+//! [`FailureBudget`] is the policy, pure: time is an argument. [`Budgets`] holds it for the whole program. A refusal takes
 //! one unit of its client's budget and one of its login name's; a unit comes back every [`AUTH_FAILURE_RECOVERY`]. Beyond the
 //! budget each further refusal waits twice as long as the one before, up to the configured cap.
 //!
@@ -25,7 +25,7 @@ use crate::limits::{
 
 /// The failure budgets of all clients and login names.
 #[derive(Debug)]
-pub struct Failures {
+pub struct Budgets {
     budget: Mutex<FailureBudget>,
     hasher: RandomState,
 }
@@ -66,7 +66,7 @@ struct Ledger<K> {
     order: BTreeSet<(Instant, K)>,
 }
 
-impl Default for Failures {
+impl Default for Budgets {
     fn default() -> Self {
         Self {
             budget: Mutex::new(FailureBudget::new(AUTH_FAILURE_RECORDS_MAX)),
@@ -75,7 +75,7 @@ impl Default for Failures {
     }
 }
 
-impl Failures {
+impl Budgets {
     /// A login was refused to `client`, for `name`: the account's id, or what was given where there is no such account.
     /// Returns for how long the refusal is to wait, at most `cap`.
     pub fn refused(&self, client: IpAddr, name: Option<&str>, cap: Duration, now: Instant) -> Duration {
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn names_are_compared_without_regard_to_case() {
-        let failures = Failures::default();
+        let failures = Budgets::default();
         let now = Instant::now();
         for number in 0..AUTH_FAILURES_FREE_ACCOUNT {
             assert!(failures.refused(client(number), Some("Alice"), CAP, now).is_zero());

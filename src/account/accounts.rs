@@ -22,12 +22,12 @@ use super::target::UpstreamTarget;
 use super::writes::{Credentials, Order, Replacement};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::fault::{Fault, FaultKind, UpstreamRefusal};
+use crate::fault::{Fault, FaultKind};
 use crate::limits::REVOCATIONS_MAX;
 use crate::oauth::TokenSource;
 use crate::proto::session::Goodbye;
 use crate::proto::{CredentialSecret, Protocol};
-use crate::store::{AccountRecord, AccountSecrets, SharedStore, StoreError, TokenId};
+use crate::store::{AccountRecord, AccountSecrets, Failures, SharedStore, StoreError, TokenId};
 
 /// All accounts. Cheap to clone.
 #[derive(Clone)]
@@ -109,16 +109,12 @@ impl Accounts {
         self.tell(account, Message::UpstreamAccepted { grant, protocol });
     }
 
-    /// The upstream refused a credential at `protocol`, and the client has been told so; `grant` is
-    /// [`UpstreamTarget::grant`]. The account's state changes only if the credential is to blame; a setting at the provider
-    /// that is known to be the cause ([`super::meaning`]) becomes its last error.
-    pub fn report_refused(&self, account: &str, grant: u64, protocol: Protocol, refusal: &UpstreamRefusal) {
-        let refusal = refusal.clone();
-        let message = Message::UpstreamRefused {
-            grant,
-            protocol,
-            refusal,
-        };
+    /// A login over `protocol` failed for `fault`, and the client has been told so; `grant` is [`UpstreamTarget::grant`], and
+    /// `None` where there was no credential to present. What is the client's own doing changes nothing. All else is counted, is
+    /// the account's last error, and makes it `failing` unless another protocol is good.
+    pub fn report_failed(&self, account: &str, grant: Option<u64>, protocol: Protocol, fault: &Fault) {
+        let fault = fault.clone();
+        let message = Message::LoginFailed { grant, protocol, fault };
         self.tell(account, message);
     }
 
@@ -205,6 +201,7 @@ impl Accounts {
         Ok(AccountStatus {
             state: record.state,
             last_error: record.last_error,
+            failures: record.failures,
             next_try: None,
             expires: grant.expires,
             scope: grant.scope,
@@ -221,6 +218,16 @@ impl Accounts {
     pub fn ending(&self) -> Vec<(String, Timestamp)> {
         let ending = lock(&self.shared.ending);
         ending.iter().map(|(account, ends)| (account.clone(), *ends)).collect()
+    }
+
+    /// The accounts with logins that have failed since one succeeded, in the order of their ids, as far as their supervisors
+    /// run.
+    pub fn failing(&self) -> Vec<(String, Failures)> {
+        let failing = lock(&self.shared.failing);
+        failing
+            .iter()
+            .map(|(account, failures)| (account.clone(), *failures))
+            .collect()
     }
 
     /// Whether everything that must not be lost is on disk. `Err` says what is not, for `/readyz`.

@@ -80,16 +80,24 @@ pub fn of_words(protocol: Protocol, words: &str) -> Option<&'static Meaning> {
 }
 
 /// A token endpoint's refusal at the moment `now` for an account's last error: the provider's words first, then what they mean
-/// where that is known. `record` and `secrets` are the account's, as it was refused.
-pub fn of_token_error(error: &TokenError, record: &AccountRecord, secrets: &AccountSecrets, now: Timestamp) -> String {
+/// where that is known; and what to do about it. `record` and `secrets` are the account's, as it was refused.
+pub fn of_token_error(
+    error: &TokenError,
+    record: &AccountRecord,
+    secrets: &AccountSecrets,
+    now: Timestamp,
+) -> (String, Option<String>) {
     let life = GrantLife {
         consented: record.authorized,
         held_since: record.updated,
         last_good: secrets.grant.as_ref().and_then(|grant| grant.obtained),
     };
     match explain::of_token_error(error, life, now) {
-        Some(known) => explained(&error.message, known),
-        None => error.message.clone(),
+        Some(known) => {
+            let message = explained(&error.message, known.cause);
+            (message, Some(known.remedy.to_owned()))
+        }
+        None => (error.message.clone(), None),
     }
 }
 
@@ -629,7 +637,8 @@ mod tests {
             let mut error = TokenError::new(TokenErrorKind::Grant, code, message);
             error.facts.number = number;
             error.facts.vendor = number.map_or(Vendor::Google, |_| Vendor::Microsoft);
-            of_token_error(&error, record, secrets, now)
+            let (message, remedy) = of_token_error(&error, record, secrets, now);
+            format!("{message}. {}", remedy.unwrap_or_default())
         };
         let not_consented = "AADSTS65001: The user or administrator has not consented to use the application.";
         let text = told(&record, &secrets, "invalid_grant", not_consented);
@@ -640,7 +649,7 @@ mod tests {
         for remedy in ["Authorize the account again", "set the provider's scopes"] {
             assert!(text.contains(remedy), "{text}");
         }
-        assert_eq!(told(&record, &secrets, "http_400", "no"), "no", "what is not known");
+        assert_eq!(told(&record, &secrets, "http_400", "no"), "no. ", "what is not known");
 
         // The account tells how the grant has lived.
         let revoked = "Token has been expired or revoked.";

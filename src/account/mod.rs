@@ -40,8 +40,8 @@ pub use sessions::{LiveSession, SessionId, SessionLease};
 pub use target::{Place, UpstreamTarget};
 
 use crate::clock::Timestamp;
-use crate::store::{AccountError, AccountState};
-use supervisor::UPSTREAM_REFUSED;
+use crate::store::{AccountError, AccountState, Failures};
+use supervisor::is_upstreams;
 
 /// What an administrator sees of an account's credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct AccountStatus {
     pub state: AccountState,
     /// The last error that concerned its credential.
     pub last_error: Option<AccountError>,
+    /// The logins that have failed since one last succeeded.
+    pub failures: Option<Failures>,
     /// When the next refresh is tried, after one that failed.
     pub next_try: Option<Timestamp>,
     /// When its OAuth access token ends.
@@ -70,7 +72,7 @@ impl AccountStatus {
             AccountState::Failing => owner
                 .last_error
                 .as_ref()
-                .is_some_and(|error| error.code != UPSTREAM_REFUSED),
+                .is_some_and(|error| !is_upstreams(&error.code)),
             AccountState::New | AccountState::Active | AccountState::Disabled => false,
         };
         let (state, last_error) = match is_untroubled && has_lost_its_grant {
@@ -80,6 +82,7 @@ impl AccountStatus {
         Self {
             state,
             last_error,
+            failures: self.failures,
             next_try: owner.next_try,
             expires: owner.expires,
             scope: owner.scope,

@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::limits::{NOTICES_MAX, REFRESHES_PER_PROVIDER_MAX, REVOCATIONS_MAX};
 use crate::oauth::TokenSource;
-use crate::store::SharedStore;
+use crate::store::{Failures, SharedStore};
 
 /// What supervisors and their root have in common.
 pub(super) struct Shared {
@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) unsaved: Mutex<BTreeSet<String>>,
     /// The accounts whose grant ends soon, and when.
     pub(super) ending: Mutex<BTreeMap<String, Timestamp>>,
+    /// The accounts whose logins fail.
+    pub(super) failing: Mutex<BTreeMap<String, Failures>>,
     pub(super) notices: broadcast::Sender<Notice>,
     /// Which kinds of accounts there are.
     pub(super) roll: Roll,
@@ -69,6 +71,7 @@ impl Shared {
             limiters: Mutex::default(),
             unsaved: Mutex::default(),
             ending: Mutex::default(),
+            failing: Mutex::default(),
             notices: broadcast::Sender::new(NOTICES_MAX),
             roll: Roll::default(),
             revocations: Semaphore::new(REVOCATIONS),
@@ -110,6 +113,16 @@ impl Shared {
             ending.insert(account.to_owned(), ends);
         } else if !ending.is_empty() {
             ending.remove(account);
+        }
+    }
+
+    /// The failed logins of an account, if there are any.
+    pub(super) fn note_failing(&self, account: &str, failures: Option<Failures>) {
+        let mut failing = lock(&self.failing);
+        if let Some(failures) = failures {
+            failing.insert(account.to_owned(), failures);
+        } else if !failing.is_empty() {
+            failing.remove(account);
         }
     }
 

@@ -5,6 +5,7 @@
 //! next question (see [`super::accounts`]); who waited for it is told that nothing can be had now, or asks again.
 
 mod credential;
+mod failures;
 mod held;
 mod keeping;
 mod opening;
@@ -28,14 +29,15 @@ use super::target::UpstreamTarget;
 use super::writes::{Order, Replacement, Writes};
 use crate::clock::{SteadyClock, Timestamp};
 use crate::config::Config;
-use crate::fault::{Fault, UpstreamRefusal};
+use crate::fault::Fault;
 use crate::limits::SUPERVISOR_IDLE;
 use crate::oauth::TokenError;
 use crate::proto::{CredentialSecret, Protocol};
 use crate::store::{AccountRecord, AccountSecrets, AccountState, Grant, StoreError, TokenId};
 
+use failures::Runs;
 use held::Held;
-pub(super) use held::{UPSTREAM_REFUSED, Way};
+pub(super) use held::{Way, is_upstreams};
 
 /// What a supervisor is asked, ordered and told.
 #[derive(Debug)]
@@ -76,11 +78,11 @@ pub(super) enum Message {
     ConfigChanged,
     /// An upstream accepted the credential.
     UpstreamAccepted { grant: u64, protocol: Protocol },
-    /// An upstream refused the credential for good.
-    UpstreamRefused {
-        grant: u64,
+    /// A login failed; with the grant that was presented, if one was.
+    LoginFailed {
+        grant: Option<u64>,
         protocol: Protocol,
-        refusal: UpstreamRefusal,
+        fault: Fault,
     },
     /// A refresh ended.
     Refreshed {
@@ -159,6 +161,8 @@ pub(super) struct Supervised {
     submissions: Submissions<opening::Applicant>,
     /// The grants whose refresh is on its way: more than one if credentials were replaced meanwhile.
     in_flight: Vec<u64>,
+    /// The logins that fail.
+    runs: Runs,
     drains: Vec<RpcReplyPort<()>>,
     last_used: Timestamp,
     timer: Option<(Timestamp, JoinHandle<()>)>,
@@ -206,6 +210,7 @@ impl Supervised {
         } else {
             Refresher::new(held.token_times(now), held.renewal(), now, rand::random())
         };
+        let runs = Runs::of(&held.record);
         Self {
             myself,
             shared: setup.shared,
@@ -217,6 +222,7 @@ impl Supervised {
             submissions: Submissions::new(),
             accepted: (0, Vec::new()),
             in_flight: Vec::new(),
+            runs,
             drains: Vec::new(),
             last_used: now,
             timer: None,
@@ -258,11 +264,7 @@ impl Supervised {
             Message::SessionEnded => {}
             Message::ConfigChanged => self.decide(Input::AppChanged, now),
             Message::UpstreamAccepted { grant, protocol } => self.on_accepted(grant, protocol),
-            Message::UpstreamRefused {
-                grant,
-                protocol,
-                refusal,
-            } => self.on_refused(grant, protocol, &refusal, now),
+            Message::LoginFailed { grant, protocol, fault } => self.on_failed(grant, protocol, &fault, now),
             Message::Refreshed { grant, result } => self.on_refreshed(grant, result, now),
             Message::NotSent { grant } => self.on_not_sent(grant, now),
             Message::Saved(result) => self.on_saved(&result, now),
@@ -280,6 +282,8 @@ impl Supervised {
         self.write(now);
         self.shared
             .note_ending(&self.held.record.account, self.held.ending(now));
+        self.shared
+            .note_failing(&self.held.record.account, self.held.record.failures);
         if self.in_flight.is_empty() && self.writes.is_clean() {
             self.drains.drain(..).for_each(|reply| drop(reply.send(())));
         }
@@ -290,6 +294,7 @@ impl Supervised {
         AccountStatus {
             state: self.held.record.state,
             last_error: self.held.record.last_error.clone(),
+            failures: self.held.record.failures,
             next_try: self.refresher.next_try().map(|moment| self.clock.to_wall(moment)),
             expires: self.held.expires(),
             scope: self.held.secrets.grant.as_ref().and_then(|grant| grant.scope.clone()),
@@ -319,7 +324,7 @@ impl Supervised {
         };
         let due = [
             self.refresher.deadline(),
-            self.writes.retry_at(),
+            self.writes.due(),
             self.submissions.deadline(),
             idle,
         ];

@@ -9,6 +9,7 @@ use ractor::RpcReplyPort;
 
 use super::grants::retry_wait;
 use crate::clock::Timestamp;
+use crate::limits::{ACCOUNT_STATE_INTERVAL, FAILURES_WRITE_INTERVAL};
 use crate::store::{AccountRecord, AccountSecrets, StoreError, TokenId};
 
 /// What an administrator ordered.
@@ -55,8 +56,12 @@ pub(super) struct Writes {
     /// Whether the disk lacks something of the record, beside what is being written: a state or an error.
     is_behind: bool,
     on_its_way: Option<OnItsWay>,
+    /// When to write what is not urgent.
+    later: Option<Timestamp>,
     failures: u32,
-    retry_at: Option<Timestamp>,
+    /// Before this nothing is saved: it has just been, or could not be.
+    rests_until: Option<Timestamp>,
+    is_hurried: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +76,10 @@ impl Writes {
             orders: VecDeque::new(),
             is_behind: false,
             on_its_way: None,
+            later: None,
             failures: 0,
-            retry_at: None,
+            rests_until: None,
+            is_hurried: false,
         }
     }
 
@@ -84,6 +91,11 @@ impl Writes {
     /// Something of the record has changed in memory.
     pub(super) fn mark(&mut self) {
         self.is_behind = true;
+    }
+
+    /// Something of it has changed that is worth a write only now and then.
+    pub(super) fn mark_later(&mut self, now: Timestamp) {
+        self.later.get_or_insert(now.after(FAILURES_WRITE_INTERVAL));
     }
 
     /// The write to be started now, if any.
@@ -99,11 +111,12 @@ impl Writes {
             self.on_its_way = Some(OnItsWay::Order);
             return Some(Write::Order(order));
         }
-        if !self.is_behind || self.retry_at.is_some_and(|at| now < at) {
+        let is_late = self.later.is_some_and(|at| at <= now || self.is_hurried);
+        if !(self.is_behind || is_late) || self.rests_until.is_some_and(|until| now < until) {
             return None;
         }
         self.on_its_way = Some(OnItsWay::Save);
-        self.is_behind = false;
+        (self.is_behind, self.later) = (false, None);
         Some(Write::Save)
     }
 
@@ -113,11 +126,12 @@ impl Writes {
         self.on_its_way.take_if(|on_its_way| *on_its_way == OnItsWay::Save);
         if result.is_ok() {
             self.failures = 0;
-            self.retry_at = None;
+            // Whoever stops waits for what is left.
+            self.rests_until = Some(now.after(ACCOUNT_STATE_INTERVAL)).filter(|_| !self.is_hurried);
             return;
         }
         self.is_behind = true;
-        self.retry_at = Some(now.after(retry_wait(self.failures)));
+        self.rests_until = Some(now.after(retry_wait(self.failures)));
         self.failures = self.failures.saturating_add(1);
     }
 
@@ -128,17 +142,22 @@ impl Writes {
 
     /// The program stops: whatever is left is tried at once.
     pub(super) fn hurry(&mut self) {
-        self.retry_at = None;
+        self.rests_until = None;
+        self.is_hurried = true;
     }
 
     /// When [`Writes::next`] is worth asking again.
-    pub(super) fn retry_at(&self) -> Option<Timestamp> {
-        self.retry_at.filter(|_| self.on_its_way.is_none())
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        let due = match self.is_behind {
+            true => self.rests_until,
+            false => self.later.max(self.later.and(self.rests_until)),
+        };
+        due.filter(|_| self.on_its_way.is_none())
     }
 
     /// Whether everything is on disk and nothing is ordered.
     pub(super) fn is_clean(&self) -> bool {
-        self.on_its_way.is_none() && self.orders.is_empty() && !self.is_behind
+        self.on_its_way.is_none() && self.orders.is_empty() && !self.is_behind && self.later.is_none()
     }
 }
 
@@ -163,9 +182,34 @@ mod tests {
         assert!(writes.next(at(0)).is_none());
         writes.on_saved(&Ok(()), at(0));
         assert!(!writes.is_clean());
-        assert!(matches!(writes.next(at(0)), Some(Write::Save)));
-        writes.on_saved(&Ok(()), at(0));
-        assert!(writes.is_clean() && writes.next(at(0)).is_none());
+        assert!(writes.next(at(0)).is_none(), "it has just been written");
+        assert_eq!(writes.due(), Some(at(1)));
+        assert!(matches!(writes.next(at(1)), Some(Write::Save)));
+        writes.on_saved(&Ok(()), at(1));
+        assert!(writes.is_clean() && writes.next(at(9)).is_none());
+    }
+
+    #[test]
+    fn what_is_not_urgent_is_written_once_a_minute_or_with_what_is() {
+        let mut writes = Writes::new();
+        for second in 0..60 {
+            writes.mark_later(at(second));
+            assert!(writes.next(at(second)).is_none());
+            assert_eq!(writes.due(), Some(at(60)));
+        }
+        assert!(matches!(writes.next(at(60)), Some(Write::Save)));
+        writes.mark_later(at(60));
+        writes.on_saved(&Ok(()), at(60));
+        writes.mark();
+        assert_eq!(writes.due(), Some(at(61)));
+        assert!(matches!(writes.next(at(61)), Some(Write::Save)));
+        writes.on_saved(&Ok(()), at(61));
+        assert!(writes.is_clean() && writes.due().is_none());
+        // Whoever stops waits for none of it.
+        writes.mark_later(at(62));
+        writes.hurry();
+        assert!(!writes.is_clean());
+        assert!(matches!(writes.next(at(62)), Some(Write::Save)));
     }
 
     #[test]
@@ -183,7 +227,8 @@ mod tests {
             "nothing is saved of what is being removed"
         );
         writes.on_order_ended();
-        assert!(matches!(writes.next(at(0)), Some(Write::Save)));
+        let rested = Timestamp::EPOCH.after(ACCOUNT_STATE_INTERVAL);
+        assert!(matches!(writes.next(rested), Some(Write::Save)));
     }
 
     #[test]
@@ -195,7 +240,7 @@ mod tests {
             assert!(matches!(writes.next(at(now)), Some(Write::Save)));
             writes.on_saved(&Err(StoreError::Unwritable("full".to_owned())), at(now));
             assert!(!writes.is_clean());
-            assert_eq!(writes.retry_at(), Some(at(now + wait)));
+            assert_eq!(writes.due(), Some(at(now + wait)));
             assert!(writes.next(at(now)).is_none());
             now += wait;
         }

@@ -10,7 +10,7 @@ use super::readiness::Readiness;
 use super::types::{
     CertificateAuthorityView, ListenerView, RecognitionView, SessionView, UpstreamView, VerifyStep, WebView,
 };
-use crate::access::Failures;
+use crate::access::Budgets;
 use crate::account::{AccountStatus, Changes};
 use crate::authorize::{AuthorizeError, CodeBegun, Completed, DeviceBegun, LinkOrder, Progress};
 use crate::clock::Timestamp;
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::metrics::render::Exposition;
 use crate::oauth::RedirectUri;
 use crate::recognize::Reach;
-use crate::store::{AccountRecord, AccountSecrets, Listing, Page, SharedStore, StoreError, TokenId};
+use crate::store::{AccountRecord, AccountSecrets, Failures, Listing, Page, SharedStore, StoreError, TokenId};
 
 /// Everything that the routes work with.
 pub struct AdminState {
@@ -31,7 +31,7 @@ pub struct AdminState {
     /// Who changes which account.
     pub changes: Arc<Changes>,
     /// What refused logins cost.
-    pub failures: Arc<Failures>,
+    pub failures: Arc<Budgets>,
     /// The live sessions.
     pub sessions: Arc<dyn SessionControl>,
     /// Who can tell whose mailbox an address is.
@@ -82,6 +82,9 @@ pub trait AccountControl: Send + Sync + 'static {
 
     /// The accounts whose grants end soon, in the order of their ids, and when.
     fn ending(&self) -> Vec<(String, Timestamp)>;
+
+    /// The accounts with logins that have failed since one succeeded, in the order of their ids.
+    fn failing(&self) -> Vec<(String, Failures)>;
 
     /// The upstreams that accounts are at, and what each can do, in order.
     fn upstreams(&self) -> Vec<UpstreamView>;

@@ -58,6 +58,7 @@ pub(crate) struct World {
     pub(crate) verification: Mutex<Vec<VerifyStep>>,
     pub(crate) trouble: Mutex<Option<StoreError>>,
     pub(crate) ending: Mutex<Vec<(String, Timestamp)>>,
+    pub(crate) failing: Mutex<Vec<(String, Failures)>>,
     pub(crate) web: Mutex<Option<WebView>>,
     pub(crate) authority: Mutex<Option<CertificateAuthorityView>>,
 }
@@ -406,6 +407,7 @@ impl AccountControl for World {
         Some(AccountStatus {
             state: record.state,
             last_error: record.last_error,
+            failures: record.failures,
             next_try: (record.state == AccountState::Failing).then(|| Timestamp::from_millis(0)),
             expires: None,
             scope: None,
@@ -415,6 +417,10 @@ impl AccountControl for World {
 
     fn ending(&self) -> Vec<(String, Timestamp)> {
         self.ending.lock().unwrap().clone()
+    }
+
+    fn failing(&self) -> Vec<(String, Failures)> {
+        self.failing.lock().unwrap().clone()
     }
 
     fn upstreams(&self) -> Vec<UpstreamView> {

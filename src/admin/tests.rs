@@ -11,7 +11,7 @@ use crate::clock::{self, Timestamp};
 use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::net::dns::test_support::{NameServer, mx, srv};
 use crate::secret::ExposeSecret;
-use crate::store::{AccountError, AccountState, StoreError};
+use crate::store::{AccountError, AccountState, Failures, StoreError};
 
 /// A raw answer.
 struct Reply {
@@ -168,6 +168,7 @@ async fn new_credentials_replace_the_old_ones_and_end_needs_authorization() {
         accounts[0].0.last_error = Some(AccountError {
             code: "invalid_grant".to_owned(),
             message: "the grant is gone".to_owned(),
+            remedy: None,
             time: Timestamp::EPOCH,
         });
     }
@@ -366,6 +367,39 @@ async fn a_grant_that_ends_soon_needs_attention_whatever_the_accounts_state() {
         status["attention"],
         json!([{"account": "b", "state": "new", "grantEnds": "2026-02-03T12:00:00.000Z"}])
     );
+}
+
+#[tokio::test]
+async fn an_account_whose_logins_fail_needs_attention_whatever_its_state() {
+    let daemon = Daemon::start().await;
+    daemon.add_account("a", None).await;
+    daemon.add_account("b", None).await;
+    let since = Timestamp::parse("2026-02-03T12:00:00Z").unwrap();
+    let failing = ["b", "removed meanwhile"].map(|account| (account.to_owned(), Failures { count: 12, since }));
+    *daemon.world.failing.lock().unwrap() = failing.to_vec();
+    let failures = json!({"count": 12, "since": "2026-02-03T12:00:00.000Z"});
+    let status = daemon.done(Method::GET, "/v1/status", None).await;
+    assert_eq!(
+        status["attention"],
+        json!([{"account": "b", "state": "new", "failures": failures}])
+    );
+
+    let mut accounts = daemon.world.accounts.lock().unwrap().clone();
+    accounts[0].0.state = AccountState::Failing;
+    accounts[0].0.failures = Some(Failures { count: 12, since });
+    accounts[0].0.last_error = Some(AccountError {
+        code: "imap_refused".to_owned(),
+        message: "not connected".to_owned(),
+        remedy: Some("Have it switched on".to_owned()),
+        time: since,
+    });
+    *daemon.world.accounts.lock().unwrap() = accounts;
+    let read = daemon.done(Method::GET, "/v1/account/a", None).await;
+    assert_eq!(read["failures"], failures);
+    assert_eq!(read["lastError"]["remedy"], "Have it switched on");
+    let status = daemon.done(Method::GET, "/v1/status", None).await;
+    assert_eq!(status["attention"][0]["lastError"]["remedy"], "Have it switched on");
+    assert_eq!(status["attention"][0]["failures"], failures);
 }
 
 #[tokio::test]

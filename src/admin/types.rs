@@ -19,8 +19,8 @@ use crate::proto::Protocol;
 use crate::recognize::{Finding, How, Server, Servers};
 use crate::secret::SecretString;
 use crate::store::{
-    AccountError, AccountRecord, AccountState, Deletion, EndpointOverride, Restrictions, Store, TokenForm, TokenId,
-    TokenRecord, TokenUse, UsageEvent,
+    AccountError, AccountRecord, AccountState, Deletion, EndpointOverride, Failures, Restrictions, Store, TokenForm,
+    TokenId, TokenRecord, TokenUse, UsageEvent,
 };
 
 /// The body of `POST /v1/account`.
@@ -145,6 +145,9 @@ pub struct AccountView {
     /// The last error that concerned its credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<AccountError>,
+    /// The logins that have failed since one last succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<Failures>,
     /// When the next refresh is due, after one that failed for now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<Timestamp>,
@@ -764,11 +767,14 @@ pub struct AccountCounts {
 pub struct AttentionView {
     /// Its id.
     pub account: String,
-    /// `needs-authorization` or `failing`; any other where its grant ends soon.
+    /// `needs-authorization` or `failing`; any other where its grant ends soon, or where one protocol fails and another is good.
     pub state: AccountState,
     /// What happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<AccountError>,
+    /// The logins that have failed since one last succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<Failures>,
     /// When its grant ends, if that is soon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant_ends: Option<Timestamp>,
@@ -780,6 +786,7 @@ impl AccountView {
         let status = status.unwrap_or(AccountStatus {
             state: record.state,
             last_error: record.last_error,
+            failures: record.failures,
             next_try: None,
             expires: None,
             scope: None,
@@ -797,6 +804,7 @@ impl AccountView {
             shares_grant_of: record.shares_grant_of,
             state: status.state,
             last_error: status.last_error,
+            failures: status.failures,
             next_try: status.next_try,
             expires: status.expires,
             grant_ends: status.grant_ends,

@@ -14,7 +14,7 @@ use crate::connection::{self, Services, Sessions, StepResult};
 use crate::net::tls::{AuthorityFacts, PrivateCa};
 use crate::proto::session::Goodbye;
 use crate::recognize::{Reach, Recognizer};
-use crate::store::{AccountRecord, AccountSecrets, Listing, Page, StoreError, TokenId};
+use crate::store::{AccountRecord, AccountSecrets, Failures, Listing, Page, StoreError, TokenId};
 
 /// The accounts, as the admin API reaches them.
 pub(super) struct AccountPort {
@@ -87,6 +87,10 @@ impl AccountControl for AccountPort {
 
     fn ending(&self) -> Vec<(String, Timestamp)> {
         self.services.accounts.ending()
+    }
+
+    fn failing(&self) -> Vec<(String, Failures)> {
+        self.services.accounts.failing()
     }
 
     fn upstreams(&self) -> Vec<UpstreamView> {

@@ -8,7 +8,9 @@ use comfy_table::{Cell, CellAlignment, Table};
 use serde_json::json;
 
 use super::daemon::{answer, client};
-use super::output::{cell, clean, confirm, deletion, page_footer, print, print_pairs, print_table, state_cell, table};
+use super::output::{
+    cell, clean, confirm, deletion, failures_in_words, page_footer, print, print_pairs, print_table, state_cell, table,
+};
 use super::value::PageArgs;
 use super::{Exit, Failure, Globals, authorize, import};
 use crate::admin::client::{Client, segment};
@@ -227,6 +229,8 @@ fn print_account(account: &AccountView) -> Result<(), Failure> {
             "last error",
             error.map(|error| format!("{}: {} ({})", error.code, error.message, error.time)),
         ),
+        ("what to do", error.and_then(|error| error.remedy.clone())),
+        ("failed logins", account.failures.map(failures_in_words)),
         ("next try", time(account.next_try)),
         ("token expires", time(account.expires)),
         ("grant ends", time(account.grant_ends)),

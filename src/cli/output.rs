@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{Exit, Failure};
 use crate::admin::types::Deleted;
-use crate::store::AccountState;
+use crate::store::{AccountState, Failures};
 
 /// Prints `text` and a newline.
 ///
@@ -43,6 +43,14 @@ pub(super) fn deletion(done: &str, deleted: Deleted) -> String {
              can be. If the daemon were restarted before, what was deleted would be there again."
         ),
         Some(true) | None => format!("{done}."),
+    }
+}
+
+/// A run of failed logins.
+pub(super) fn failures_in_words(failures: Failures) -> String {
+    match failures.count {
+        1 => format!("1 failed login, at {}", failures.since),
+        count => format!("{count} failed logins since {}", failures.since),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::daemon::{answer, client};
-use super::output::{cell, print, print_pairs, print_table, state_cell, table};
+use super::output::{cell, failures_in_words, print, print_pairs, print_table, state_cell, table};
 use super::{Exit, Failure, Globals};
 use crate::admin::types::{AttentionView, CertificateAuthorityView, Health, StatusView, UpstreamView};
 use crate::config::ListenerTls;
@@ -54,10 +54,19 @@ fn authority(ca: &CertificateAuthorityView) -> String {
 /// Why an account needs somebody.
 fn why(account: &AttentionView) -> String {
     let error = account.last_error.as_ref();
-    let error = error.map(|error| format!("{}: {}", error.code, error.message));
+    let error = error.map(|error| match &error.remedy {
+        Some(remedy) => format!("{}: {}. {remedy}", error.code, error.message),
+        None => format!("{}: {}", error.code, error.message),
+    });
+    let failures = account.failures.map(failures_in_words);
     let ends = account.grant_ends;
     let ends = ends.map(|ends| format!("its grant ends at {ends} unless its owner authorizes it again"));
-    error.into_iter().chain(ends).collect::<Vec<_>>().join("; ")
+    error
+        .into_iter()
+        .chain(failures)
+        .chain(ends)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// What the upstreams can do that accounts are at.

@@ -17,7 +17,6 @@ use super::register::{Entered, Entry, SessionView};
 use crate::account::{SessionId, SessionLease, meaning};
 use crate::clock::{self, Timestamp};
 use crate::config;
-use crate::fault::FaultKind;
 use crate::limits::{CLOSE_DRAIN, GIVE_WAY_DRAIN};
 use crate::metrics::names;
 use crate::net::admission::Permit;
@@ -383,10 +382,8 @@ impl State {
         let meaning = meaning::of_fault(protocol, &fault).map(|meaning| meaning.explanation.to_string());
         let (session, provider) = (self.session, &relayed.provider);
         warn!(%session, account, provider, %fault, meaning, "the upstream does not serve a mailbox that it let in");
-        if let FaultKind::UpstreamRefused(refusal) = &fault.kind {
-            let accounts = &self.services.accounts;
-            accounts.report_refused(account, relayed.grant, protocol, refusal);
-        }
+        let accounts = &self.services.accounts;
+        accounts.report_failed(account, Some(relayed.grant), protocol, &fault);
     }
 
     /// Takes leave: the usage event, the summary line, and the actor's own end, which releases the rest.

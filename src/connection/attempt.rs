@@ -48,8 +48,8 @@ pub(super) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 pub(super) enum Outcome {
     /// The access token was checked.
     Checked(Checked),
-    /// The upstream leg was opened.
-    Connected(Result<(Leg, Box<UpstreamTarget>), Fault>),
+    /// The upstream leg was opened; with the grant that is to be shown there, if there is one.
+    Connected(Option<u64>, Result<(Leg, Box<UpstreamTarget>), Fault>),
     /// TLS was begun on it.
     Secured(Result<Leg, Fault>),
 }

@@ -408,19 +408,22 @@ impl Login {
                 }
                 Input::LoginChecked(checked.result)
             }
-            Outcome::Connected(Ok((leg, target))) => {
+            Outcome::Connected(grant, Ok((leg, target))) => {
                 let mut ready = open::ready(&target);
                 ready.forwarded = target.provider.forward_client_address.then(|| ForwardedClient {
                     remote: self.remote,
                     local: self.local,
                     session: self.session_id.to_string(),
                 });
-                attempt.grant = Some(target.grant);
+                attempt.grant = grant;
                 attempt.target = Some(*target);
                 attempt.upstream = Some(Upstream::new(leg));
                 Input::UpstreamConnected(Ok(ready))
             }
-            Outcome::Connected(Err(fault)) => Input::UpstreamConnected(Err(fault)),
+            Outcome::Connected(grant, Err(fault)) => {
+                attempt.grant = grant.or(attempt.grant);
+                Input::UpstreamConnected(Err(fault))
+            }
             Outcome::Secured(Ok(leg)) => {
                 attempt.upstream = Some(Upstream::new(leg));
                 Input::UpstreamSecured(Ok(()))
@@ -460,13 +463,16 @@ impl Login {
         let (services, protocol) = (self.services.clone(), self.facts.protocol);
         let limit = self.config.limits.upstream_connect_timeout;
         attempt.work = Some(Box::pin(async move {
+            let mut grant = None;
             let connect = async {
                 services.throttles.check(&account, protocol, clock::instant())?;
                 let target = services.accounts.credential(&account, protocol, refused).await?;
+                grant = Some(target.grant);
                 let leg = open::open(&target, protocol, &services.trust, limit).await?;
                 Ok((leg, Box::new(target)))
             };
-            Outcome::Connected(connect.await)
+            let connected = connect.await;
+            Outcome::Connected(grant, connected)
         }));
     }
 
@@ -641,11 +647,11 @@ impl Login {
         if let Some(attempt) = self.attempt.take() {
             let seconds = clock::instant().saturating_duration_since(attempt.begun).as_secs_f64();
             names::login_duration(self.facts.protocol).record(seconds);
-            if let (Some(account), FaultKind::UpstreamRefused(refusal), Some(grant)) =
-                (&attempt.account, &fault.kind, attempt.grant)
-            {
+            if let Some(account) = &attempt.account {
                 let protocol = self.facts.protocol;
-                self.services.accounts.report_refused(account, grant, protocol, refusal);
+                self.services
+                    .accounts
+                    .report_failed(account, attempt.grant, protocol, fault);
             }
             (account, token) = (attempt.account, attempt.token);
         }

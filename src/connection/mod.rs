@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::access::Failures;
+use crate::access::Budgets;
 use crate::account::Accounts;
 use crate::config::{self, Config};
 use crate::store::SharedStore;
@@ -58,7 +58,7 @@ pub struct Services {
     /// The live sessions.
     pub sessions: Arc<Sessions>,
     /// What refused logins cost.
-    pub failures: Arc<Failures>,
+    pub failures: Arc<Budgets>,
     /// What was said of refusals lately.
     refusals: refusals::Refusals,
     /// What was said of misunderstandings lately.

@@ -20,7 +20,7 @@ use super::try_login::{self, LoggedIn};
 use crate::account::{Place, UpstreamTarget};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, Provider, UpstreamTls};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 use crate::net::dial::dial;
 use crate::net::resolve::resolve as addresses_of;
 use crate::net::stream::Stream;
@@ -271,9 +271,7 @@ impl Walk {
             Ok(_) => services.accounts.report_accepted(id, target.grant, protocol),
             Err(fault) => {
                 throttles.note(id, protocol, fault, clock::instant());
-                if let FaultKind::UpstreamRefused(refusal) = &fault.kind {
-                    services.accounts.report_refused(id, target.grant, protocol, refusal);
-                }
+                services.accounts.report_failed(id, Some(target.grant), protocol, fault);
             }
         }
         let login = login.map_err(|fault| Finding::of_login(protocol, &fault));

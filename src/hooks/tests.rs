@@ -34,6 +34,7 @@ fn notice(account: &str) -> Notice {
             error: Some(AccountError {
                 code: "invalid_grant".to_owned(),
                 message: "gone".to_owned(),
+                remedy: None,
                 time,
             }),
             remedy: Some("authorize it again".to_owned()),

@@ -30,7 +30,10 @@ use super::discovery::Metadata;
 use super::request::{Caller, TokenRequest};
 use super::text::clean;
 use super::vendor::Vendor;
-use super::{Basis, Revocation, Step, TokenError, TokenSource, discovery, is_loopback, is_url_allowed, request};
+use super::{
+    AnsweredBy, Basis, Obstacle, Revocation, Step, TokenError, TokenSource, discovery, is_loopback, is_url_allowed,
+    request,
+};
 use crate::clock;
 use crate::config::{ClientAuth, GrantType, OAuthApp, Provider};
 use crate::limits::TOKEN_ANSWER_BYTES_MAX;
@@ -315,16 +318,18 @@ impl Reply {
 }
 
 fn failed(error: HttpError) -> TokenError {
-    let code = match &error {
-        HttpError::TimedOut(_) => "timeout",
-        HttpError::Connect(_) => "connect",
-        HttpError::ProxyLogin(_) => "proxy_login",
-        HttpError::ProxyRefused(_) => "proxy_refused",
-        HttpError::Broken(_) => "network",
-        HttpError::Trust(_) => "trust",
-        HttpError::Internal(_) => "internal",
+    let (code, answered_by) = match &error {
+        HttpError::TimedOut(_) => ("timeout", AnsweredBy::Nobody),
+        HttpError::Connect(_) => ("connect", AnsweredBy::Nobody),
+        HttpError::ProxyLogin(_) => ("connect", AnsweredBy::Obstacle(Obstacle::Login)),
+        HttpError::ProxyRefused(_) => ("connect", AnsweredBy::Obstacle(Obstacle::Proxy)),
+        HttpError::Broken(_) => ("network", AnsweredBy::Nobody),
+        HttpError::Trust(_) => ("trust", AnsweredBy::Nobody),
+        HttpError::Internal(_) => ("internal", AnsweredBy::Nobody),
     };
-    TokenError::temporary(code, clean(&format!("the token endpoint: {error}"), &[]))
+    let mut failed = TokenError::temporary(code, clean(&format!("the token endpoint: {error}"), &[]));
+    failed.facts.answered_by = answered_by;
+    failed
 }
 
 /// How long an issuer's metadata is believed. Endpoints move rarely, and a reload asks anew.

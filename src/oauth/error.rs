@@ -109,6 +109,8 @@ pub enum AnsweredBy {
 pub enum Obstacle {
     /// A proxy or a network that wants a login first (RFC 9110 §15.5.8, RFC 6585 §6).
     Login,
+    /// The proxy of `HTTPS_PROXY`, which makes no tunnel to there.
+    Proxy,
     /// A redirect, which is not followed: a secret would go elsewhere.
     Redirect,
     /// A page for people.

@@ -50,6 +50,9 @@ pub struct AccountRecord {
     /// The last error that concerned its credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<AccountError>,
+    /// The logins that have failed since one last succeeded. Written now and then while it only grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<Failures>,
     /// When it was added.
     pub created: Timestamp,
     /// When an administrator last changed it.
@@ -88,6 +91,7 @@ impl AccountRecord {
             authorized: None,
             state: AccountState::New,
             last_error: None,
+            failures: None,
             created: now,
             updated: now,
         }
@@ -167,10 +171,22 @@ pub enum AccountState {
 pub struct AccountError {
     /// A short code: the provider's (`invalid_grant`), or ours (`timeout`).
     pub code: String,
-    /// What it means, for an administrator.
+    /// What was said and what it means, for an administrator.
     pub message: String,
+    /// What to do about it, where that is known: a sentence without its full stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
     /// When it happened.
     pub time: Timestamp,
+}
+
+/// Logins that failed one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// How many.
+    pub count: u64,
+    /// When the first of them did.
+    pub since: Timestamp,
 }
 
 /// An account's secrets. Debug output shows none of them.

@@ -2,11 +2,12 @@
 
 use ractor::RpcReplyPort;
 
-use super::held::{UPSTREAM_REFUSED, Way, setting_code};
+use super::failures::{self, Whose};
+use super::held::Way;
 use super::{Purpose, Refreshed, Supervised, Waiter, tasks};
 use crate::account::UpstreamTarget;
 use crate::account::grants::Kept;
-use crate::account::meaning::{self, Meaning, Trouble};
+use crate::account::meaning;
 use crate::account::refresh::{Action, Answer, Failure, Input};
 use crate::account::target::Place;
 use crate::clock::Timestamp;
@@ -14,8 +15,7 @@ use crate::fault::{Fault, FaultKind, UpstreamRefusal};
 use crate::oauth::{TokenError, TokenErrorKind};
 use crate::proto::{CredentialSecret, Protocol};
 use crate::secret::duplicate;
-use crate::sentence::explained;
-use crate::store::AccountState;
+use crate::store::{AccountError, AccountState};
 
 impl Supervised {
     pub(super) fn on_asked(
@@ -89,11 +89,13 @@ impl Supervised {
         {
             // IMPORTANT: before the answer, whose fault carries the error.
             let now = self.clock.now();
-            self.note(
-                AccountState::NeedsAuthorization,
-                Some(("no_refresh_token", "the access token has ended")),
-                now,
-            );
+            let error = AccountError {
+                code: "no_refresh_token".to_owned(),
+                message: "the access token has ended".to_owned(),
+                remedy: None,
+                time: now,
+            };
+            self.note(AccountState::NeedsAuthorization, Some(error));
         }
         // Whoever has hung up meanwhile needs no answer.
         match waiter {
@@ -162,7 +164,7 @@ impl Supervised {
                     return;
                 };
                 tracing::debug!(account = %self.held.record.account, life = %crate::span::Span(times.life()), "OAuth token refreshed");
-                self.note_refreshed(now);
+                self.note_refreshed();
                 self.warn_of_end(now);
                 // Used at once, whatever the disk says of it: the one before may be good no more.
                 self.decide(Input::Succeeded { grant, times }, now);
@@ -178,8 +180,14 @@ impl Supervised {
                     }
                 };
                 // IMPORTANT: before the waiters are answered, for their faults carry the error.
-                let message = meaning::of_token_error(&error, &self.held.record, &self.held.secrets, now);
-                self.note(state, Some((&error.code, &message)), now);
+                let (message, remedy) = meaning::of_token_error(&error, &self.held.record, &self.held.secrets, now);
+                let error = AccountError {
+                    code: error.code,
+                    message,
+                    remedy,
+                    time: now,
+                };
+                self.note(state, Some(error));
                 self.decide(Input::Failed { grant, failure }, now);
             }
         }
@@ -202,34 +210,91 @@ impl Supervised {
             return;
         }
         self.note_accepted_over(protocol);
+        self.runs.end(protocol);
         let is_over = match self.held.record.state {
-            AccountState::New => true,
+            AccountState::New | AccountState::Active => true,
             // A token accepted upstream says nothing of a refresh that fails.
-            AccountState::Failing => self.held.is_failing_upstream() || self.refresher.is_untroubled(),
+            AccountState::Failing => self.held.has_upstreams_error() || self.refresher.is_untroubled(),
             AccountState::NeedsAuthorization => !self.held.has_tokens(),
-            AccountState::Active => self.held.is_refused_by_setting(Some(protocol)),
             AccountState::Disabled => false,
         };
         if is_over {
-            let now = self.clock.now();
-            self.note(AccountState::Active, None, now);
+            // What fails over another protocol goes on to be told.
+            let error = self.runs.last_error().cloned();
+            self.note(AccountState::Active, error);
         }
+        self.note_failures();
     }
 
-    pub(super) fn on_refused(&mut self, grant: u64, protocol: Protocol, refusal: &UpstreamRefusal, now: Timestamp) {
-        if grant != self.refresher.grant() {
+    /// A login failed, and the client has been told.
+    pub(super) fn on_failed(&mut self, grant: Option<u64>, protocol: Protocol, fault: &Fault, now: Timestamp) {
+        let is_former = grant.is_some_and(|grant| grant != self.refresher.grant());
+        if is_former || self.shared.is_draining() || self.held.record.state == AccountState::Disabled {
             return;
         }
-        let meaning = meaning::of_refusal(protocol, refusal);
-        let message = told(protocol, refusal, meaning);
-        match meaning.map(|meaning| meaning.trouble) {
-            Some(Trouble::Load) => {}
-            Some(Trouble::Credential) | None if refusal.blames_credential && !self.is_good_elsewhere(protocol) => {
-                self.on_credential_refused(&message, now);
-            }
-            None if refusal.blames_credential => self.on_setting(protocol, &message, now),
-            Some(Trouble::Setting | Trouble::Credential) => self.on_setting(protocol, &message, now),
+        let Some(mut whose) = Whose::of(protocol, fault) else {
+            return;
+        };
+        if whose == Whose::Credential && self.is_good_elsewhere(protocol) {
+            whose = Whose::Setting;
+        }
+        let error = (grant.is_some() && whose != Whose::Grant).then(|| whose.error(protocol, fault, now));
+        self.runs.add(protocol, error.clone(), now);
+        match error {
+            Some(error) => self.note_upstreams(whose, protocol, error),
+            None if self.held.way != Way::Sharing => self.note_nothing_to_present(fault, now),
+            // Trouble with another's grant is that one's, and shown with it.
             None => {}
+        }
+        self.note_failures();
+    }
+
+    /// An upstream failed a login. An account whose grant is in trouble keeps that trouble's error.
+    fn note_upstreams(&mut self, whose: Whose, protocol: Protocol, error: AccountError) {
+        let is_grants = match self.held.record.state {
+            AccountState::NeedsAuthorization => true,
+            AccountState::Failing => !self.held.has_upstreams_error(),
+            AccountState::New | AccountState::Active | AccountState::Disabled => false,
+        };
+        if is_grants {
+            return;
+        }
+        let state = match whose {
+            Whose::Credential if !self.held.uses_oauth() => AccountState::NeedsAuthorization,
+            Whose::Setting | Whose::Moment | Whose::Grant if self.is_good_over_another(protocol) => {
+                AccountState::Active
+            }
+            Whose::Credential | Whose::Setting | Whose::Moment | Whose::Grant => AccountState::Failing,
+        };
+        self.note(state, Some(error));
+    }
+
+    /// A login failed for want of something to present, which a refresh that failed has told already, if there was one.
+    fn note_nothing_to_present(&mut self, fault: &Fault, now: Timestamp) {
+        if !matches!(self.held.record.state, AccountState::New | AccountState::Active) {
+            return;
+        }
+        let (state, code) = match fault.kind {
+            FaultKind::AuthorizationGone => (AccountState::NeedsAuthorization, "no_credentials"),
+            _ => (AccountState::Failing, "unavailable"),
+        };
+        let error = AccountError {
+            code: code.to_owned(),
+            message: failures::detail(fault),
+            remedy: fault.remedy.as_deref().map(str::to_owned),
+            time: now,
+        };
+        self.note(state, Some(error));
+    }
+
+    /// Shows how many logins have failed. While it only grows it is written now and then.
+    fn note_failures(&mut self) {
+        let failures = self.runs.total();
+        let before = std::mem::replace(&mut self.held.record.failures, failures);
+        if before.is_some() != failures.is_some() {
+            self.writes.mark();
+        } else if before != failures {
+            self.writes.mark_later(self.clock.now());
         }
     }
 
@@ -250,55 +315,31 @@ impl Supervised {
         *grant == self.refresher.grant() && !accepted.is_empty() && !accepted.contains(&protocol)
     }
 
-    /// The upstream does not serve the mailbox over `protocol`. The credential is good, so that the state stays, and an
-    /// account that is in trouble besides keeps that trouble's error.
-    fn on_setting(&mut self, protocol: Protocol, message: &str, now: Timestamp) {
-        let state = self.held.record.state;
-        if matches!(state, AccountState::New | AccountState::Active) {
-            self.note(state, Some((setting_code(protocol), message)), now);
-        }
+    /// Whether another protocol is good now.
+    fn is_good_over_another(&self, protocol: Protocol) -> bool {
+        let (grant, accepted) = &self.accepted;
+        let is_good = |other: &Protocol| *other != protocol && !self.runs.is_failing(*other);
+        *grant == self.refresher.grant() && accepted.iter().any(is_good)
     }
 
-    fn on_credential_refused(&mut self, message: &str, now: Timestamp) {
-        let state = if self.held.uses_oauth() {
-            AccountState::Failing
-        } else {
-            AccountState::NeedsAuthorization
-        };
-        self.note(state, Some((UPSTREAM_REFUSED, message)), now);
-    }
-
-    fn note_refreshed(&mut self, now: Timestamp) {
-        // A refresh that succeeds does not heal a mailbox whose upstream refuses the fresh tokens, nor change its settings.
-        let is_upstreams = self.held.is_failing_upstream()
-            || (self.held.record.state == AccountState::Active && self.held.is_refused_by_setting(None));
-        if !is_upstreams {
-            self.note(AccountState::Active, None, now);
+    /// A refresh that succeeds does not heal a mailbox whose upstream refuses the fresh tokens, nor change its settings.
+    fn note_refreshed(&mut self) {
+        self.runs.end_without_error();
+        if !self.held.has_upstreams_error() {
+            self.note(AccountState::Active, None);
         }
+        self.note_failures();
     }
 
     /// Takes note of a state, and has it written if it is another.
-    pub(super) fn note(&mut self, state: AccountState, error: Option<(&str, &str)>, now: Timestamp) {
-        if self.held.note(state, error, now) {
+    pub(super) fn note(&mut self, state: AccountState, mut error: Option<AccountError>) {
+        if let Some(error) = error.as_mut().filter(|error| error.remedy.is_none()) {
+            error.remedy = self.remedy(state);
+        }
+        if self.held.note(state, error) {
             self.writes.mark();
         }
     }
-}
-
-/// A refusal for the account's last error: the upstream's own words first, then what they mean.
-fn told(protocol: Protocol, refusal: &UpstreamRefusal, meaning: Option<&Meaning>) -> String {
-    let code = refusal.code.as_ref().map_or(String::new(), |code| format!("[{code}] "));
-    let what = match meaning.map(|meaning| meaning.trouble) {
-        Some(Trouble::Setting | Trouble::Load) => "login",
-        Some(Trouble::Credential) | None => "credential",
-    };
-    let at = match protocol {
-        Protocol::Imap => "",
-        Protocol::Smtp => " over smtp",
-        Protocol::Pop3 => " over pop3",
-    };
-    let told = format!("the upstream refuses the {what}{at}: {code}{}", refusal.text);
-    meaning.map_or(told.clone(), |meaning| explained(&told, meaning.explanation))
 }
 
 /// What is told of a token that was refused and cannot be replaced now. Who asks knows the upstream's own words.

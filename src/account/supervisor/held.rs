@@ -36,6 +36,9 @@ pub(in crate::account) enum Way {
 /// The code of an error that an upstream, not the token endpoint, is the cause of.
 pub(in crate::account) const UPSTREAM_REFUSED: &str = "upstream_refused";
 
+/// The code of an error that an upstream is the cause of for now.
+pub(in crate::account) const UPSTREAM_UNAVAILABLE: &str = "upstream_unavailable";
+
 /// The code of an error that is a setting of the upstream's for one protocol, while the credential itself is good.
 pub(super) fn setting_code(protocol: Protocol) -> &'static str {
     match protocol {
@@ -43,6 +46,12 @@ pub(super) fn setting_code(protocol: Protocol) -> &'static str {
         Protocol::Smtp => "smtp_refused",
         Protocol::Pop3 => "pop3_refused",
     }
+}
+
+/// Whether `code` is of an error that an upstream is the cause of, and no token endpoint.
+pub(in crate::account) fn is_upstreams(code: &str) -> bool {
+    let mut protocols = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3].into_iter();
+    matches!(code, UPSTREAM_REFUSED | UPSTREAM_UNAVAILABLE) || protocols.any(|protocol| code == setting_code(protocol))
 }
 
 impl Way {
@@ -212,43 +221,41 @@ impl Held {
 
     /// Takes note of a state. Says whether it is worth writing: not for the same error at another time. What an
     /// administrator disabled stays so.
-    pub(super) fn note(&mut self, state: AccountState, error: Option<(&str, &str)>, now: Timestamp) -> bool {
+    pub(super) fn note(&mut self, state: AccountState, error: Option<AccountError>) -> bool {
         if self.record.state == AccountState::Disabled {
             return false;
         }
-        let before = self.record.last_error.as_ref().map(|error| error.code.as_str());
-        let is_other = self.record.state != state || before != error.map(|(code, _)| code);
+        let code = |error: Option<&AccountError>| error.map(|error| error.code.clone());
+        let is_other = self.record.state != state || code(self.record.last_error.as_ref()) != code(error.as_ref());
         if is_other {
-            let (code, message) = error.unwrap_or_default();
             let (account, provider) = (&self.record.account, &self.record.provider);
-            tracing::info!(%account, %provider, state = state_label(state), code, message, "account state changed");
+            let (code, message) = error
+                .as_ref()
+                .map_or_else(Default::default, |error| (error.code.as_str(), error.message.as_str()));
+            let remedy = error.as_ref().and_then(|error| error.remedy.as_deref());
+            tracing::info!(%account, %provider, state = state_label(state), code, message, remedy, "account state changed");
         }
         self.record.state = state;
-        self.record.last_error = error.map(|(code, message)| AccountError {
-            code: code.to_owned(),
-            message: message.to_owned(),
-            time: now,
-        });
+        self.record.last_error = error;
         is_other
     }
 
     /// Whether the last error is an upstream's.
-    pub(super) fn is_failing_upstream(&self) -> bool {
-        let code = self.record.last_error.as_ref().map(|error| error.code.as_str());
-        self.record.state == AccountState::Failing && code == Some(UPSTREAM_REFUSED)
-    }
-
-    /// Whether the last error is a setting of the upstream's, for `protocol` or, where none is given, for any.
-    pub(super) fn is_refused_by_setting(&self, protocol: Option<Protocol>) -> bool {
-        let code = self.record.last_error.as_ref().map(|error| error.code.as_str());
-        let mut protocols = [Protocol::Imap, Protocol::Smtp, Protocol::Pop3].into_iter();
-        protocols.any(|one| protocol.is_none_or(|wanted| wanted == one) && code == Some(setting_code(one)))
+    pub(super) fn has_upstreams_error(&self) -> bool {
+        let error = self.record.last_error.as_ref();
+        error.is_some_and(|error| is_upstreams(&error.code))
     }
 
     /// The last error, for the detail of a fault.
     pub(super) fn last_error(&self) -> String {
         match &self.record.last_error {
-            Some(error) => format!("{}: {}", error.code, error.message),
+            Some(AccountError {
+                code,
+                message,
+                remedy: Some(remedy),
+                ..
+            }) => format!("{code}: {message}. {remedy}"),
+            Some(AccountError { code, message, .. }) => format!("{code}: {message}"),
             None => String::new(),
         }
     }
@@ -261,13 +268,14 @@ impl Held {
         let is_disabled = record.state == AccountState::Disabled;
         let has_new = !matches!(credentials, Credentials::Kept);
         if has_new || (was_disabled && !is_disabled) {
-            record.last_error = None;
+            (record.last_error, record.failures) = (None, None);
             let is_proved = has_new && record.state == AccountState::Active;
             if !is_disabled && !is_proved {
                 record.state = AccountState::New;
             }
         } else {
             record.last_error.clone_from(&self.record.last_error);
+            record.failures = self.record.failures;
             if !is_disabled {
                 record.state = self.record.state;
             }

@@ -11,7 +11,7 @@ use crate::account::notice::{News, Notice};
 use crate::account::refresh::Input;
 use crate::clock::Timestamp;
 use crate::shell;
-use crate::store::{AccountRecord, AccountState};
+use crate::store::AccountState;
 
 impl Supervised {
     /// Renews the grant if it is due. That it is, is looked at again: whoever asks has read the store, which may be behind.
@@ -73,24 +73,24 @@ impl Supervised {
             from: before,
             to: record.state,
             error: record.last_error.clone(),
-            remedy: self.remedy(record),
+            remedy: self.remedy(record.state),
         };
         self.shared.publish(Notice::of(record, news, now));
     }
 
     /// What somebody must do who can, beyond what the error says.
-    fn remedy(&self, record: &AccountRecord) -> Option<String> {
-        if record.state != AccountState::NeedsAuthorization {
+    pub(super) fn remedy(&self, state: AccountState) -> Option<String> {
+        if state != AccountState::NeedsAuthorization {
             return None;
         }
-        let account = shell::word(&record.account);
+        let account = shell::word(&self.held.record.account);
         Some(match self.held.way {
-            Way::Grant if self.held.uses_oauth() => format!(
-                "its owner must authorize the account again: portreeve account authorize {account}, or give it another \
+            Way::Grant if self.held.uses_oauth() || self.held.password().is_none() => format!(
+                "Its owner must authorize the account again: portreeve account authorize {account}, or give it another \
                  refresh token: portreeve account update {account} --refresh-token-file FILE"
             ),
             Way::Grant | Way::App | Way::Password | Way::Sharing => format!(
-                "the account needs the mailbox's present password: portreeve account update {account} --password-file FILE"
+                "The account needs the mailbox's present password: portreeve account update {account} --password-file FILE"
             ),
         })
     }
@@ -104,7 +104,7 @@ impl Supervised {
         }
         self.held.way = way;
         if self.held.record.state == AccountState::NeedsAuthorization {
-            self.note(AccountState::New, None, now);
+            self.note(AccountState::New, None);
         }
         self.on_other_grant(now);
     }

@@ -3,7 +3,7 @@
 use ractor::RpcReplyPort;
 
 use super::held::Way;
-use super::{Supervised, tasks};
+use super::{Runs, Supervised, tasks};
 use crate::account::writes::{Credentials, Order, Replacement, Write};
 use crate::clock::Timestamp;
 use crate::proto::session::Goodbye;
@@ -15,6 +15,7 @@ impl Supervised {
         self.writes.on_saved(result, now);
         if let Err(StoreError::NotFound(_)) = result {
             tracing::error!(account = %self.held.record.account, "an account has vanished from the store");
+            self.held.record.failures = None;
             self.register().end(None, Goodbye::AccountDeleted);
             self.shared.retire(&self.held.record.account, &self.slot);
             return self.myself.stop(None);
@@ -58,6 +59,9 @@ impl Supervised {
             } = replacement;
             let has_new_grant = matches!(credentials, Credentials::New(_));
             self.held.replace(record, credentials);
+            if self.held.record.failures.is_none() {
+                self.runs = Runs::default();
+            }
             if self.held.record != *written {
                 // Its state changed while it was being written.
                 self.writes.mark();
@@ -83,6 +87,7 @@ impl Supervised {
         self.writes.on_order_ended();
         if result.is_ok() {
             self.give_grant_back();
+            self.held.record.failures = None;
             self.register().end(None, Goodbye::AccountDeleted);
             self.shared.retire(&self.held.record.account, &self.slot);
             // Waiters and later orders are dropped with the state: their askers find no account any more.

@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::sleep;
 
 use super::support::{World, account, app_of, config, password, refresh_token, session};
-use super::{PASSING, kind, refreshed, refusal, token, trouble};
+use super::{PASSING, kind, refreshed, refusal, refused, token, trouble};
 use crate::account::{News, Notice, keeping};
 use crate::clock;
 use crate::config::{Config, External, GrantType};
@@ -221,7 +221,7 @@ async fn mailboxes_that_share_a_grant_share_its_refresh_and_nothing_else() {
     world.accounts.open_session("ada", live).await.unwrap();
     world
         .accounts
-        .report_refused("bob", target.grant, Protocol::Imap, &refusal());
+        .report_failed("bob", Some(target.grant), Protocol::Imap, &refused(refusal()));
     assert_eq!(
         (world.state_of("ada").await, world.state_of("bob").await),
         (AccountState::Active, AccountState::Failing)

@@ -1,6 +1,7 @@
 //! Accounts as their callers see them, on a paused clock, over a store in memory and a provider that the test plays.
 
 mod durable;
+mod failures;
 mod grants;
 mod submissions;
 pub(crate) mod support;
@@ -13,7 +14,7 @@ use support::{Asked, World, account, config, password, refresh_token, session};
 use tokio::time::{Instant, sleep};
 
 use crate::clock;
-use crate::fault::{FaultKind, UpstreamRefusal};
+use crate::fault::{Fault, FaultKind, UpstreamRefusal};
 use crate::limits::REFRESHES_PER_PROVIDER_MAX;
 use crate::oauth::{TokenError, TokenErrorKind};
 use crate::proto::session::Goodbye;
@@ -44,6 +45,10 @@ fn refusal() -> UpstreamRefusal {
         text: "Invalid credentials".to_owned(),
         blames_credential: true,
     }
+}
+
+fn refused(refusal: UpstreamRefusal) -> Fault {
+    Fault::new(FaultKind::UpstreamRefused(refusal))
 }
 
 fn is_still_refused(asked: Asked) -> bool {
@@ -403,7 +408,9 @@ async fn a_refused_token_is_replaced_once_a_minute() {
     world.accounts.report_accepted("ada", grant, Protocol::Imap);
     assert!(is_still_refused(world.ask(Some(second)).await.unwrap()));
     assert!(world.requests.try_recv().is_err());
-    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Imap, &refused(refusal()));
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(status.state, AccountState::Failing);
     let message = status.last_error.unwrap().message;
@@ -430,7 +437,9 @@ async fn a_refused_token_that_cannot_be_refreshed_is_refused_and_the_account_say
     let asked = world.ask(None).await.unwrap();
     let (grant, generation) = (asked.as_ref().unwrap().grant, token(&asked).1);
     assert!(is_still_refused(world.ask(Some(generation)).await.unwrap()));
-    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Imap, &refused(refusal()));
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(
         (status.state, status.last_error.unwrap().code.as_str(), status.next_try),
@@ -439,14 +448,22 @@ async fn a_refused_token_that_cannot_be_refreshed_is_refused_and_the_account_say
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_does_not_blame_the_credential_changes_nothing() {
-    let (world, _) = refreshed().await;
+async fn a_refusal_that_does_not_blame_the_credential_is_not_held_against_it() {
+    let world = World::with(password("pw")).await;
     let throttled = UpstreamRefusal {
         blames_credential: false,
         ..refusal()
     };
-    world.accounts.report_refused("ada", 0, Protocol::Imap, &throttled);
-    assert_eq!(world.state().await, AccountState::Active);
+    let grant = world.ask(None).await.unwrap().unwrap().grant;
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Imap, &refused(throttled));
+    let status = world.accounts.status("ada").await.unwrap();
+    assert_eq!(
+        (status.state, status.last_error.unwrap().code.as_str()),
+        (AccountState::Failing, "upstream_unavailable")
+    );
+    assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw");
 }
 
 #[tokio::test(start_paused = true)]
@@ -459,7 +476,9 @@ async fn a_setting_of_the_upstreams_is_told_and_closes_no_other_protocol() {
         text: "Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox.".to_owned(),
         blames_credential: true,
     };
-    world.accounts.report_refused("ada", grant, Protocol::Smtp, &disabled);
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Smtp, &refused(disabled));
     // A mailbox that is read meanwhile says nothing of sending.
     world.accounts.report_accepted("ada", grant, Protocol::Imap);
     let status = world.accounts.status("ada").await.unwrap();
@@ -479,13 +498,17 @@ async fn a_password_that_one_protocol_takes_is_not_lost_by_another_that_never_di
     let world = World::with(password("secret")).await;
     let grant = world.ask(None).await.unwrap().unwrap().grant;
     world.accounts.report_accepted("ada", grant, Protocol::Imap);
-    world.accounts.report_refused("ada", grant, Protocol::Smtp, &refusal());
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Smtp, &refused(refusal()));
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(status.state, AccountState::Active);
     assert_eq!(status.last_error.unwrap().code, "smtp_refused");
     assert_eq!(token(&world.ask(None).await.unwrap()).0, "secret");
     // Where it was accepted before, it has been changed.
-    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Imap, &refused(refusal()));
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(status.state, AccountState::NeedsAuthorization);
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
@@ -502,7 +525,7 @@ async fn a_refresh_does_not_hide_a_setting_of_the_upstreams() {
     };
     world
         .accounts
-        .report_refused("ada", grant, Protocol::Imap, &not_connected);
+        .report_failed("ada", Some(grant), Protocol::Imap, &refused(not_connected));
     let status = world.accounts.status("ada").await.unwrap();
     assert_eq!(status.last_error.unwrap().code, "imap_refused");
     let (live, _heard) = session(&world, 1).await;
@@ -511,8 +534,10 @@ async fn a_refresh_does_not_hide_a_setting_of_the_upstreams() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!(token_of(&world).await.0, "a2");
     let status = world.accounts.status("ada").await.unwrap();
-    assert_eq!(status.state, AccountState::Active);
+    assert_eq!(status.state, AccountState::Failing);
     assert_eq!(status.last_error.unwrap().code, "imap_refused");
+    world.accounts.report_accepted("ada", grant, Protocol::Imap);
+    assert_eq!(world.state().await, AccountState::Active);
 }
 
 #[tokio::test(start_paused = true)]
@@ -562,7 +587,9 @@ async fn sessions_of_an_account_that_vanished_from_the_store_end() {
     world.store.kept.lock().unwrap().accounts.remove("ada");
     // Its next write finds out.
     let grant = world.ask(None).await.unwrap().unwrap().grant;
-    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Imap, &refused(refusal()));
     assert_eq!(heard.recv().await, Some(Goodbye::AccountDeleted));
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::UnknownCredentials);
 }
@@ -605,7 +632,9 @@ async fn a_password_is_handed_out_until_the_upstream_refuses_it() {
     assert_eq!(world.state().await, AccountState::Active);
     assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw");
     assert_eq!(world.store.writes(), 1);
-    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Imap, &refused(refusal()));
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
     assert_eq!(world.state().await, AccountState::NeedsAuthorization);
     world
@@ -614,7 +643,9 @@ async fn a_password_is_handed_out_until_the_upstream_refuses_it() {
         .await
         .unwrap();
     // A session that tried the old one comes late with its bad news.
-    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Imap, &refused(refusal()));
     assert_eq!(token(&world.ask(None).await.unwrap()).0, "pw2");
 }
 
@@ -622,7 +653,9 @@ async fn a_password_is_handed_out_until_the_upstream_refuses_it() {
 async fn a_verification_tries_a_refused_password_and_heals_the_account() {
     let world = World::with(password("pw")).await;
     let grant = world.ask(None).await.unwrap().unwrap().grant;
-    world.accounts.report_refused("ada", grant, Protocol::Imap, &refusal());
+    world
+        .accounts
+        .report_failed("ada", Some(grant), Protocol::Imap, &refused(refusal()));
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
     let asked = world.accounts.credential_to_verify("ada", Protocol::Imap).await;
     assert_eq!(token(&asked).0, "pw");

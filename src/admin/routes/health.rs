@@ -15,7 +15,7 @@ use crate::limits::{PAGE_SIZE_MAX, STATUS_ATTENTION_MAX, STATUS_UPSTREAMS_MAX};
 use crate::metrics::names;
 use crate::metrics::render::CONTENT_TYPE;
 use crate::proto::Protocol;
-use crate::store::{AccountState, Page, StoreError};
+use crate::store::{AccountRecord, AccountState, Page, StoreError};
 
 pub(super) async fn alive() -> Json<serde_json::Value> {
     Json(json!({"status": "ok"}))
@@ -126,8 +126,8 @@ async fn account_counts(state: &AdminState) -> Result<AccountCounts, StoreError>
     Ok(counts)
 }
 
-/// The accounts that need somebody: those in trouble, then those whose grants end soon. Reads no further than the last one in
-/// trouble.
+/// The accounts that need somebody: those in trouble, then those over one of whose protocols logins fail, then those whose
+/// grants end soon. Reads no further than the last one in trouble.
 async fn attention(state: &AdminState, counts: &AccountCounts) -> Result<Vec<AttentionView>, StoreError> {
     let wanted = usize::try_from(counts.needs_authorization + counts.failing)
         .unwrap_or(usize::MAX)
@@ -145,28 +145,48 @@ async fn attention(state: &AdminState, counts: &AccountCounts) -> Result<Vec<Att
         let needy = records
             .into_iter()
             .filter(|record| matches!(record.state, AccountState::NeedsAuthorization | AccountState::Failing))
-            .map(|record| AttentionView {
-                account: record.account,
-                state: record.state,
-                last_error: record.last_error,
-                grant_ends: None,
-            });
+            .map(of_attention);
         found.extend(needy.take(wanted - found.len()));
         page.page += 1;
     }
+    for (account, failures) in state.accounts.failing() {
+        if let Some(known) = attended(state, &mut found, &account).await? {
+            known.failures = Some(failures);
+        }
+    }
     for (account, ends) in state.accounts.ending() {
-        if let Some(known) = found.iter_mut().find(|known| known.account == account) {
+        if let Some(known) = attended(state, &mut found, &account).await? {
             known.grant_ends = Some(ends);
-        } else if found.len() < STATUS_ATTENTION_MAX
-            && let Some(record) = state.store.account(&account).await?
-        {
-            found.push(AttentionView {
-                account,
-                state: record.state,
-                last_error: record.last_error,
-                grant_ends: Some(ends),
-            });
         }
     }
     Ok(found)
+}
+
+/// The entry of `account`, which is added if there is room; `None` without room or without such an account.
+async fn attended<'a>(
+    state: &AdminState,
+    found: &'a mut Vec<AttentionView>,
+    account: &str,
+) -> Result<Option<&'a mut AttentionView>, StoreError> {
+    if let Some(known) = found.iter().position(|known| known.account == account) {
+        return Ok(found.get_mut(known));
+    }
+    if found.len() >= STATUS_ATTENTION_MAX {
+        return Ok(None);
+    }
+    let Some(record) = state.store.account(account).await? else {
+        return Ok(None);
+    };
+    found.push(of_attention(record));
+    Ok(found.last_mut())
+}
+
+fn of_attention(record: AccountRecord) -> AttentionView {
+    AttentionView {
+        account: record.account,
+        state: record.state,
+        last_error: record.last_error,
+        failures: record.failures,
+        grant_ends: None,
+    }
 }

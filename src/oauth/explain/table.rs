@@ -309,21 +309,6 @@ pub(super) static CODES: &[(&str, Known)] = &[
         ),
     ),
     (
-        "proxy_login",
-        row(
-            "the proxy between here and the provider wants a login",
-            "Put a user and a password into HTTPS_PROXY (http://user:password@host:port), or have the proxy let portreeve pass to the \
-             token endpoint",
-        ),
-    ),
-    (
-        "proxy_refused",
-        row(
-            "the proxy between here and the provider refuses to connect to the token endpoint",
-            "Have it let portreeve pass to the token endpoint's host at port 443, or name that host in NO_PROXY",
-        ),
-    ),
-    (
         "trust",
         row(
             "the provider's ca_file cannot be used",
@@ -412,6 +397,11 @@ pub(super) fn of_obstacle(obstacle: Obstacle) -> Explanation {
             "Put a user and a password into HTTPS_PROXY (http://user:password@host:port), log this machine in to its network, or have \
              portreeve let pass to the token endpoint",
         ),
+        Obstacle::Proxy => explanation(
+            "the proxy that HTTPS_PROXY names makes no connection to the token endpoint",
+            "It is tried again by itself; if it goes on, have the proxy let portreeve pass to the endpoint's host, or name that \
+             host in NO_PROXY",
+        ),
         Obstacle::Redirect => explanation(
             "something answers with a redirect in place of the provider: a web filter, the login page of a network, or a token_url \
              that is not the endpoint's own",
@@ -483,6 +473,7 @@ pub(super) fn of_external(kind: TokenErrorKind, code: &str) -> Option<Explanatio
 pub(super) fn without_code() -> impl Iterator<Item = Explanation> {
     let obstacles = [
         Obstacle::Login,
+        Obstacle::Proxy,
         Obstacle::Redirect,
         Obstacle::Page,
         Obstacle::Refusal,

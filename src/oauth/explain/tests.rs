@@ -31,9 +31,7 @@ fn error(code: &str, message: &str) -> TokenError {
         Vendor::Google
     };
     match code {
-        "timeout" | "connect" | "network" | "trust" | "proxy_login" | "proxy_refused" => {
-            TokenError::temporary(code, message).at(Step::Refresh, vendor)
-        }
+        "timeout" | "connect" | "network" | "trust" => TokenError::temporary(code, message).at(Step::Refresh, vendor),
         _ => refused(vendor, Step::Refresh, code, message),
     }
 }
@@ -200,7 +198,7 @@ fn what_is_explained_is_classified_and_the_other_way_round() {
     assert_eq!(distinct.len(), numbers.len(), "each number is in one row");
 
     // The codes that no endpoint sends.
-    const OURS: [&str; 6] = ["timeout", "connect", "network", "trust", "proxy_login", "proxy_refused"];
+    const OURS: [&str; 4] = ["timeout", "connect", "network", "trust"];
     // At a poll alone, where it is a device code's.
     const POLLS: [&str; 1] = ["bad_verification_code"];
     for (code, _) in CODES.iter().filter(|(code, _)| !POLLS.contains(code)) {
@@ -283,8 +281,6 @@ fn each_code_of_the_standards_and_of_google_is_explained() {
         ("timeout", "no answer", "did not answer in time", "firewall"),
         ("connect", "refused", "no connection", "HTTPS_PROXY"),
         ("network", "broke", "broke", "proxy"),
-        ("proxy_login", "407", "wants a login", "HTTPS_PROXY"),
-        ("proxy_refused", "403", "refuses to connect", "NO_PROXY"),
         ("trust", "cannot read", "ca_file", "SIGHUP"),
         (
             "admin_policy_enforced",
@@ -728,8 +724,16 @@ fn what_stands_in_the_providers_place_is_named() {
             "{status} {body}"
         );
     }
-    let told = table::of_obstacle(Obstacle::Login);
-    assert_ne!(told, table::of_obstacle(Obstacle::Page));
+    // What a proxy says to CONNECT is no answer of the endpoint's.
+    for (obstacle, cause, remedy) in [
+        (Obstacle::Login, "wants a login", "HTTPS_PROXY"),
+        (Obstacle::Proxy, "HTTPS_PROXY", "NO_PROXY"),
+    ] {
+        let mut error = TokenError::temporary("connect", "tunnel error").at(Step::Refresh, Vendor::Google);
+        error.facts.answered_by = AnsweredBy::Obstacle(obstacle);
+        let known = of_token_error(&error, handed(), NOW).unwrap();
+        assert!(known.cause.contains(cause) && known.remedy.contains(remedy), "{known}");
+    }
 }
 
 #[test]

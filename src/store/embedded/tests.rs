@@ -823,6 +823,7 @@ async fn fill(store: &EmbeddedStore) {
     full.last_error = Some(crate::store::AccountError {
         code: "timeout".to_owned(),
         message: "the token endpoint did not answer".to_owned(),
+        remedy: None,
         time: Timestamp::from_millis(1_700_000_001_000),
     });
     let grant = Grant {

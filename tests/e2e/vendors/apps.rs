@@ -154,10 +154,10 @@ async fn a_delegation_that_google_does_not_know_is_the_administrators_to_make() 
         (&shown["state"], &shown["lastError"]["code"]),
         (&json!("failing"), &json!("unauthorized_client"))
     );
-    let message = shown["lastError"]["message"].as_str().unwrap_or_default();
+    let told = |field: &str| shown["lastError"][field].as_str().unwrap_or_default().to_owned();
     assert!(
-        message.contains("domain-wide delegation") && message.contains("Admin console"),
-        "{message}"
+        told("message").contains("domain-wide delegation") && told("remedy").contains("Admin console"),
+        "{shown}"
     );
 }
 

@@ -264,10 +264,11 @@ async fn assert_refused(office: &Office, account: &str, token: &str, row: (&str,
         "{shown}"
     );
     assert_eq!(shown.get("nextTry").is_some(), whose != Owners, "{shown}");
-    let message = shown["lastError"]["message"].as_str().unwrap_or_default();
-    for words in [cause, remedy] {
-        assert!(message.contains(words), "{account}: {words:?} is not in {message:?}");
+    for (field, words) in [("message", cause), ("remedy", remedy)] {
+        let told = shown["lastError"][field].as_str().unwrap_or_default();
+        assert!(told.contains(words), "{account}: {words:?} is not in {told:?}");
     }
+    assert_eq!(shown["failures"]["count"], 1, "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

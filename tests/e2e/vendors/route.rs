@@ -45,8 +45,8 @@ async fn a_host_that_no_proxy_names_is_asked_past_the_proxy() {
     assert_eq!(asked.expect("the proxy is asked"), "CONNECT id.far.test:443 HTTP/1.1");
     assert!(reply.starts_with("NO [UNAVAILABLE]"), "{reply}");
     let error = portreeve.read("/v1/account/far").await;
-    let message = error["lastError"]["message"].as_str().unwrap_or_default();
-    assert!(message.contains("HTTPS_PROXY"), "{error}");
+    let remedy = error["lastError"]["remedy"].as_str().unwrap_or_default();
+    assert!(remedy.contains("NO_PROXY"), "{error}");
 }
 
 fn table(name: &str) -> String {
