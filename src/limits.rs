@@ -146,7 +146,7 @@ pub const CODE_FLOW_LIFE: Duration = Duration::from_secs(3600);
 pub const CODE_FLOWS_MAX: usize = 1024;
 
 /// Code flows in progress of one account: an owner who clicks again, in another browser, on another day's link.
-pub const CODE_FLOWS_PER_ACCOUNT_MAX: usize = 8;
+pub const CODE_FLOWS_PER_ACCOUNT_MAX: usize = 5;
 
 /// Device flows in progress, each a task that polls.
 pub const DEVICE_FLOWS_MAX: usize = 256;

@@ -676,10 +676,10 @@ impl Login {
         let meaning = meaning::of_fault(self.facts.protocol, fault).map(|meaning| meaning.explanation.to_string());
         let alerts = (!fault.alerts().is_empty()).then(|| fault.alerts().join("; "));
         match level {
-            Level::ERROR => error!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
-            Level::WARN => warn!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
-            Level::INFO => info!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
-            _ => debug!(%session, user, %remote, %fault, alerts, meaning, "login refused"),
+            Level::ERROR => error!(%session, user, %remote, %fault, alerts, meaning, unsaid, "login refused"),
+            Level::WARN => warn!(%session, user, %remote, %fault, alerts, meaning, unsaid, "login refused"),
+            Level::INFO => info!(%session, user, %remote, %fault, alerts, meaning, unsaid, "login refused"),
+            _ => debug!(%session, user, %remote, %fault, alerts, meaning, unsaid, "login refused"),
         }
     }
 

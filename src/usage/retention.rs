@@ -10,6 +10,8 @@ use crate::store::{Page, SharedStore, StoreError, UsageFilter};
 /// reload of the configuration counts. A sweep that fails is made up for by the next one.
 pub async fn run(store: SharedStore, settings: impl Fn() -> StoreSettings, shutdown: impl Future<Output = ()>) {
     let mut shutdown = std::pin::pin!(shutdown);
+    // IMPORTANT: read once. An event of this process bears the time of the very clock that is doubted.
+    let newest_before = newest(&store).await;
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -24,7 +26,7 @@ pub async fn run(store: SharedStore, settings: impl Fn() -> StoreSettings, shutd
         // A sweep is left off where it stands at shutdown: each of its steps is complete in itself.
         tokio::select! {
             () = &mut shutdown => return,
-            swept = sweep(&store, usage_retention, usage_events_max) => match swept {
+            swept = sweep(&store, newest_before, usage_retention, usage_events_max) => match swept {
                 Ok(0) => {}
                 Ok(events) => tracing::debug!(events, "swept old usage events"),
                 Err(error) => tracing::warn!(%error, "old usage events could not be swept"),
@@ -33,19 +35,29 @@ pub async fn run(store: SharedStore, settings: impl Fn() -> StoreSettings, shutd
     }
 }
 
-async fn sweep(store: &SharedStore, retention: Duration, events_max: u64) -> Result<u64, StoreError> {
+/// The time of the newest event. Where it cannot be read, the sweep that follows says why.
+async fn newest(store: &SharedStore) -> Option<Timestamp> {
     let first = Page { page: 0, size: 1 };
-    let newest = store.usage(&UsageFilter::default(), first).await?.entries.pop();
-    let now = believed(clock::now(), newest.map(|event| event.time), clock::uptime());
+    let listing = store.usage(&UsageFilter::default(), first).await.ok()?;
+    listing.entries.first().map(|event| event.time)
+}
+
+async fn sweep(
+    store: &SharedStore,
+    newest_before: Option<Timestamp>,
+    retention: Duration,
+    events_max: u64,
+) -> Result<u64, StoreError> {
+    let now = believed(clock::now(), newest_before, clock::uptime());
     store.sweep_usage(now, retention, events_max).await
 }
 
-/// The time by which events are old. A clock that is more than [`AHEAD_MAX`] ahead of the newest event, as counted on since this
-/// process began, may be wrong, and would have everything swept: then time is what was counted. What is too old after a long time
-/// out of service goes once there are newer events.
-fn believed(now: Timestamp, newest: Option<Timestamp>, uptime: Duration) -> Timestamp {
-    match newest.map(|newest| newest.after(uptime)) {
-        Some(counted) if now > counted.after(AHEAD_MAX) => {
+/// The time by which events are old. A clock that is more than [`AHEAD_MAX`] ahead of the newest event from before this process,
+/// as counted on since it began, may be wrong, and would have everything swept: then time is what was counted. A clock that
+/// stays there for as long as that is believed: the daemon was out of service.
+fn believed(now: Timestamp, newest_before: Option<Timestamp>, uptime: Duration) -> Timestamp {
+    match newest_before.map(|newest| newest.after(uptime)) {
+        Some(counted) if now > counted.after(AHEAD_MAX) && uptime < AHEAD_MAX => {
             tracing::debug!(%now, %counted, "the clock is far ahead of the newest usage event; old events are kept for now");
             counted
         }
@@ -102,11 +114,14 @@ mod tests {
             log.login(&facts, "ada", TokenId([1; 32]), then.before(Duration::from_secs(age)));
         }
         let store = store as SharedStore;
-        let swept = sweep(&store, Duration::from_secs(30 * 86_400), 1000).await.unwrap();
-        assert_eq!(swept, 0);
+        let before = newest(&store).await;
+        let retention = Duration::from_secs(30 * 86_400);
+        assert_eq!(sweep(&store, before, retention, 1000).await.unwrap(), 0);
         log.login(&facts, "ada", TokenId([1; 32]), clock::now());
-        let swept = sweep(&store, Duration::from_secs(30 * 86_400), 1000).await.unwrap();
-        assert_eq!(swept, 3, "a newer event bears the clock out");
+        let swept = sweep(&store, before, retention, 1000).await.unwrap();
+        assert_eq!(swept, 0, "an event that bears the doubted time bears nothing out");
+        let swept = sweep(&store, newest(&store).await, retention, 1000).await.unwrap();
+        assert_eq!(swept, 3, "that of a process before does");
     }
 
     #[tokio::test]

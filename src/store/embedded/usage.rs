@@ -47,17 +47,19 @@ pub(super) fn record(draft: &mut Draft<'_>, denials: &mut Denials, event: UsageE
     Ok(())
 }
 
-/// Writes the counts of refused logins that are due at `now`.
+/// Writes the counts of refused logins that are due at `now`. Returns how many those are.
 pub(super) fn write_counts(
     draft: &mut Draft<'_>,
     denials: &mut Denials,
     now: Timestamp,
     which: Due,
-) -> Result<(), StoreError> {
-    for due in denials.due(now, which) {
+) -> Result<usize, StoreError> {
+    let due = denials.due(now, which);
+    let count = due.len();
+    for due in due {
         recount(draft, denials, due)?;
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Deletes up to [`SWEEP_MAX`] of the oldest events: those before `cutoff`, and those beyond the newest that each class may

@@ -272,7 +272,9 @@ impl Writer {
             }
         }
         if let (Ok(draft), Some(due)) = (&mut draft, due) {
-            log_loss(usage::write_counts(draft, &mut self.denials, clock::now(), due));
+            let written = usage::write_counts(draft, &mut self.denials, clock::now(), due);
+            events += written.as_ref().copied().unwrap_or_default();
+            log_loss(written.map(drop));
         }
         let committed = match &tables {
             Ok(tables) => draft.and_then(|draft| self.commit(tables, draft, durability)),
