@@ -126,6 +126,7 @@ async fn accept_loop<L: Listen>(side: &'static str, listener: L, router: Router,
     let limits = AdmissionLimits {
         sessions_max: ADMIN_CONNECTIONS_MAX,
         sessions_per_ip_max: ADMIN_CONNECTIONS_PER_IP_MAX,
+        strangers_max: ADMIN_CONNECTIONS_MAX,
     };
     let shares = Shares::new(side, limits, Vec::new());
     let mut connections = JoinSet::new();

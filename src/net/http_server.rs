@@ -302,6 +302,7 @@ mod tests {
         let limits = AdmissionLimits {
             sessions_max: 100,
             sessions_per_ip_max: 2,
+            strangers_max: 100,
         };
         let shares = Shares::new("a test", limits, vec!["192.0.2.0/24".parse().unwrap()]);
         let take = |peer: &str| shares.take(peer.parse().unwrap());

@@ -95,6 +95,7 @@ pub async fn serve(bound: Bound, consent: Arc<dyn ConsentPort>, stop: watch::Rec
             AdmissionLimits {
                 sessions_max: WEB_CONNECTIONS_MAX,
                 sessions_per_ip_max: WEB_CONNECTIONS_PER_IP_MAX,
+                strangers_max: WEB_CONNECTIONS_MAX,
             },
             trusted_proxies,
         ),
@@ -105,6 +106,7 @@ pub async fn serve(bound: Bound, consent: Arc<dyn ConsentPort>, stop: watch::Rec
     let everybody = Admission::new(AdmissionLimits {
         sessions_max: WEB_CONNECTIONS_MAX,
         sessions_per_ip_max: WEB_CONNECTIONS_MAX,
+        strangers_max: WEB_CONNECTIONS_MAX,
     });
     let mut accepting = std::pin::pin!(accept_until(socket, everybody, Vec::new(), stop, move |arrival| {
         // The receiver is gone at the end only.
