@@ -408,6 +408,21 @@ pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// defaults of these limits, 378 s in all.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(400);
 
+/// Connections of one client address at once, for each of the admin API's and the metrics' TCP sockets: four addresses that
+/// do not read are needed to hold one up.
+pub const ADMIN_CONNECTIONS_PER_IP_MAX: usize = ADMIN_CONNECTIONS_MAX / 4;
+
+/// How long a connection to the admin API is good for another request.
+pub const ADMIN_CONNECTION_REUSE: Duration = Duration::from_secs(600);
+
+/// How long a connection to the admin API may last: a request that began just before the end of its reuse has all its time,
+/// and its answer has as much as a new one.
+pub const ADMIN_CONNECTION_LIFE: Duration =
+    Duration::from_secs(ADMIN_CONNECTION_REUSE.as_secs() + ADMIN_REQUEST_TIMEOUT.as_secs() + 60);
+
+/// How long an HTTP client may read nothing of an answer that is ready for it, on every socket that is served.
+pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How long requests in progress may go on when the admin API stops.
 pub const ADMIN_STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -448,8 +463,8 @@ pub const WEB_INPUT_TIMEOUT: Duration = Duration::from_secs(10);
 /// over one protocol after the other, each with its own limit; what takes longer goes on behind the answer.
 pub const WEB_REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long a connection to the public side may last, slow readers included: what comes in, the request, and as much for the
-/// answer as for what came in.
+/// How long a connection to the public side may last after its TLS handshake, slow readers included: what comes in, the
+/// request, and twice as much for the answer as for what came in.
 pub const WEB_CONNECTION_LIFE: Duration =
     Duration::from_secs(WEB_REQUEST_TIMEOUT.as_secs() + 4 * WEB_INPUT_TIMEOUT.as_secs());
 
