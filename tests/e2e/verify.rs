@@ -508,7 +508,16 @@ async fn what_a_provider_says_of_scopes_condemns_nothing_that_opens() {
     bed.account(BOB).await;
     bed.provider.fault_of(BOB, answer("of-no-use")).await;
     let report = verified(&bed.portreeve, BOB, false).await;
-    assert_failed_at(&report, "scopes", told, &format!("portreeve account authorize {BOB}"));
+    let scopes = step(&report, "-", "scopes");
+    assert_eq!(
+        (&scopes["result"], &scopes["message"]),
+        (&json!("failed"), &json!(told))
+    );
+    let remedy = scopes["remedy"].as_str().unwrap();
+    assert!(
+        remedy.ends_with(&format!("portreeve account authorize {BOB}")),
+        "{remedy}"
+    );
     assert_eq!(step(&report, "imap", "login")["result"], "failed");
 }
 
