@@ -94,18 +94,23 @@ async fn submission_upstream() -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        let (mut tcp, _) = listener.accept().await.unwrap();
-        let (reading, mut writing) = tcp.split();
-        let mut lines = BufReader::new(reading).lines();
-        writing.write_all(b"220 up.example.com ESMTP\r\n").await.unwrap();
-        while let Ok(Some(line)) = lines.next_line().await {
-            let reply = match line.split(' ').next().unwrap() {
-                "EHLO" => "250-up.example.com\r\n250-8BITMIME\r\n250 AUTH PLAIN\r\n",
-                "AUTH" => "235 2.7.0 welcome\r\n",
-                "MAIL" | "RSET" => "250 2.1.0 fine\r\n",
-                _ => "502 5.5.1 what\r\n",
-            };
-            writing.write_all(reply.as_bytes()).await.unwrap();
+        // One after the other.
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let (reading, mut writing) = tcp.split();
+            let mut lines = BufReader::new(reading).lines();
+            writing.write_all(b"220 up.example.com ESMTP\r\n").await.unwrap();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let reply = match line.split(' ').next().unwrap() {
+                    "EHLO" => "250-up.example.com\r\n250-8BITMIME\r\n250 AUTH PLAIN\r\n",
+                    "AUTH" => "235 2.7.0 welcome\r\n",
+                    "MAIL" | "RSET" => "250 2.1.0 fine\r\n",
+                    _ => "502 5.5.1 what\r\n",
+                };
+                if writing.write_all(reply.as_bytes()).await.is_err() {
+                    break;
+                }
+            }
         }
     });
     Endpoint {
