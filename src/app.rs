@@ -376,6 +376,7 @@ fn admission_limits(config: &Config) -> AdmissionLimits {
     AdmissionLimits {
         sessions_max: config.limits.sessions_max,
         sessions_per_ip_max: config.limits.sessions_per_ip_max,
+        strangers_max: limits::strangers_max(config.limits.sessions_max),
     }
 }
 

@@ -329,6 +329,20 @@ pub const PROXY_V2_BYTES_MAX: usize = 4096;
 /// that no session limit counts (they fit in [`DESCRIPTORS_RESERVED`]).
 pub const REFUSALS_MAX: usize = 64;
 
+/// Connections that are leaving for newcomers at once, each over `sessions_max` until it is gone, with one descriptor that no
+/// session limit counts (they fit in [`DESCRIPTORS_RESERVED`]).
+pub const GIVING_WAY_MAX: usize = 32;
+
+/// How long one that gives way has for its last words: with [`GIVING_WAY_MAX`], 160 newcomers a second are let in although
+/// none of the strangers hangs up by itself.
+pub const GIVE_WAY_DRAIN: Duration = Duration::from_millis(200);
+
+/// One in so many of `sessions_max` is a place that only a login opens (see [`strangers_max`]).
+pub const LOGINS_SHARE: usize = 10;
+
+/// Fewer sessions than this in all, and nobody gives way: with a single place, two clients would end each other for ever.
+pub const GIVE_WAY_SESSIONS_MIN: usize = 2;
+
 /// Leading bits of an IPv6 address that make it the same client: a household or a host gets a /64 (RFC 6177).
 pub const IPV6_CLIENT_BITS: u32 = 64;
 
@@ -394,6 +408,21 @@ pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// defaults of these limits, 378 s in all.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(400);
 
+/// Connections of one client address at once, for each of the admin API's and the metrics' TCP sockets: four addresses that
+/// do not read are needed to hold one up.
+pub const ADMIN_CONNECTIONS_PER_IP_MAX: usize = ADMIN_CONNECTIONS_MAX / 4;
+
+/// How long a connection to the admin API is good for another request.
+pub const ADMIN_CONNECTION_REUSE: Duration = Duration::from_secs(600);
+
+/// How long a connection to the admin API may last: a request that began just before the end of its reuse has all its time,
+/// and its answer has as much as a new one.
+pub const ADMIN_CONNECTION_LIFE: Duration =
+    Duration::from_secs(ADMIN_CONNECTION_REUSE.as_secs() + ADMIN_REQUEST_TIMEOUT.as_secs() + 60);
+
+/// How long an HTTP client may read nothing of an answer that is ready for it, on every socket that is served.
+pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How long requests in progress may go on when the admin API stops.
 pub const ADMIN_STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -434,8 +463,8 @@ pub const WEB_INPUT_TIMEOUT: Duration = Duration::from_secs(10);
 /// over one protocol after the other, each with its own limit; what takes longer goes on behind the answer.
 pub const WEB_REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long a connection to the public side may last, slow readers included: what comes in, the request, and as much for the
-/// answer as for what came in.
+/// How long a connection to the public side may last after its TLS handshake, slow readers included: what comes in, the
+/// request, and twice as much for the answer as for what came in.
 pub const WEB_CONNECTION_LIFE: Duration =
     Duration::from_secs(WEB_REQUEST_TIMEOUT.as_secs() + 4 * WEB_INPUT_TIMEOUT.as_secs());
 
@@ -573,6 +602,11 @@ pub fn fit_sessions(sessions_max: usize, descriptor_limit: u64) -> (usize, bool)
     (sessions_max.min(room), room < sessions_max)
 }
 
+/// How many of `sessions_max` may be of clients that have not logged in.
+pub const fn strangers_max(sessions_max: usize) -> usize {
+    sessions_max - sessions_max / LOGINS_SHARE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -584,5 +618,11 @@ mod tests {
         assert_eq!(fit_sessions(20_000, 1024), (412, true));
         assert_eq!(fit_sessions(15, u64::MAX), (15, false));
         assert_eq!(fit_sessions(15, 3), (1, true));
+    }
+
+    #[test]
+    fn strangers_get_all_places_but_a_tenth_and_never_none() {
+        let shares = [1, 4, 9, 10, 20_000].map(strangers_max);
+        assert_eq!(shares, [1, 4, 9, 9, 18_000]);
     }
 }

@@ -5,8 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use portreeve::clock::Timestamp;
-use portreeve::oauth::answer::Response;
-use portreeve::oauth::{Outcome, Redirect, device, identity};
+use portreeve::oauth::answer::{Asked, Response};
+use portreeve::oauth::{Outcome, Redirect, Step, Vendor, device, identity};
 use url::Url;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -36,7 +36,12 @@ fuzz_target!(|input: (&str, &str, u16, &[u8])| {
         retry_after: None,
         body,
     };
-    if let Ok(code) = device::read(&response, NOW, &["s3cr3t"], &["mail".to_owned()]) {
+    let asked = Asked {
+        step: Step::DeviceCode,
+        vendor: Vendor::Other,
+        secrets: &["s3cr3t"],
+    };
+    if let Ok(code) = device::read(&response, NOW, asked, &["mail".to_owned()]) {
         assert!(!code.user_code.chars().any(char::is_control));
         assert!(code.expires_in.as_secs() >= 1 && code.interval.as_secs() >= 1);
     }

@@ -65,7 +65,7 @@ impl Run {
                 _ => ClientSecurity::Clear,
             },
             plaintext_login: flags & 1 == 0,
-            extensions: Default::default(),
+            promised: Default::default(),
             limits: SessionLimits {
                 pre_auth_timeout: Duration::from_secs(60),
                 login_timeout: Duration::from_secs(30),

@@ -87,7 +87,7 @@ fn context(flags: u8) -> SessionContext {
             _ => ClientSecurity::Clear,
         },
         plaintext_login: flags & 4 == 0,
-        extensions: Arc::new(["8BITMIME".to_owned()]),
+        promised: Arc::new(["8BITMIME".to_owned()]),
         limits: SessionLimits {
             pre_auth_timeout: Duration::from_secs(60),
             login_timeout: Duration::from_secs(30),

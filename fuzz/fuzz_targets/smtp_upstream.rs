@@ -83,7 +83,8 @@ fn take_steps(dialogue: &mut SmtpUpstream, outcome: &mut Outcome) {
                 outcome.surplus = greeted.surplus.to_vec();
             }
             UpstreamStep::Failed(fault) => outcome.last = Some(fault.to_string()),
-            UpstreamStep::Learned(extensions) => {
+            UpstreamStep::Learned(said) => {
+                let extensions = said.lines;
                 assert!(
                     extensions
                         .iter()

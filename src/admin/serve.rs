@@ -19,10 +19,12 @@ use super::socket::{BindError, BoundSocket};
 use super::state::AdminState;
 use crate::config::Config;
 use crate::limits::{
-    ACCEPT_REST, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_TIMEOUT, ADMIN_STOP_GRACE, METRICS_UPKEEP_INTERVAL,
+    ACCEPT_REST, ADMIN_CONNECTION_LIFE, ADMIN_CONNECTION_REUSE, ADMIN_CONNECTIONS_MAX, ADMIN_CONNECTIONS_PER_IP_MAX,
+    ADMIN_HEADER_TIMEOUT, ADMIN_STOP_GRACE, HTTP_WRITE_TIMEOUT, METRICS_UPKEEP_INTERVAL,
 };
 use crate::metrics::render::Exposition;
-use crate::net::http_server::{Bounds, Reuse, serve_connection, stopped};
+use crate::net::admission::AdmissionLimits;
+use crate::net::http_server::{Bounds, Reuse, Shares, serve_connection, stopped};
 
 /// The opened sockets of the admin API and of the metrics.
 #[derive(Debug)]
@@ -72,17 +74,22 @@ pub async fn serve(state: Arc<AdminState>, sockets: Sockets, shutdown: watch::Re
     loops.spawn(upkeep(state.metrics.clone(), shutdown.clone()));
     loops.spawn(serve_unix(unix, api.clone(), shutdown.clone()));
     for listener in tcp {
-        loops.spawn(accept_loop(listener, api.clone(), shutdown.clone()));
+        loops.spawn(accept_loop("the admin API", listener, api.clone(), shutdown.clone()));
     }
     if let Some(listener) = metrics {
-        loops.spawn(accept_loop(listener, routes::metrics_only(state), shutdown));
+        loops.spawn(accept_loop(
+            "the metrics",
+            listener,
+            routes::metrics_only(state),
+            shutdown,
+        ));
     }
     while loops.join_next().await.is_some() {}
 }
 
 /// Keeps the socket's file for as long as it is served.
 async fn serve_unix(socket: BoundSocket, router: Router, shutdown: watch::Receiver<bool>) {
-    accept_loop(&socket.listener, router, shutdown).await;
+    accept_loop("the admin API", &socket.listener, router, shutdown).await;
 }
 
 /// A socket that can be accepted from.
@@ -113,8 +120,15 @@ impl Listen for &UnixListener {
     }
 }
 
-async fn accept_loop<L: Listen>(listener: L, router: Router, mut shutdown: watch::Receiver<bool>) {
+/// Serves `side`, which is named so in the log.
+async fn accept_loop<L: Listen>(side: &'static str, listener: L, router: Router, mut shutdown: watch::Receiver<bool>) {
     let permits = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+    let limits = AdmissionLimits {
+        sessions_max: ADMIN_CONNECTIONS_MAX,
+        sessions_per_ip_max: ADMIN_CONNECTIONS_PER_IP_MAX,
+        strangers_max: ADMIN_CONNECTIONS_MAX,
+    };
+    let shares = Shares::new(side, limits, Vec::new());
     let mut connections = JoinSet::new();
     let stopping = shutdown.clone();
     let accept = async || {
@@ -127,10 +141,16 @@ async fn accept_loop<L: Listen>(listener: L, router: Router, mut shutdown: watch
             Some(_) = connections.join_next() => {}
             (permit, accepted) = accept() => match accepted {
                 Ok((stream, peer)) => {
+                    let share = match peer {
+                        Peer::Tcp(address) => shares.take(address.ip()).map(Some),
+                        // Whoever may open the Unix socket may do everything.
+                        Peer::Unix { .. } => Ok(None),
+                    };
+                    let Ok(share) = share else { continue };
                     let router = router.clone().layer(Extension(peer));
                     let connection = serve_connection(stream, router, BOUNDS, stopping.clone());
                     connections.spawn(async move {
-                        let _permit = permit;
+                        let _counted = (permit, share);
                         connection.await;
                     });
                 }
@@ -170,5 +190,7 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
 const BOUNDS: Bounds = Bounds {
     header_bytes_max: 64 * 1024,
     header_timeout: ADMIN_HEADER_TIMEOUT,
-    reuse: Reuse::Always,
+    write_timeout: HTTP_WRITE_TIMEOUT,
+    reuse: Reuse::For(ADMIN_CONNECTION_REUSE),
+    life: ADMIN_CONNECTION_LIFE,
 };

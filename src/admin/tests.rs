@@ -3,12 +3,12 @@
 use hyper::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::test_support::{Daemon, ROOT_TOKEN, login, session, step};
 use super::types::StepResult;
 use crate::clock::{self, Timestamp};
-use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_CONNECTIONS_PER_IP_MAX};
 use crate::net::dns::test_support::{NameServer, mx, srv};
 use crate::secret::ExposeSecret;
 use crate::store::{AccountError, AccountState, Failures, StoreError};
@@ -1274,4 +1274,31 @@ async fn stopping_ends_idle_connections_and_removes_the_socket() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
     assert!(UnixStream::connect(&socket).await.is_err());
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections_over_tcp_and_the_unix_socket_has_no_shares() {
+    let daemon = Daemon::start().await;
+    let probe = request(&Method::GET, "/healthz", Some(ROOT_TOKEN), None, "");
+    let connect = async |from: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        socket.connect(daemon.tcp).await.unwrap()
+    };
+    let mut held = Vec::new();
+    for _ in 0..ADMIN_CONNECTIONS_PER_IP_MAX {
+        held.push(connect("127.0.0.1").await);
+    }
+    assert_eq!(exchange(connect("127.0.0.1").await, &probe).await.status, 0);
+    assert_eq!(exchange(connect("127.0.0.2").await, &probe).await.status, 200);
+    // The place is free as soon as the daemon has seen the connection end.
+    drop(held.pop());
+    while exchange(connect("127.0.0.1").await, &probe).await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+    let mut local = Vec::new();
+    for _ in 1..ADMIN_CONNECTIONS_MAX {
+        local.push(UnixStream::connect(&daemon.socket).await.unwrap());
+    }
+    assert_eq!(daemon.raw(&probe).await.status, 200);
 }

@@ -17,7 +17,7 @@ use super::register::{Entered, Entry, SessionView};
 use crate::account::{SessionId, SessionLease, meaning};
 use crate::clock::{self, Timestamp};
 use crate::config;
-use crate::limits::CLOSE_DRAIN;
+use crate::limits::{CLOSE_DRAIN, GIVE_WAY_DRAIN};
 use crate::metrics::names;
 use crate::net::admission::Permit;
 use crate::net::listener::{Admitted, Arrival, Refused};
@@ -59,6 +59,10 @@ pub fn accept(services: &Arc<Services>, listener: &Arc<Listener>, arrival: Arriv
     match arrival {
         Arrival::Admitted(admitted) => {
             names::connections_accepted(protocol).increment(1);
+            if let Some(stranger) = admitted.displaced {
+                // One that cannot be told any more is leaving by itself.
+                services.sessions.end(SessionId(stranger), Goodbye::GaveWay);
+            }
             let session = SessionId::next();
             let arguments = Arguments {
                 services: services.clone(),
@@ -174,8 +178,8 @@ struct State {
     goodbye: Option<oneshot::Sender<Goodbye>>,
     task: AbortOnDrop,
     relayed: Option<Relayed>,
-    /// Held for its `Drop`: the proxy counts the session until then.
-    _permit: Permit,
+    /// The proxy counts the session until this is dropped.
+    permit: Permit,
 }
 
 /// What a connection knows of its relay.
@@ -208,7 +212,8 @@ impl Actor for Connection {
             balancer,
             local,
             accepted_at,
-            permit,
+            mut permit,
+            displaced: _,
         } = admitted;
         let protocol = listener.settings.protocol;
         let entered = services.sessions.enter(
@@ -220,6 +225,8 @@ impl Actor for Connection {
                 relayed: None,
             },
         );
+        // From now on it can be found, and told to go.
+        permit.is_stranger(session.0);
         let (goodbye, goodbye_order) = oneshot::channel();
         debug!(%session, %protocol, %remote, balancer = balancer.map(tracing::field::display), "session begins");
         let driver = Driver {
@@ -248,7 +255,7 @@ impl Actor for Connection {
             token: None,
             goodbye: Some(goodbye),
             relayed: None,
-            _permit: permit,
+            permit,
         })
     }
 
@@ -268,10 +275,12 @@ impl Actor for Connection {
             Message::PhaseChanged(phase) => state.phase.enter(phase),
             Message::Identified(client) => state.client = Some(client),
             Message::Admitted { account, token } => {
+                state.permit.has_logged_in();
                 state.entered.admitted(&account);
                 (state.account, state.token) = (Some(account), Some(token));
             }
             Message::Refused => {
+                state.permit.is_stranger(state.session.0);
                 state.entered.refused();
                 (state.account, state.token) = (None, None);
             }
@@ -308,7 +317,23 @@ impl State {
             // The receiver goes from the login's task to the relay's, so the order is heard whichever runs. Both say it at
             // once or not at all, so what the abort cuts off is the wait for the client to hang up, never the farewell.
             order.send(goodbye).ok();
-            myself.send_after(CLOSE_DRAIN, move || Message::Abort(goodbye.label()));
+            let within = match goodbye {
+                Goodbye::GaveWay => {
+                    self.note_giving_way();
+                    GIVE_WAY_DRAIN
+                }
+                _ => CLOSE_DRAIN,
+            };
+            myself.send_after(within, move || Message::Abort(goodbye.label()));
+        }
+    }
+
+    fn note_giving_way(&self) {
+        let (session, remote, reason) = (self.session, self.remote, Goodbye::GaveWay.label());
+        names::connections_refused(self.phase.protocol, reason).increment(1);
+        match self.services.refusals.may_say(remote.ip(), None, reason) {
+            Some(unsaid) => info!(%session, %remote, unsaid, "ended before login: a newcomer needs its place"),
+            None => debug!(%session, %remote, "ended before login: a newcomer needs its place"),
         }
     }
 

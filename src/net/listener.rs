@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! accept ──> a place among all sessions ──────────────────────────> the client's own share ──> Arrival
+//!              (or a stranger's, in the end)
 //!                     └── from a trusted load balancer: a task, ── PROXY header ──┘
 //! ```
 //! [`bind`] makes the sockets, [`accept_until`] runs one of them. The loop never ends by itself: what an accept call can
@@ -65,6 +66,8 @@ pub struct Admitted {
     pub accepted_at: std::time::Instant,
     /// Must live as long as the session.
     pub permit: Permit,
+    /// Whose place this one has, by the name that [`Permit::is_stranger`] gave it: it must be told to go.
+    pub displaced: Option<u64>,
 }
 
 /// A connection over a limit.
@@ -146,19 +149,16 @@ pub async fn accept_until(
         let error = match accepted {
             Ok((tcp, peer)) => {
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let held = match Held::new(&admission) {
-                    Ok(held) => held,
-                    Err(refusal) => {
-                        on_arrival(Arrival::Dropped { refusal, remote: peer });
-                        continue;
-                    }
-                };
                 let accepted = Accepted {
                     tcp,
                     at: clock::instant(),
-                    held,
+                    held: Held::new(&admission),
                 };
                 if trusted.iter().any(|range| range.contains(&peer.ip())) {
+                    if let Held::Refusal(refusal, None) = accepted.held {
+                        on_arrival(Arrival::Dropped { refusal, remote: peer });
+                        continue;
+                    }
                     let (admission, on_arrival) = (admission.clone(), on_arrival.clone());
                     announcing.spawn(async move {
                         deliver(receive_announced(accepted, peer, &admission).await, &on_arrival);
@@ -200,20 +200,17 @@ struct Accepted {
 enum Held {
     /// A place among the sessions.
     Place(Reservation),
-    /// There was none; the right to say so.
-    Refusal(Refusal, RefusalPermit),
+    /// There was none that was free; the right to say so, unless too many are being told.
+    Refusal(Refusal, Option<RefusalPermit>),
 }
 
 impl Held {
     /// Takes whichever can be had.
-    ///
-    /// # Errors
-    /// The limit that is reached, where it cannot be told either.
-    fn new(admission: &Admission) -> Result<Self, Refusal> {
-        admission.reserve().map(Self::Place).or_else(|refusal| {
-            let permit = admission.permit_refusal().ok_or(refusal)?;
-            Ok(Self::Refusal(refusal, permit))
-        })
+    fn new(admission: &Admission) -> Self {
+        match admission.reserve() {
+            Ok(reservation) => Self::Place(reservation),
+            Err(refusal) => Self::Refusal(refusal, admission.permit_refusal()),
+        }
     }
 }
 
@@ -233,32 +230,33 @@ fn receive(
     admission: &Admission,
 ) -> io::Result<Arrival> {
     let Accepted { tcp, at, held } = accepted;
-    let (refusal, permit) = match held {
+    // Whoever has broken by now must not cost another its place.
+    tune(&tcp)?;
+    let local = tcp.local_addr()?;
+    let admitted = match held {
         Held::Place(reservation) => match reservation.admit(remote.ip()) {
-            Ok(permit) => {
-                tune(&tcp)?;
-                let local = tcp.local_addr()?;
-                return Ok(Arrival::Admitted(Admitted {
-                    tcp,
-                    remote,
-                    balancer,
-                    local,
-                    accepted_at: at,
-                    permit,
-                }));
-            }
-            Err(refusal) => (refusal, admission.permit_refusal()),
+            Ok(permit) => Ok((permit, None)),
+            Err(refusal) => Err((refusal, admission.permit_refusal())),
         },
-        Held::Refusal(refusal, permit) => (refusal, Some(permit)),
+        Held::Refusal(_, permit) => admission.displace(remote.ip()).map_err(|refusal| (refusal, permit)),
     };
-    Ok(match permit {
-        Some(permit) => Arrival::Refused(Refused {
+    Ok(match admitted {
+        Ok((permit, displaced)) => Arrival::Admitted(Admitted {
+            tcp,
+            remote,
+            balancer,
+            local,
+            accepted_at: at,
+            permit,
+            displaced,
+        }),
+        Err((refusal, Some(permit))) => Arrival::Refused(Refused {
             tcp,
             refusal,
             remote,
             permit,
         }),
-        None => Arrival::Dropped { refusal, remote },
+        Err((refusal, None)) => Arrival::Dropped { refusal, remote },
     })
 }
 

@@ -190,6 +190,8 @@ pub enum Goodbye {
     ShuttingDown,
     /// Nothing moved for the idle time-out.
     Idle,
+    /// It had not logged in, and a newcomer needed its place.
+    GaveWay,
 }
 
 impl Goodbye {
@@ -201,6 +203,7 @@ impl Goodbye {
             Self::ClosedByAdmin => "closed_by_admin",
             Self::ShuttingDown => "shutting_down",
             Self::Idle => "idle",
+            Self::GaveWay => "gave_way",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The public side's socket: opening it, accepting, and the life of a connection.
 //!
 //! A connection is good for one request, and everything about it is bounded in time, so that it cannot be held: the
-//! handshake, the header, the body, the request, and the whole. Connections are counted in all and, where the client is not
+//! handshake, the header, the body, the request, an answer that is not read, and the whole. Connections are counted in all and, where the client is not
 //! a trusted proxy, for each address.
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,11 +19,11 @@ use super::port::ConsentPort;
 use super::routes::{Peer, Public, router};
 use crate::config;
 use crate::limits::{
-    CLOSE_DRAIN, WEB_CONNECTION_LIFE, WEB_CONNECTIONS_MAX, WEB_CONNECTIONS_PER_IP_MAX, WEB_HEADER_BYTES_MAX,
-    WEB_INPUT_TIMEOUT, WEB_STOP_GRACE,
+    CLOSE_DRAIN, HTTP_WRITE_TIMEOUT, WEB_CONNECTION_LIFE, WEB_CONNECTIONS_MAX, WEB_CONNECTIONS_PER_IP_MAX,
+    WEB_HEADER_BYTES_MAX, WEB_INPUT_TIMEOUT, WEB_STOP_GRACE,
 };
-use crate::net::admission::{Admission, AdmissionLimits, Permit, Refusal};
-use crate::net::http_server::{Bounds, Reuse, serve_connection};
+use crate::net::admission::{Admission, AdmissionLimits};
+use crate::net::http_server::{Bounds, Reuse, Shares, serve_connection};
 use crate::net::listener::{self, Admitted, Arrival, accept_until};
 use crate::net::tls::ServerTls;
 
@@ -90,7 +90,15 @@ pub async fn serve(bound: Bound, consent: Arc<dyn ConsentPort>, stop: watch::Rec
     let door = Door {
         tls,
         router: router(Arc::clone(&public)),
-        shares: Shares::new(trusted_proxies),
+        shares: Shares::new(
+            "the public side",
+            AdmissionLimits {
+                sessions_max: WEB_CONNECTIONS_MAX,
+                sessions_per_ip_max: WEB_CONNECTIONS_PER_IP_MAX,
+                strangers_max: WEB_CONNECTIONS_MAX,
+            },
+            trusted_proxies,
+        ),
         stop: stop.clone(),
     };
     // What waits in the channel has been admitted, so it is bounded as the connections are.
@@ -98,6 +106,7 @@ pub async fn serve(bound: Bound, consent: Arc<dyn ConsentPort>, stop: watch::Rec
     let everybody = Admission::new(AdmissionLimits {
         sessions_max: WEB_CONNECTIONS_MAX,
         sessions_per_ip_max: WEB_CONNECTIONS_MAX,
+        strangers_max: WEB_CONNECTIONS_MAX,
     });
     let mut accepting = std::pin::pin!(accept_until(socket, everybody, Vec::new(), stop, move |arrival| {
         // The receiver is gone at the end only.
@@ -139,72 +148,32 @@ impl Door {
     /// One connection, from its beginning to its end.
     async fn receive(self, admitted: Admitted) {
         let peer = admitted.remote.ip();
-        let _share = match self.shares.take(&admitted) {
-            Ok(share) => share,
-            Err(refusal) => {
-                tracing::debug!(%peer, reason = refusal.label(), "a connection to the public side is refused");
-                return;
-            }
-        };
+        let Ok(_share) = self.shares.take(peer) else { return };
         let Admitted { tcp, permit, .. } = admitted;
         let _permit = permit;
-        let life = async {
-            let stream = match &self.tls {
-                Some(tls) => match tls.accept(tcp, WEB_INPUT_TIMEOUT).await {
-                    Ok(stream) => stream,
-                    Err(error) => return tracing::debug!(%peer, %error, "a browser failed the TLS handshake"),
-                },
-                None if self.shares.is_near(peer) => tcp.into(),
-                // Links and codes would go in clear past the proxy that is there for TLS.
-                None => return tracing::debug!(%peer, "a browser came in clear, and not by a trusted proxy"),
-            };
-            let router = self.router.layer(Extension(Peer(peer)));
-            serve_connection(stream, router, BOUNDS, self.stop).await;
+        let stream = match &self.tls {
+            Some(tls) => match tls.accept(tcp, WEB_INPUT_TIMEOUT).await {
+                Ok(stream) => stream,
+                Err(error) => return tracing::debug!(%peer, %error, "a browser failed the TLS handshake"),
+            },
+            None if self.is_near(peer) => tcp.into(),
+            // Links and codes would go in clear past the proxy that is there for TLS.
+            None => return tracing::debug!(%peer, "a browser came in clear, and not by a trusted proxy"),
         };
-        if timeout(WEB_CONNECTION_LIFE, Box::pin(life)).await.is_err() {
-            tracing::debug!(%peer, "a connection to the public side is cut: it took too long");
-        }
-    }
-}
-
-/// The connections of each client address. A trusted proxy brings everybody's, and is not counted.
-#[derive(Clone)]
-struct Shares {
-    trusted_proxies: Vec<IpNet>,
-    counted: Admission,
-}
-
-impl Shares {
-    fn new(trusted_proxies: Vec<IpNet>) -> Self {
-        Self {
-            trusted_proxies,
-            counted: Admission::new(AdmissionLimits {
-                sessions_max: WEB_CONNECTIONS_MAX,
-                sessions_per_ip_max: WEB_CONNECTIONS_PER_IP_MAX,
-            }),
-        }
+        let router = self.router.layer(Extension(Peer(peer)));
+        Box::pin(serve_connection(stream, router, BOUNDS, self.stop)).await;
     }
 
     /// Whether `peer` may speak in clear: on this machine, or as a trusted proxy.
     fn is_near(&self, peer: IpAddr) -> bool {
-        peer.is_loopback() || self.is_trusted(peer)
-    }
-
-    fn is_trusted(&self, peer: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|range| range.contains(&peer))
-    }
-
-    fn take(&self, admitted: &Admitted) -> Result<Option<Permit>, Refusal> {
-        let peer = admitted.remote.ip();
-        if self.is_trusted(peer) {
-            return Ok(None);
-        }
-        self.counted.reserve()?.admit(peer).map(Some)
+        peer.is_loopback() || self.shares.is_uncounted(peer)
     }
 }
 
 const BOUNDS: Bounds = Bounds {
     header_bytes_max: WEB_HEADER_BYTES_MAX,
     header_timeout: WEB_INPUT_TIMEOUT,
+    write_timeout: HTTP_WRITE_TIMEOUT,
     reuse: Reuse::Never,
+    life: WEB_CONNECTION_LIFE,
 };

@@ -71,6 +71,65 @@ async fn a_delay_that_outlasts_the_client_s_time_ends_with_it() {
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_only_connects_keeps_nobody_out_and_drives_out_nobody_who_has_logged_in() {
+    let bed = Bed::start("sessions_max = 4").await;
+    let mut crowd = Vec::new();
+    for _ in 0..4 {
+        let stranger = bed.from(9).await.imap;
+        assert!(stranger.greeting().starts_with("* OK "), "{}", stranger.greeting());
+        crowd.push(stranger);
+    }
+    let mut owners = Vec::new();
+    for number in 0..4 {
+        let mut owner = bed.from(8).await.imap;
+        // The oldest of those that are left, and no other.
+        let mut oldest = crowd.remove(0);
+        assert_eq!(
+            oldest.line().await,
+            "* BYE [LIMIT] Too many sessions, and this one has not logged in"
+        );
+        oldest.expect_end().await;
+        for stranger in &mut crowd {
+            assert!(stranger.command("NOOP").await.is_ok(), "{}", stranger.transcript());
+        }
+        assert!(
+            owner.login("example", &bed.token).await.is_ok(),
+            "{}",
+            owner.transcript()
+        );
+        owners.push(owner);
+        assert_eq!(bed.turned_away("gave_way").await, f64::from(number + 1));
+    }
+
+    let mut refused = bed.from(10).await.imap;
+    assert_eq!(refused.greeting(), "* BYE [LIMIT] Too many sessions, try again later");
+    refused.expect_end().await;
+    assert_eq!(bed.turned_away("sessions_max").await, 1.0);
+    for owner in &mut owners {
+        assert!(owner.command("NOOP").await.is_ok(), "{}", owner.transcript());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenth_of_the_places_is_for_logins() {
+    let bed = Bed::start("sessions_max = 10").await;
+    let mut crowd = Vec::new();
+    for _ in 0..10 {
+        crowd.push(bed.from(9).await.imap);
+    }
+    assert!(crowd[0].line().await.starts_with("* BYE [LIMIT] "));
+    assert!(
+        crowd[1].login("example", &bed.token).await.is_ok(),
+        "{}",
+        crowd[1].transcript()
+    );
+    // The login has left its place to the next.
+    let next = bed.from(9).await.imap;
+    assert!(next.greeting().starts_with("* OK "), "{}", next.greeting());
+    assert_eq!(bed.turned_away("gave_way").await, 1.0);
+}
+
 /// 16 connections of a stranger do their worst for 6 s, or for as many seconds as `PORTREEVE_HOSTILE_SECONDS` says, while an
 /// owner logs in again and again.
 #[tokio::test(flavor = "multi_thread")]
@@ -225,6 +284,14 @@ impl Bed {
     async fn delays(&self) -> f64 {
         self.portreeve
             .metric("portreeve_refusals_delayed_total", "side=\"imap\"")
+            .await
+    }
+
+    /// How many connections were refused or ended for a reason.
+    async fn turned_away(&self, reason: &str) -> f64 {
+        let labels = format!("protocol=\"imap\",reason=\"{reason}\"");
+        self.portreeve
+            .metric("portreeve_connections_refused_total", &labels)
             .await
     }
 

@@ -28,7 +28,10 @@ use super::Refusal;
 use super::page::page;
 use crate::admin::types::AuthorizationOutcome;
 use crate::cli::Failure;
-use crate::limits::{LOOPBACK_CONNECTIONS_MAX, LOOPBACK_INPUT_TIMEOUT, LOOPBACK_LAST_WORDS, REDIRECT_BYTES_MAX};
+use crate::limits::{
+    CODE_FLOW_LIFE, HTTP_WRITE_TIMEOUT, LOOPBACK_CONNECTIONS_MAX, LOOPBACK_INPUT_TIMEOUT, LOOPBACK_LAST_WORDS,
+    REDIRECT_BYTES_MAX,
+};
 use crate::net::http_server::{Bounds, Reuse, serve_connection, stopped};
 use crate::web::content_security_policy;
 
@@ -186,7 +189,10 @@ async fn accept(socket: TcpListener, router: Router, stop: watch::Receiver<bool>
             let bounds = Bounds {
                 header_bytes_max: 2 * REDIRECT_BYTES_MAX,
                 header_timeout: LOOPBACK_INPUT_TIMEOUT,
+                write_timeout: HTTP_WRITE_TIMEOUT,
                 reuse: Reuse::Never,
+                // A browser that is back waits for the outcome, and there is none after this.
+                life: CODE_FLOW_LIFE,
             };
             connections.spawn(serve_connection(stream, router.clone(), bounds, stop.clone()));
         }

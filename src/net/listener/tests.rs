@@ -34,6 +34,7 @@ fn run_trusting(sessions_max: usize, trusted: &[&str]) -> Running {
     let admission = Admission::new(AdmissionLimits {
         sessions_max,
         sessions_per_ip_max: PER_IP_MAX,
+        strangers_max: sessions_max,
     });
     let counting = admission.clone();
     let (arrived, arrivals) = mpsc::unbounded_channel();

@@ -84,6 +84,7 @@ pub fn goodbye(goodbye: Goodbye) -> Bytes {
         Goodbye::ClosedByAdmin => b"* BYE The session was closed by the administrator\r\n",
         Goodbye::ShuttingDown => b"* BYE The proxy is shutting down\r\n",
         Goodbye::Idle => b"* BYE Disconnected for inactivity\r\n",
+        Goodbye::GaveWay => b"* BYE [LIMIT] Too many sessions, and this one has not logged in\r\n",
     })
 }
 
@@ -293,6 +294,7 @@ mod tests {
             Goodbye::ClosedByAdmin,
             Goodbye::ShuttingDown,
             Goodbye::Idle,
+            Goodbye::GaveWay,
         ];
         for line in goodbyes.map(goodbye) {
             let line = std::str::from_utf8(&line).unwrap();

@@ -82,6 +82,7 @@ pub fn goodbye(goodbye: Goodbye) -> Bytes {
         Goodbye::ClosedByAdmin => b"421 4.3.2 The session was closed by the administrator\r\n",
         Goodbye::ShuttingDown => b"421 4.3.2 The proxy is shutting down\r\n",
         Goodbye::Idle => b"421 4.4.2 Disconnected for inactivity\r\n",
+        Goodbye::GaveWay => b"421 4.7.0 Too many sessions, and this one has not logged in\r\n",
     })
 }
 
@@ -403,6 +404,7 @@ mod tests {
             Goodbye::ClosedByAdmin,
             Goodbye::ShuttingDown,
             Goodbye::Idle,
+            Goodbye::GaveWay,
         ];
         let farewells = [
             FaultKind::TooManyBadCommands,
