@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::AccountStatus;
 use super::notice::Notice;
-use super::sessions::{LiveSession, SessionLease};
+use super::sessions::{LiveSession, SessionLease, VisitLease};
 use super::shared::{Occupant, Shared, Slot, lock};
 use super::supervisor::{AccountSupervisor, Message, Purpose, Setup};
 use super::target::UpstreamTarget;
@@ -100,8 +100,24 @@ impl Accounts {
     ///
     /// # Errors
     /// As [`Accounts::credential`].
-    pub async fn credential_to_verify(&self, account: &str, protocol: Protocol) -> Result<UpstreamTarget, Fault> {
-        self.ask_credential(account, protocol, Purpose::Verification).await
+    pub async fn credential_to_verify(
+        &self,
+        account: &str,
+        protocol: Protocol,
+        refused: Option<u64>,
+    ) -> Result<UpstreamTarget, Fault> {
+        self.ask_credential(account, protocol, Purpose::Verification { refused })
+            .await
+    }
+
+    /// A place among the account's sessions for a verification over `protocol`: the provider counts its login like any other.
+    ///
+    /// # Errors
+    /// [`FaultKind::AccountLimit`], [`FaultKind::UnknownCredentials`] if the account has been deleted,
+    /// [`FaultKind::Unavailable`].
+    pub async fn open_visit(&self, account: &str, protocol: Protocol) -> Result<VisitLease, Fault> {
+        let question = |reply| Message::Visit(protocol, reply);
+        self.ask(account, self.login_timeout(), question).await?
     }
 
     /// The upstream accepted a credential at `protocol`; `grant` is [`UpstreamTarget::grant`].

@@ -36,7 +36,7 @@ pub use accounts::Accounts;
 pub use changes::Changes;
 pub use notice::{News, Notice};
 pub use roll::Roll;
-pub use sessions::{LiveSession, SessionId, SessionLease};
+pub use sessions::{LiveSession, SessionId, SessionLease, VisitLease};
 pub use target::{Place, UpstreamTarget};
 
 use crate::clock::Timestamp;

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use super::AccountStatus;
 use super::grants::Kept;
 use super::refresh::{Input, Refresher};
-use super::sessions::{LiveSession, Register, SessionLease};
+use super::sessions::{LiveSession, Register, SessionLease, VisitLease};
 use super::shared::{Shared, Slot};
 use super::submissions::Submissions;
 use super::target::UpstreamTarget;
@@ -44,6 +44,8 @@ pub(super) use held::{Way, is_upstreams};
 pub(super) enum Message {
     /// May this session live on the account?
     OpenSession(LiveSession, RpcReplyPort<Result<SessionLease, Fault>>),
+    /// May a verification log in over this protocol?
+    Visit(Protocol, RpcReplyPort<Result<VisitLease, Fault>>),
     /// What is presented where?
     Credential {
         protocol: Protocol,
@@ -116,8 +118,9 @@ pub(super) struct Refreshed {
 pub(super) enum Purpose {
     /// A login; with the generation that an upstream has just refused.
     Login { refused: Option<u64> },
-    /// To find out how the mailbox is: a password is tried although an upstream has refused it before.
-    Verification,
+    /// To find out how the mailbox is: a password is tried although an upstream has refused it before. With the generation that
+    /// an upstream has just refused.
+    Verification { refused: Option<u64> },
 }
 
 /// The behaviour; everything that is kept is [`Supervised`].
@@ -242,6 +245,7 @@ impl Supervised {
         self.decide(sessions, now);
         match message {
             Message::OpenSession(session, reply) => self.on_open_session(session, reply, now),
+            Message::Visit(protocol, reply) => self.on_visit(protocol, reply, now),
             Message::Credential {
                 protocol,
                 purpose,

@@ -17,7 +17,7 @@ use crate::account::meaning;
 use crate::clock::{self, Timestamp};
 use crate::connection::{try_login, walked};
 use crate::fault::{Fault, FaultKind};
-use crate::oauth::{DeviceCode, DevicePoll, Redirect, Revocation, TokenAnswer, TokenError, TokenSource};
+use crate::oauth::{self, DeviceCode, DevicePoll, Redirect, Revocation, TokenAnswer, TokenError, TokenSource};
 use crate::proto::{CredentialSecret, Protocol};
 use crate::secret::{self, SecretString};
 use crate::store::{AccountRecord, AccountSecrets, AccountState, Grant};
@@ -147,8 +147,8 @@ impl Authorizer {
         let _turn = self.shared.changes.begin(&consent.account).await;
         let now = clock::now();
         let subject = self.subject_of(consent, now).await?;
-        let Judged { grant, owner } = judge(answer, asked, &subject.record, now)?;
-        match self.try_grant(&subject.record, &grant).await {
+        let Judged { grant, owner, left_out } = judge(answer, asked, &subject.record, now)?;
+        match self.try_grant(&subject.record, &grant, &left_out).await {
             Trial::Open => self.keep_proved(consent, subject, grant, now).await,
             Trial::Refused(error) => {
                 self.give_back(consent, &subject, grant, owner);
@@ -198,11 +198,16 @@ impl Authorizer {
     }
 
     /// Logs in with `grant`, as the first protocol does that is served and offered. Where that one is switched off for this
-    /// mailbox, the next one tells whether the grant is good.
-    async fn try_grant(&self, record: &AccountRecord, grant: &Grant) -> Trial {
+    /// mailbox, the next one tells whether the grant is good. So do those for which the provider says that it left scopes out:
+    /// what it says so is wrong where they open.
+    async fn try_grant(&self, record: &AccountRecord, grant: &Grant, left_out: &[String]) -> Trial {
         let services = &self.shared.services;
-        let mut refusal = None;
+        let is_left_out = |protocol| left_out.iter().any(|scope| oauth::protocol_of(scope) == Some(protocol));
+        let (mut is_open, mut refusal) = (false, None);
         for protocol in walked(&services.config(), record) {
+            if is_open && !is_left_out(protocol) {
+                continue;
+            }
             let Some(token) = &grant.access_token else {
                 return Trial::Refused(AuthorizeError::Defect);
             };
@@ -211,14 +216,22 @@ impl Authorizer {
                 generation: 0,
             };
             match Box::pin(try_login(services, record, protocol, secret)).await {
-                Ok(()) => return Trial::Open,
+                Ok(()) => is_open = true,
                 Err(fault) => match trial_of(protocol, &fault) {
                     Verdict::Setting(error) => refusal = refusal.or(Some(error)),
+                    Verdict::Final(Trial::Refused(_)) if !left_out.is_empty() => {
+                        return Trial::Refused(AuthorizeError::PartialConsent(left_out.to_vec()));
+                    }
+                    // It was to be tried for the hint alone.
+                    Verdict::Final(_) if is_open => {}
                     Verdict::Final(trial) => return trial,
                 },
             }
         }
-        Trial::Refused(refusal.unwrap_or(AuthorizeError::Defect))
+        match is_open {
+            true => Trial::Open,
+            false => Trial::Refused(refusal.unwrap_or(AuthorizeError::Defect)),
+        }
     }
 
     /// Stores a grant with which a login has succeeded.

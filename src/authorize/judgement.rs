@@ -1,6 +1,7 @@
-//! Whether what a provider issued is what was asked for: for good, for all of the mail, for this mailbox. Pure.
+//! Whether what a provider issued is what was asked for: for good, and for this mailbox. Pure.
 //!
-//! What the provider does not tell is left to the login at the mailbox, which is tried next.
+//! Whether it is for all of the mail, the login at the mailbox tells, which is tried next: what the provider says of scopes is a
+//! hint where to look.
 
 use super::error::AuthorizeError;
 use crate::clock::Timestamp;
@@ -14,6 +15,8 @@ pub(super) struct Judged {
     pub(super) grant: Grant,
     /// Whose it is, as far as the provider told.
     pub(super) owner: Owner,
+    /// The scopes that the provider left out as it told which it granted.
+    pub(super) left_out: Vec<String>,
 }
 
 /// Whose a grant is.
@@ -35,16 +38,14 @@ pub(super) fn judge(
     record: &AccountRecord,
     now: Timestamp,
 ) -> Result<Judged, AuthorizeError> {
-    let missing: Vec<String> = answer
-        .missing(asked)
-        .chain(unlasting(&answer, asked))
-        .map(str::to_owned)
-        .collect();
-    if !missing.is_empty() {
-        return Err(AuthorizeError::PartialConsent(missing));
-    }
+    let left_out: Vec<String> = answer.missing(asked).map(str::to_owned).collect();
     if answer.refresh_token.is_none() {
-        return Err(AuthorizeError::NoRefreshToken);
+        let unlasting = unlasting(&answer, asked).map(str::to_owned);
+        let missing: Vec<String> = left_out.into_iter().chain(unlasting).collect();
+        return Err(match missing.is_empty() {
+            true => AuthorizeError::NoRefreshToken,
+            false => AuthorizeError::PartialConsent(missing),
+        });
     }
     let owner = owner(&answer, record)?;
     let ends = answer.ends_in.map(|life| now.after(life));
@@ -60,7 +61,7 @@ pub(super) fn judge(
         ends_told: ends.map(|_| now),
         warned_of: None,
     };
-    Ok(Judged { grant, owner })
+    Ok(Judged { grant, owner, left_out })
 }
 
 /// The scope for which the answer has no refresh token, where it tells that the owner did not grant that.
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scope_that_mail_needs_must_be_granted_where_the_answer_tells() {
+    fn what_the_provider_says_of_scopes_is_a_hint() {
         let asked = scopes(&["imap", "smtp", "offline_access"]);
         let cases: [(Option<&[&str]>, &[&str]); 5] = [
             (None, &[]),
@@ -194,16 +195,26 @@ mod tests {
             (Some(&["imap"]), &["smtp"]),
             (Some(&["openid"]), &["imap", "smtp"]),
         ];
-        for (granted, missing) in cases {
+        for (granted, left_out) in cases {
             let issued = TokenAnswer {
                 scopes: granted.map(scopes),
                 ..answer()
             };
-            match judge(issued, &asked, &account("ada"), NOW) {
-                Ok(_) => assert!(missing.is_empty(), "{granted:?}"),
-                Err(AuthorizeError::PartialConsent(named)) => assert_eq!(named, missing, "{granted:?}"),
-                Err(error) => panic!("{error}"),
-            }
+            let judged = judge(issued, &asked, &account("ada"), NOW).unwrap();
+            assert_eq!(judged.left_out, left_out, "{granted:?}");
+        }
+        // Microsoft's own ways to name what it grants.
+        let asked = scopes(&["https://outlook.office.com/IMAP.AccessAsUser.All"]);
+        for granted in [
+            "IMAP.AccessAsUser.All",
+            "https://outlook.office365.com/IMAP.AccessAsUser.All",
+        ] {
+            let issued = TokenAnswer {
+                scopes: Some(scopes(&[granted])),
+                ..answer()
+            };
+            let judged = judge(issued, &asked, &account("ada"), NOW).unwrap();
+            assert!(judged.left_out.is_empty(), "{granted}");
         }
     }
 

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::access::Budgets;
-use crate::account::Accounts;
+use crate::account::{Accounts, Changes};
 use crate::config::{self, Config};
 use crate::store::SharedStore;
 use crate::usage::UsageLog;
@@ -65,6 +65,8 @@ pub struct Services {
     hints: opening::Hints,
     /// What upstreams can do.
     pub upstreams: Upstreams,
+    /// Who is being verified.
+    verifications: Changes,
     /// Which upstreams asked to be left alone.
     throttles: throttle::Throttles,
 }
@@ -89,6 +91,7 @@ impl Services {
             refusals: refusals::Refusals::default(),
             hints: opening::Hints::default(),
             upstreams: Upstreams::default(),
+            verifications: Changes::default(),
             throttles: throttle::Throttles::default(),
         })
     }

@@ -17,10 +17,10 @@ use tokio::time::timeout;
 use super::Services;
 use super::open::{self, Leg};
 use super::try_login::{self, LoggedIn};
-use crate::account::{Place, UpstreamTarget};
+use crate::account::{Place, UpstreamTarget, VisitLease};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, Provider, UpstreamTls};
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::net::dial::dial;
 use crate::net::resolve::resolve as addresses_of;
 use crate::net::stream::Stream;
@@ -66,8 +66,10 @@ pub enum StepResult {
 /// at EHLO is promised to clients. A protocol that nobody can log in with is left alone, for a provider grants it no token.
 ///
 /// A protocol that fails does not stop the next. The token and its scopes, which concern all, are steps of the first that gets
-/// so far. A STARTTLS is done before them, as the step `tls`; the login goes on behind it on the same connection.
+/// so far. A token that an upstream refuses is replaced once, as for a session. One verification of an account is under way at a
+/// time, and its logins are among those that the account may have at once. A STARTTLS is done before the token, as the step `tls`; the login goes on behind it on the same connection.
 pub async fn verify(services: &Services, account: &AccountRecord) -> Vec<Step> {
+    let _turn = services.verifications.begin(&account.account).await;
     let protocols = walked(&services.config(), account);
     let mut walk = Walk::new();
     for (index, protocol) in protocols.iter().enumerate() {
@@ -132,7 +134,7 @@ impl Walk {
         let leg = self.connect(&place, limits.upstream_connect_timeout).await?;
         let leg = self.secure(services, account, leg, &place).await?;
         let target = self.credential(services, account, &place.provider).await?;
-        let mut logged_in = self
+        let (mut logged_in, _visit) = self
             .log_in(services, account, leg, &target, limits.login_timeout)
             .await?;
         let sender = sender(account, &target.credential.user);
@@ -212,12 +214,13 @@ impl Walk {
         }
         let before = expiry(services, account).await;
         let accounts = &services.accounts;
-        let target = accounts.credential_to_verify(&account.account, self.protocol).await;
+        let target = accounts
+            .credential_to_verify(&account.account, self.protocol, None)
+            .await;
         let target = target.map_err(|fault| Finding::of_credential(&account.account, provider, fault));
-        if let Token::Good(scopes) = &self.token {
+        if let Token::Good(_) = &self.token {
             return match target {
-                Ok(target) if scopes.open(self.protocol) => Some(target),
-                Ok(_) => None,
+                Ok(target) => Some(target),
                 Err(finding) => self.fail("login", finding),
             };
         }
@@ -227,12 +230,11 @@ impl Walk {
             return None;
         };
         let scopes = self.scopes(services, account, &target).await;
-        let is_open = scopes.open(self.protocol);
         self.token = Token::Good(scopes);
-        is_open.then_some(target)
+        Some(target)
     }
 
-    /// The step `scopes`.
+    /// The step `scopes`. It fails only when a login does for which the provider says that a scope is missing.
     async fn scopes(&mut self, services: &Services, account: &AccountRecord, target: &UpstreamTarget) -> Scopes {
         let scopes = match (&target.credential.secret, &target.provider.oauth) {
             (CredentialSecret::OAuth { .. }, Some(app)) => {
@@ -246,7 +248,8 @@ impl Walk {
             Scopes::Enough(message) => self.note("scopes", StepResult::Ok, message.clone(), None),
             Scopes::None(message) => self.note("scopes", StepResult::Skipped, message.clone(), None),
             Scopes::Missing { finding, .. } => {
-                self.fail::<()>("scopes", finding.clone());
+                let message = format!("{}; the logins show whether it matters", finding.message);
+                self.note("scopes", StepResult::Ok, message, None);
             }
         }
         scopes
@@ -260,11 +263,27 @@ impl Walk {
         leg: Leg,
         target: &UpstreamTarget,
         within: Duration,
-    ) -> Option<LoggedIn> {
+    ) -> Option<(LoggedIn, VisitLease)> {
         let (id, protocol) = (&account.account, self.protocol);
+        let visit = match services.accounts.open_visit(id, protocol).await {
+            Ok(visit) => visit,
+            Err(fault) if fault.kind == FaultKind::AccountLimit => {
+                self.note(
+                    "login",
+                    StepResult::Skipped,
+                    format!("not tried: {}", fault.detail),
+                    None,
+                );
+                return None;
+            }
+            Err(fault) => return self.fail("login", Finding::of_login(protocol, &fault)),
+        };
         let throttles = &services.throttles;
         let login = match throttles.check(id, protocol, clock::instant()) {
-            Ok(()) => try_login::log_in(services, protocol, leg, target, within).await,
+            Ok(()) => match try_login::log_in(services, protocol, leg, target, within).await {
+                Err(refusal) => self.once_more(services, account, target, refusal, within).await,
+                done => done,
+            },
             Err(fault) => Err(fault),
         };
         match &login {
@@ -272,10 +291,52 @@ impl Walk {
             Err(fault) => {
                 throttles.note(id, protocol, fault, clock::instant());
                 services.accounts.report_failed(id, Some(target.grant), protocol, fault);
+                self.condemn_scopes(fault);
             }
         }
         let login = login.map_err(|fault| Finding::of_login(protocol, &fault));
-        self.step("login", login, |_| format!("logged in as {}", target.credential.user))
+        let logged_in = self.step("login", login, |_| format!("logged in as {}", target.credential.user));
+        logged_in.map(|logged_in| (logged_in, visit))
+    }
+
+    /// What a session does with an OAuth token that its upstream refuses: once with a fresh one, on another connection. Where there
+    /// is none, the `refusal` stays.
+    async fn once_more(
+        &self,
+        services: &Services,
+        account: &AccountRecord,
+        target: &UpstreamTarget,
+        refusal: Fault,
+        within: Duration,
+    ) -> Result<LoggedIn, Fault> {
+        let refused = match (&refusal.kind, &target.credential.secret) {
+            (FaultKind::UpstreamRefused(words), CredentialSecret::OAuth { generation, .. })
+                if words.blames_credential =>
+            {
+                *generation
+            }
+            _ => return Err(refusal),
+        };
+        let (protocol, accounts) = (self.protocol, &services.accounts);
+        let fresh = accounts
+            .credential_to_verify(&account.account, protocol, Some(refused))
+            .await;
+        let Ok(fresh) = fresh else { return Err(refusal) };
+        let limit = services.config().limits.upstream_connect_timeout;
+        let leg = Box::pin(open::open(&fresh, protocol, &services.trust, limit)).await?;
+        try_login::log_in(services, protocol, leg, &fresh, within).await
+    }
+
+    /// The provider said that a scope is missing, and the upstream that the credential is not good.
+    fn condemn_scopes(&mut self, fault: &Fault) {
+        let is_blamed = matches!(&fault.kind, FaultKind::UpstreamRefused(words) if words.blames_credential);
+        let Token::Good(scopes) = &self.token else { return };
+        let Some(finding) = scopes.want(self.protocol).filter(|_| is_blamed).cloned() else {
+            return;
+        };
+        if let Some(step) = self.steps.iter_mut().find(|step| step.name == "scopes") {
+            (step.result, step.message, step.remedy) = (StepResult::Failed, finding.message, finding.remedy);
+        }
     }
 
     /// Notes the steps that a protocol did not get to, of which the steps from `first` on are. What concerns all protocols is

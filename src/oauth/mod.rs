@@ -39,7 +39,7 @@ pub use error::{AnsweredBy, Obstacle, Step, TokenError, TokenErrorFacts, TokenEr
 pub use explain::{Explanation, GrantLife};
 pub use identity::Identity;
 pub use redirect::{Outcome, Redirect, RedirectError, RedirectUri};
-pub use scopes::missing_scopes;
+pub use scopes::{missing_scopes, protocol_of};
 pub use vendor::Vendor;
 
 /// What an account has to obtain an OAuth access token with; which of it counts is the provider's way of granting

@@ -85,10 +85,11 @@ pub fn authorization(
     for (name, value) in &app.authorize_parameters {
         request = request.add_extra_param(*name, *value);
     }
-    // OpenID Connect Core §11: without it, a refresh token need not be given. Google and Microsoft, whose presets tell what
+    // OpenID Connect Core §11: without it, a refresh token need not be given, and providers hold to that whether or not openid is
+    // asked for. Who knows no prompt ignores it (RFC 6749 §3.1). Google and Microsoft, whose presets tell what
     // they want, have their own ways.
     let is_generic = app.authorize_parameters.is_empty() && app.identity_scopes.is_empty();
-    if is_generic && scopes.contains(&OPENID) && scopes.contains(&"offline_access") {
+    if is_generic && scopes.contains(&"offline_access") {
         request = request.add_extra_param("prompt", "consent");
     }
     if let Some(nonce) = &nonce {

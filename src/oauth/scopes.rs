@@ -6,12 +6,26 @@
 use super::vendor::Vendor;
 use crate::config::OAuthApp;
 use crate::limits::CONSENTED_SCOPES_MAX;
+use crate::proto::Protocol;
 
 /// Which of the scopes that were `asked` for are not among those `granted`. What only asks for an identity or a refresh token
 /// is not missed: providers leave it out (Microsoft `offline_access`) or write it otherwise (Google `email`).
 pub fn missing_scopes<'a>(asked: &'a [String], granted: &'a [String]) -> impl Iterator<Item = &'a str> {
     let asked = asked.iter().map(String::as_str);
     asked.filter(move |scope| !NOT_MISSED.contains(scope) && !is_granted(scope, granted))
+}
+
+/// The protocol that a scope is for. Providers that have one for each name it so: `…/SMTP.Send`, `…/protocol-imap`,
+/// `mail:imap_full`.
+pub fn protocol_of(scope: &str) -> Option<Protocol> {
+    let last = scope.rsplit('/').next().unwrap_or(scope).to_ascii_lowercase();
+    let named = [
+        ("imap", Protocol::Imap),
+        ("smtp", Protocol::Smtp),
+        ("pop", Protocol::Pop3),
+    ];
+    let mut named = named.into_iter().filter(|(name, _)| last.contains(name));
+    named.next().map(|(_, protocol)| protocol)
 }
 
 /// The scopes that a refresh names (RFC 6749 §6): of those that the provider's app asks for the ones that were `granted`, as far
@@ -107,6 +121,23 @@ mod tests {
 
     fn owned(scopes: &[&str]) -> Vec<String> {
         scopes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_scopes_name_tells_its_protocol() {
+        for (scope, expected) in [
+            (OUTLOOK_IMAP, Some(Protocol::Imap)),
+            (OUTLOOK_SMTP, Some(Protocol::Smtp)),
+            ("https://outlook.office.com/POP.AccessAsUser.All", Some(Protocol::Pop3)),
+            ("https://www.fastmail.com/dev/protocol-pop", Some(Protocol::Pop3)),
+            ("mail:imap_full", Some(Protocol::Imap)),
+            ("mail:smtp", Some(Protocol::Smtp)),
+            ("mail-w", None),
+            ("https://mail.google.com/", None),
+            ("https://email.comcast.net/", None),
+        ] {
+            assert_eq!(protocol_of(scope), expected, "{scope}");
+        }
     }
 
     #[test]

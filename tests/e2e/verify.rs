@@ -19,6 +19,7 @@ use crate::support::shell::{Shell, assert_in_order};
 use crate::support::upstream::{Security, Upstream};
 use crate::support::wire::Wire;
 
+const BOB: &str = "bob@bed.test";
 const ALICE: &str = "alice@bed.test";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -482,29 +483,55 @@ async fn a_token_endpoint_that_cannot_be_reached_is_named_with_how_far_one_gets(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_scope_that_was_not_granted_is_named_with_the_remedy() {
+async fn what_a_provider_says_of_scopes_condemns_nothing_that_opens() {
     let bed = Bed::start(ProviderOptions::default(), "").await;
     bed.account(ALICE).await;
     let grant = bed.provider.mint(ALICE).await;
-    // Consent was given for the identity alone.
-    let body = json!({
-        "access_token": grant.access_token,
-        "token_type": "Bearer",
-        "expires_in": 3600,
-        "scope": "openid email",
-    });
-    bed.provider.fault_of(ALICE, Fault::Custom { status: 200, body }).await;
-    let report = verified(&bed.portreeve, ALICE, false).await;
-    assert_eq!(step(&report, "-", "token")["result"], "ok");
-    let remedy = format!("portreeve account authorize {ALICE}");
-    assert_failed_at(
-        &report,
-        "scopes",
-        "the grant lacks mail (for the mailbox); granted: openid email",
-        &remedy,
+    // As it tells it, consent was given for the identity alone.
+    let answer = |access_token: &str| Fault::Custom {
+        status: 200,
+        body: json!({
+            "access_token": access_token,
+            "token_type": "Bearer",
+            "expires_in": 3600,
+            "scope": "openid email",
+        }),
+    };
+    bed.provider.fault_of(ALICE, answer(&grant.access_token)).await;
+    let report = verified(&bed.portreeve, ALICE, true).await;
+    let told = "the grant lacks mail (for the mailbox), as the provider tells it; granted: openid email";
+    let message = step(&report, "-", "scopes")["message"].as_str().unwrap();
+    assert!(message.starts_with(told), "{message}");
+    assert_eq!(step(&report, "imap", "command")["result"], "ok");
+
+    // Where it does not open, that is why.
+    bed.account(BOB).await;
+    bed.provider.fault_of(BOB, answer("of-no-use")).await;
+    let report = verified(&bed.portreeve, BOB, false).await;
+    let scopes = step(&report, "-", "scopes");
+    assert_eq!(
+        (&scopes["result"], &scopes["message"]),
+        (&json!("failed"), &json!(told))
     );
-    assert_eq!(step(&report, "imap", "login")["result"], "skipped");
-    assert_eq!(step(&report, "imap", "command")["result"], "skipped");
+    let remedy = scopes["remedy"].as_str().unwrap();
+    assert!(
+        remedy.ends_with(&format!("portreeve account authorize {BOB}")),
+        "{remedy}"
+    );
+    assert_eq!(step(&report, "imap", "login")["result"], "failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_was_withdrawn_is_replaced_once_as_for_a_login() {
+    let bed = Bed::start(ProviderOptions::default(), "").await;
+    bed.account(ALICE).await;
+    verified(&bed.portreeve, ALICE, true).await;
+    let before = bed.provider.counters(ALICE).await.refreshes;
+    assert!(bed.provider.revoke_access_tokens(ALICE).await > 0);
+    let report = verified(&bed.portreeve, ALICE, true).await;
+    assert_eq!(step(&report, "imap", "login")["result"], "ok");
+    assert_eq!(bed.provider.counters(ALICE).await.refreshes, before + 1);
+    assert_eq!(bed.until_state(ALICE, "active").await.get("lastError"), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

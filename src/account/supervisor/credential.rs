@@ -30,10 +30,7 @@ impl Supervised {
         if let Err(fault) = self.place(protocol) {
             return drop(reply.send(Err(fault)));
         }
-        let refused = match purpose {
-            Purpose::Login { refused } => refused,
-            Purpose::Verification => None,
-        };
+        let (Purpose::Login { refused } | Purpose::Verification { refused }) = purpose;
         if self.held.way == Way::Sharing {
             return self.borrow(protocol, refused, reply);
         }
@@ -47,7 +44,8 @@ impl Supervised {
     /// What is presented where no OAuth token is.
     fn password_target(&self, protocol: Protocol, purpose: Purpose) -> Result<UpstreamTarget, Fault> {
         let place = self.place(protocol)?;
-        let is_refused = self.held.record.state == AccountState::NeedsAuthorization && purpose != Purpose::Verification;
+        let is_login = matches!(purpose, Purpose::Login { .. });
+        let is_refused = self.held.record.state == AccountState::NeedsAuthorization && is_login;
         match self.held.password() {
             Some(_) if is_refused => Err(self.authorization_gone()),
             Some(password) => {

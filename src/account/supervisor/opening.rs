@@ -4,7 +4,7 @@ use ractor::RpcReplyPort;
 
 use super::Supervised;
 use crate::account::refresh::Input;
-use crate::account::sessions::{LiveSession, SessionLease};
+use crate::account::sessions::{LiveSession, SessionLease, VisitLease};
 use crate::account::submissions::{Door, Outcome};
 use crate::clock::Timestamp;
 use crate::fault::{Fault, FaultKind};
@@ -73,12 +73,7 @@ impl Supervised {
         if self.held.record.state == AccountState::Disabled {
             return applicant.answer(Err(Fault::new(FaultKind::AccountDisabled)));
         }
-        let config = self.config();
-        let own_limit = config
-            .providers
-            .get(&self.held.record.provider)
-            .and_then(|provider| provider.sessions_per_account_max);
-        let limit = own_limit.unwrap_or(config.limits.sessions_per_account_max);
+        let limit = self.sessions_max();
         let Applicant { session, reply } = applicant;
         let opened = SessionLease::take(&self.slot, session, limit).map_err(|live| {
             Fault::with_detail(
@@ -91,6 +86,31 @@ impl Supervised {
         }
         // If nobody listens any more, the lease comes back with the error and is dropped, which ends it.
         drop(reply.send(opened));
+    }
+
+    /// A verification wants to log in. It does not wait for a slot: its place is nobody's right.
+    pub(super) fn on_visit(
+        &mut self,
+        protocol: Protocol,
+        reply: RpcReplyPort<Result<VisitLease, Fault>>,
+        now: Timestamp,
+    ) {
+        self.last_used = now;
+        let limit = self.sessions_max();
+        let visit = VisitLease::take(&self.slot, protocol, limit, self.submissions_max()).map_err(|live| {
+            let detail = format!("{live} sessions are live, which is all that the account may have at once");
+            Fault::with_detail(FaultKind::AccountLimit, detail)
+        });
+        // If nobody listens any more, the lease comes back with the error and is dropped, which ends it.
+        drop(reply.send(visit));
+    }
+
+    /// How many sessions the account may have.
+    fn sessions_max(&self) -> usize {
+        let config = self.config();
+        let provider = config.providers.get(&self.held.record.provider);
+        let own = provider.and_then(|provider| provider.sessions_per_account_max);
+        own.unwrap_or(config.limits.sessions_per_account_max)
     }
 
     fn door(&self) -> Door {

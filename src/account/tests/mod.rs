@@ -580,6 +580,25 @@ async fn sessions_are_limited_and_end_with_their_token_or_account() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_verification_takes_one_of_the_accounts_places_and_waits_for_none() {
+    let (world, _) = refreshed().await;
+    let visit = world.accounts.open_visit("ada", Protocol::Imap).await.unwrap();
+    let (first, _) = session(&world, 1).await;
+    let (second, _) = session(&world, 2).await;
+    let _first = world.accounts.open_session("ada", first).await.unwrap();
+    let fault = world.accounts.open_session("ada", second.clone()).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::AccountLimit);
+    drop(visit);
+    let _second = world.accounts.open_session("ada", second).await.unwrap();
+    let fault = world.accounts.open_visit("ada", Protocol::Imap).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::AccountLimit);
+    assert_eq!(
+        fault.detail,
+        "2 sessions are live, which is all that the account may have at once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn sessions_of_an_account_that_vanished_from_the_store_end() {
     let (world, _) = refreshed().await;
     let (live, mut heard) = session(&world, 1).await;
@@ -657,7 +676,7 @@ async fn a_verification_tries_a_refused_password_and_heals_the_account() {
         .accounts
         .report_failed("ada", Some(grant), Protocol::Imap, &refused(refusal()));
     assert_eq!(kind(world.ask(None).await.unwrap()), FaultKind::AuthorizationGone);
-    let asked = world.accounts.credential_to_verify("ada", Protocol::Imap).await;
+    let asked = world.accounts.credential_to_verify("ada", Protocol::Imap, None).await;
     assert_eq!(token(&asked).0, "pw");
     assert_eq!(world.state().await, AccountState::NeedsAuthorization);
     world.accounts.report_accepted("ada", grant, Protocol::Imap);

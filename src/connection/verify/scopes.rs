@@ -17,17 +17,17 @@ pub(super) enum Scopes {
     Missing {
         /// Which, and what to do.
         finding: Finding,
-        /// The protocols that cannot be logged in to without them; none: all.
+        /// The protocols that they are for; none: all.
         closed: Vec<Protocol>,
     },
 }
 
 impl Scopes {
-    /// Whether `protocol` can be logged in to, for all that is known.
-    pub(super) fn open(&self, protocol: Protocol) -> bool {
+    /// What is missing where a login over `protocol` is refused, for all that the provider told.
+    pub(super) fn want(&self, protocol: Protocol) -> Option<&Finding> {
         match self {
-            Self::Enough(_) | Self::None(_) => true,
-            Self::Missing { closed, .. } => !closed.is_empty() && !closed.contains(&protocol),
+            Self::Missing { finding, closed } if closed.is_empty() || closed.contains(&protocol) => Some(finding),
+            Self::Enough(_) | Self::None(_) | Self::Missing { .. } => None,
         }
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn compare(account: &str, app: &OAuthApp, granted: Option<&str>) -> S
     let mut closed = Vec::new();
     let mut named = Vec::new();
     for scope in &missing {
-        match protocol_of(scope) {
+        match oauth::protocol_of(scope) {
             Some(protocol) => {
                 named.push(format!("{scope} (for {})", protocol.name().to_ascii_uppercase()));
                 closed.push(protocol);
@@ -78,7 +78,11 @@ pub(super) fn compare(account: &str, app: &OAuthApp, granted: Option<&str>) -> S
     }
     Scopes::Missing {
         finding: Finding::new(
-            format!("the grant lacks {}; granted: {}", named.join(", "), granted.join(" ")),
+            format!(
+                "the grant lacks {}, as the provider tells it; granted: {}",
+                named.join(", "),
+                granted.join(" ")
+            ),
             format!(
                 "Authorize the account again and leave every box ticked: portreeve account authorize {}",
                 shell::word(account)
@@ -86,19 +90,6 @@ pub(super) fn compare(account: &str, app: &OAuthApp, granted: Option<&str>) -> S
         ),
         closed,
     }
-}
-
-/// The protocol that a scope is for. Providers that have one for each name it so: `…/SMTP.Send`, `…/protocol-imap`,
-/// `mail:imap_full`.
-fn protocol_of(scope: &str) -> Option<Protocol> {
-    let last = scope.rsplit('/').next().unwrap_or(scope).to_ascii_lowercase();
-    let named = [
-        ("imap", Protocol::Imap),
-        ("smtp", Protocol::Smtp),
-        ("pop", Protocol::Pop3),
-    ];
-    let mut named = named.into_iter().filter(|(name, _)| last.contains(name));
-    named.next().map(|(_, protocol)| protocol)
 }
 
 #[cfg(test)]
@@ -128,7 +119,7 @@ mod tests {
         };
         assert!(
             finding.message.starts_with(&format!(
-                "the grant lacks {} (for SMTP), {} (for POP3); granted: {}",
+                "the grant lacks {} (for SMTP), {} (for POP3), as the provider tells it; granted: {}",
                 OUTLOOK[1], OUTLOOK[2], OUTLOOK[0]
             )),
             "{finding:?}"
@@ -142,7 +133,9 @@ mod tests {
             "{finding:?}"
         );
         assert_eq!(*closed, [Protocol::Smtp, Protocol::Pop3]);
-        assert!(scopes.open(Protocol::Imap) && !scopes.open(Protocol::Smtp) && !scopes.open(Protocol::Pop3));
+        assert_eq!(scopes.want(Protocol::Imap), None);
+        assert_eq!(scopes.want(Protocol::Smtp), Some(finding));
+        assert_eq!(scopes.want(Protocol::Pop3), Some(finding));
     }
 
     #[test]
@@ -159,15 +152,15 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_for_the_whole_mailbox_closes_all_protocols() {
+    fn a_scope_for_the_whole_mailbox_concerns_all_protocols() {
         let scopes = compare("ada", &app(&["https://mail.google.com/"]), Some("openid email"));
         assert!(
-            !scopes.open(Protocol::Imap) && !scopes.open(Protocol::Smtp),
+            scopes.want(Protocol::Imap).is_some() && scopes.want(Protocol::Smtp).is_some(),
             "{scopes:?}"
         );
         let scopes = compare("ada", &app(&["mail", "mail:smtp"]), Some("openid"));
         assert!(
-            !scopes.open(Protocol::Imap) && !scopes.open(Protocol::Smtp),
+            scopes.want(Protocol::Imap).is_some() && scopes.want(Protocol::Smtp).is_some(),
             "{scopes:?}"
         );
     }
@@ -184,10 +177,15 @@ mod tests {
             (&["mail", "offline_access", "openid", "email", "profile"], Some("mail")),
             (&["mail"], None),
             (&[], Some("mail")),
+            (&OUTLOOK[..1], Some("IMAP.AccessAsUser.All")),
+            (
+                &OUTLOOK[..1],
+                Some("https://outlook.office365.com/IMAP.AccessAsUser.All"),
+            ),
         ] {
             let scopes = compare("ada", &app(asked), granted);
             assert!(matches!(scopes, Scopes::Enough(_)), "{asked:?} {granted:?}: {scopes:?}");
-            assert!(scopes.open(Protocol::Imap));
+            assert_eq!(scopes.want(Protocol::Imap), None);
         }
     }
 
@@ -207,22 +205,5 @@ mod tests {
             key_file: "/nonexistent".into(),
         };
         assert!(matches!(compare("ada", &app, None), Scopes::None(_)));
-    }
-
-    #[test]
-    fn a_scopes_name_tells_its_protocol() {
-        for (scope, expected) in [
-            (OUTLOOK[0], Some(Protocol::Imap)),
-            (OUTLOOK[1], Some(Protocol::Smtp)),
-            (OUTLOOK[2], Some(Protocol::Pop3)),
-            ("https://www.fastmail.com/dev/protocol-pop", Some(Protocol::Pop3)),
-            ("mail:imap_full", Some(Protocol::Imap)),
-            ("mail:smtp", Some(Protocol::Smtp)),
-            ("mail-w", None),
-            ("https://mail.google.com/", None),
-            ("https://email.comcast.net/", None),
-        ] {
-            assert_eq!(protocol_of(scope), expected, "{scope}");
-        }
     }
 }

@@ -94,18 +94,23 @@ async fn submission_upstream() -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        let (mut tcp, _) = listener.accept().await.unwrap();
-        let (reading, mut writing) = tcp.split();
-        let mut lines = BufReader::new(reading).lines();
-        writing.write_all(b"220 up.example.com ESMTP\r\n").await.unwrap();
-        while let Ok(Some(line)) = lines.next_line().await {
-            let reply = match line.split(' ').next().unwrap() {
-                "EHLO" => "250-up.example.com\r\n250-8BITMIME\r\n250 AUTH PLAIN\r\n",
-                "AUTH" => "235 2.7.0 welcome\r\n",
-                "MAIL" | "RSET" => "250 2.1.0 fine\r\n",
-                _ => "502 5.5.1 what\r\n",
-            };
-            writing.write_all(reply.as_bytes()).await.unwrap();
+        // One after the other.
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let (reading, mut writing) = tcp.split();
+            let mut lines = BufReader::new(reading).lines();
+            writing.write_all(b"220 up.example.com ESMTP\r\n").await.unwrap();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let reply = match line.split(' ').next().unwrap() {
+                    "EHLO" => "250-up.example.com\r\n250-8BITMIME\r\n250 AUTH PLAIN\r\n",
+                    "AUTH" => "235 2.7.0 welcome\r\n",
+                    "MAIL" | "RSET" => "250 2.1.0 fine\r\n",
+                    _ => "502 5.5.1 what\r\n",
+                };
+                if writing.write_all(reply.as_bytes()).await.is_err() {
+                    break;
+                }
+            }
         }
     });
     Endpoint {
@@ -230,7 +235,7 @@ fn asking(served: &[Protocol], endpoint: &Endpoint, scopes: &[&str]) -> Config {
 }
 
 #[tokio::test]
-async fn a_protocol_whose_scope_is_missing_is_not_logged_in_to_and_the_others_are() {
+async fn a_scope_that_the_provider_leaves_out_is_told_and_keeps_no_protocol_from_its_login() {
     let world = World::with(granted(Some("mail:imap openid"))).await;
     let endpoint = submission_upstream().await;
     let config = asking(
@@ -249,15 +254,16 @@ async fn a_protocol_whose_scope_is_missing_is_not_logged_in_to_and_the_others_ar
         step
     };
     let scopes = of("scopes", None);
-    assert_eq!(scopes.result, StepResult::Failed);
+    assert_eq!((scopes.result, scopes.remedy.as_deref()), (StepResult::Ok, None));
     assert!(scopes.message.contains("mail:smtp (for SMTP)"), "{scopes:?}");
-    let remedy = scopes.remedy.as_deref().unwrap();
-    assert!(remedy.ends_with("portreeve account authorize ada"), "{remedy}");
+    assert!(
+        scopes.message.ends_with("the logins show whether it matters"),
+        "{scopes:?}"
+    );
     assert!(of("token", None).message.contains("still good, until"), "{steps:?}");
-    // The upstream speaks SMTP: that it is asked at all is what counts.
+    // The upstream speaks SMTP, and knows no login: that it is asked at all is what counts.
     assert_eq!(of("login", Some(Protocol::Imap)).result, StepResult::Failed);
-    assert_eq!(of("login", Some(Protocol::Smtp)).result, StepResult::Skipped);
-    assert_eq!(of("command", Some(Protocol::Smtp)).result, StepResult::Skipped);
+    assert_ne!(of("login", Some(Protocol::Smtp)).result, StepResult::Skipped);
 }
 
 #[tokio::test]

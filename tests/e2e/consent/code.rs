@@ -76,6 +76,32 @@ async fn a_grant_by_code_opens_the_mailbox_and_goes_on_doing_so_through_rotation
 }
 
 #[tokio::test]
+async fn the_documented_scopes_of_a_provider_of_ones_own_outlive_the_first_access_token() {
+    let scopes = &["mail", "offline_access"];
+    let plan = Plan {
+        scopes,
+        ..Plan::default()
+    };
+    let mut consent = plan.start().await;
+    let token = consent.add_account(ALICE, &json!({})).await;
+    let redirected = consent.answered(ALICE, ALICE, scopes).await;
+    let (status, answer) = consent.complete(&redirected).await;
+    assert_eq!((status, &answer["state"]), (200, &json!("active")), "{answer}");
+    let asked = &consent.bed.provider.authorization_requests().await[0].params;
+    assert_eq!(asked["prompt"], "consent", "without it there is no offline access");
+    consent.assert_opens(ALICE, &token).await;
+    for refreshes in 1..=2 {
+        assert!(consent.bed.provider.revoke_access_tokens(ALICE).await > 0);
+        consent.assert_opens(ALICE, &token).await;
+        assert_eq!(consent.bed.provider.counters(ALICE).await.refreshes, refreshes);
+        // A token that an upstream refuses is replaced once a minute, but for a start in between.
+        consent.bed.portreeve.kill();
+        consent.bed.portreeve.spawn();
+        consent.bed.portreeve.until_ready().await;
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_that_is_replayed_forged_or_anothers_changes_nothing() {
     let consent = consent().await;
     let of_alice = consent.add_account(ALICE, &json!({})).await;
