@@ -33,10 +33,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("access", &["limits", "secret", "clock", "fault", "proto", "store"]),
     ("usage", &["limits", "clock", "proto", "config", "store", "metrics"]),
     ("net", &["limits", "clock", "span", "host", "proto"]),
-    // Token requests trust whom upstream legs trust.
+    // Token requests trust whom upstream legs trust. Some scopes are for one protocol.
     (
         "oauth",
-        &["limits", "secret", "clock", "span", "host", "config", "net", "process"],
+        &[
+            "limits", "secret", "clock", "span", "host", "proto", "config", "net", "process",
+        ],
     ),
     // What is asked of a domain goes the ways of net; what it means is measured by what is configured.
     ("recognize", &["limits", "proto", "config", "net"]),
@@ -104,6 +106,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // that speaks over a Unix socket.
     ("hyper", &["src/net/http_server.rs", "src/admin/client.rs"]),
     ("hyper_util", &["src/net/http_server.rs", "src/admin/client.rs"]),
+    ("tokio_io_timeout", &["src/net/http_server.rs"]),
     ("maud", &["src/web/pages/"]),
     ("governor", &["src/web/"]),
     ("qrcode", &["src/cli/authorize/report.rs"]),

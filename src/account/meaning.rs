@@ -150,8 +150,8 @@ static NO_MECHANISM_FOR_TOKENS: Meaning = meaning(
     Trouble::Setting,
     "the server does not offer a login by OAuth2 (XOAUTH2 or OAUTHBEARER) here",
     "Check that the endpoint's host is the provider's own and not a filter or another provider's, and that the provider's sasl \
-     names what is offered. Where there is no OAuth2, give the account an app password instead: portreeve account add \
-     --password-file",
+     names what is offered. Where there is no OAuth2, give the account an app password instead: portreeve account update \
+     ACCOUNT --password-file -",
 );
 
 static NO_MECHANISM_FOR_PASSWORDS: Meaning = meaning(

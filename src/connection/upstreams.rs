@@ -189,8 +189,8 @@ impl Upstreams {
         let today = clock::now();
         let mut known = self.lock();
         for id in used {
-            if known.by_id.len() >= UPSTREAMS_KNOWN_MAX {
-                break;
+            if known.by_id.len() >= UPSTREAMS_KNOWN_MAX && !known.by_id.contains_key(id) {
+                continue;
             }
             let upstream = known.by_id.entry(id.clone()).or_default();
             if upstream.due.is_none() && !upstream.is_being_asked {

@@ -20,7 +20,7 @@ use super::try_login::{self, LoggedIn};
 use crate::account::{Place, UpstreamTarget, VisitLease};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, Provider, UpstreamTls};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Fault, FaultKind, LoginStep, UpstreamWords};
 use crate::net::dial::dial;
 use crate::net::resolve::resolve as addresses_of;
 use crate::net::stream::Stream;
@@ -140,7 +140,8 @@ impl Walk {
         let sender = sender(account, &target.credential.user);
         let given = command::give(&mut logged_in, self.protocol, sender, limits.login_timeout).await;
         if let Err(words) = &given {
-            let fault = Fault::unavailable(words);
+            let said = UpstreamWords::new(LoginStep::Login, None, words.clone());
+            let fault = Fault::unavailable(words).for_words(said);
             let throttles = &services.throttles;
             throttles.note(&account.account, self.protocol, &fault, clock::instant());
         }

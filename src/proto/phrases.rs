@@ -45,7 +45,7 @@ fn says(lower: &str, phrases: &[&str]) -> bool {
 }
 
 /// In lower case (Gmail, Exchange Online, Yahoo, Yandex, QQ, Dovecot, Courier, Cyrus, qpopper).
-const PASSING: [&str; 34] = [
+const PASSING: [&str; 41] = [
     "too many",
     "too fast",
     "too often",
@@ -56,7 +56,10 @@ const PASSING: [&str; 34] = [
     "try later",
     "retry later",
     "rate limit",
-    "limit exceeded",
+    "exceed",
+    "maximum",
+    "blocked",
+    "blacklist",
     "frequency limit",
     "concurrent",
     "simultaneous",
@@ -67,6 +70,10 @@ const PASSING: [&str; 34] = [
     "not available",
     "maintenance",
     "internal",
+    "generic failure",
+    "failed to contact",
+    "authentication server",
+    "authentication service",
     "server error",
     "system error",
     "backend",
@@ -178,6 +185,10 @@ mod tests {
             "Login failed: server error, try again",
             "maildrop is already in use",
             "authentication backend does not answer",
+            "Login failed: maximum number of connections exceeded",
+            "Failed to contact authentication server",
+            "Login denied: your IP is blocked",
+            "Error: authentication failed: generic failure",
         ] {
             assert!(is_passing(text) && !blames_credential(text), "{text}");
         }

@@ -64,6 +64,8 @@ enum Verdict<'a> {
 
 fn judge<'a>(code: Option<&'a str>, text: &str) -> Verdict<'a> {
     match code {
+        // Yahoo gives the code to those who come too often as well.
+        Some("AUTHENTICATIONFAILED") if phrases::is_passing(text) => Verdict::Unavailable,
         Some("AUTHENTICATIONFAILED" | "AUTHORIZATIONFAILED" | "EXPIRED") => Verdict::Refused {
             code,
             blames_credential: true,
@@ -110,6 +112,12 @@ mod tests {
         };
         use Status::{Bad, No};
         let table = [
+            (
+                No,
+                Some("AUTHENTICATIONFAILED"),
+                "(#MBR1240) Too many bad auth attempts",
+                Verdict::Unavailable,
+            ),
             (
                 No,
                 Some("AUTHENTICATIONFAILED"),

@@ -68,6 +68,7 @@ fn judge(code: Option<&str>, text: &str, told: Told) -> Verdict {
     };
     let levels: Vec<&str> = code.iter().flat_map(|code| code.split('/')).collect();
     match levels.as_slice() {
+        ["AUTH", ..] if phrases::is_passing(text) => Verdict::Unavailable,
         ["AUTH", ..] => refused(Some("AUTH"), true),
         ["SYS", "PERM", ..] => refused(Some("SYS/PERM"), false),
         ["IN-USE", ..] => refused(Some("IN-USE"), false),
@@ -88,6 +89,7 @@ mod tests {
             blames_credential,
         };
         for (code, text, expected) in [
+            (Some("AUTH"), "Temporary authentication failure", Verdict::Unavailable),
             (
                 Some("AUTH"),
                 "Username and password not accepted.",
