@@ -216,13 +216,20 @@ impl App {
         }
         while self.public.join_next().await.is_some() {}
         self.authorizer.stop().await;
-        tokio::select! {
-            () = self.services.accounts.drain() => {}
-            () = self.disk_given_up(drain_timeout) => warn!("what the accounts have to write is given up with the disk"),
-        }
+        let patience = tokio::select! {
+            () = self.services.accounts.drain() => drain_timeout,
+            () = self.disk_given_up(drain_timeout) => {
+                warn!("what the accounts have to write is given up with the disk");
+                LAST_WORDS
+            }
+        };
         drop(self.drain);
-        while self.sweeping.join_next().await.is_some() {}
-        match timeout(drain_timeout, self.services.store.close()).await {
+        let told = async { while self.sweeping.join_next().await.is_some() {} };
+        if timeout(patience, told).await.is_err() {
+            warn!("what is still to be told and kept is given up");
+            self.sweeping.abort_all();
+        }
+        match timeout(patience, self.services.store.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => error!(%error, "the store could not be closed in order"),
             Err(_elapsed) => error!("the disk does not answer; the store is left as it is"),
