@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 /// The wall-clock time now, as far as the system's clock is to be believed: one that has been set by more than
-/// [`STEP`] is followed once it has stood by that for [`BELIEF`]. So a clock that is wrong for a moment, as virtual machines'
+/// `STEP` is followed once it has stood by that for `BELIEF`. So a clock that is wrong for a moment, as virtual machines'
 /// and those of time servers that start are, leaves no deadline a day ahead.
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Tokens that tokens make: one can do no more than its maker, and ends with it (INTERFACE §4).
 //!
-//! What is asked for is held against the maker when the token is made ([`bind`]), and whoever presents it is held against all
+//! What is asked for is held against the maker when the token is made (`bind`), and whoever presents it is held against all
 //! makers in its line once more ([`Line`]), so that neither an older record nor a maker that has ended leaves a way around.
 
 use std::net::IpAddr;

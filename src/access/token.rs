@@ -9,7 +9,7 @@ use crate::limits::{ACCESS_TOKEN_BYTES, SHORT_TOKEN_DIGITS};
 use crate::secret::{ExposeSecret, SecretString};
 use crate::store::{TokenForm, TokenId, decode_hex};
 
-/// An access token: 32 random bytes as 64 lower-case hex digits, or 20 random digits of base32 ([`super::short`]). Debug output
+/// An access token: 32 random bytes as 64 lower-case hex digits, or 20 random digits of base32 (`short`). Debug output
 /// does not show it.
 #[derive(Debug)]
 pub struct AccessToken(SecretString);

@@ -5,7 +5,7 @@
 //!    │  └──(list in the greeting)──────────────────────────> Ended    │
 //!    └────────────────────────────────────────────> Question <────────┘──> Ended
 //! ```
-//! The states are the same for every protocol. What is said in each, and how an answer is read, is a [`Dialect`], one for each
+//! The states are the same for every protocol. What is said in each, and how an answer is read, is a `Dialect`, one for each
 //! protocol in its `probe`; `Introduction` is SMTP's EHLO, without which there is no STARTTLS.
 //!
 //! **What is believed.** Nothing that was said in clear outlives STARTTLS, which is asked for without looking for it in a list:
